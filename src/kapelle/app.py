@@ -1,0 +1,1 @@
+"""Joins the rooms: the only file that knows them all."""

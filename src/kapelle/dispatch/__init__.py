@@ -1,0 +1,1 @@
+"""From a target to delivered power: shares, commands, verification, reallocation."""

@@ -1,0 +1,163 @@
+"""The columns of a partition's fleet: their names, types, units and what an empty row holds."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.model.enums import Metric
+from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
+
+Floats32 = NDArray[np.float32]
+Shorts = NDArray[np.int16]
+
+_GROWTH = 1.5
+_COLUMN = "dtype"
+
+
+def _column(dtype: str, fill: float, rows: int = 0) -> NDArray[Any]:
+    """Declare a column; `rows` > 0 makes it two-dimensional, shape (rows, devices)."""
+    declared: NDArray[Any] = field(metadata={_COLUMN: (np.dtype(dtype), fill, rows)})
+    return declared
+
+
+@dataclass(slots=True, eq=False)
+class Fleet:
+    """State of every device of one partition. Row = `device_no // partitions`.
+
+    Only `apply_…` and `step_…` functions of this room write into it, from entries alone, so that
+    replaying the same entries gives the same bytes.
+    """
+
+    partition: int
+    partitions: int
+    size: int
+    """Rows in use; the arrays may be longer."""
+    position: int
+    """Position of the last applied entry."""
+    now_ns: int
+    """The last tick."""
+    names: dict[str, list[str]]
+    """Code tables of vendor, zone, feeder, provider, site: a code is a place in its list."""
+    members: dict[str, Ints]
+    """Rows of each resource, ascending. `all` is every active row and is not listed."""
+
+    # As enrolled.
+    active: Flags = _column("?", 0)
+    kind: Bytes = _column("u1", 0)
+    vendor: Shorts = _column("i2", 0)
+    zone: Shorts = _column("i2", 0)
+    feeder: Ints = _column("i4", 0)
+    provider: Ints = _column("i4", 0)
+    site: Ints = _column("i4", 0)
+    nameplate_up_w: Floats = _column("f8", 0)
+    nameplate_down_w: Floats = _column("f8", 0)
+    energy_wh: Floats = _column("f8", np.nan)
+    reserve_soc: Floats32 = _column("f4", 0)
+    ramp_w_per_s: Floats32 = _column("f4", np.nan)
+    revert_s: Floats32 = _column("f4", np.nan)
+    report_every_s: Floats32 = _column("f4", np.nan)
+
+    # As reported. One row per `Metric`.
+    value: Floats = _column("f8", np.nan, len(Metric))
+    order: Longs = _column("i8", 0, len(Metric))
+    measured_at_ns: Longs = _column("i8", 0, len(Metric))
+    received_at_ns: Longs = _column("i8", 0)
+    """Newest arrival of anything from the device itself."""
+    skew_ns: Longs = _column("i8", np.iinfo(np.int64).max)
+    """Least (received - measured) in this window: clock error + shortest delay."""
+    skew_before_ns: Longs = _column("i8", np.iinfo(np.int64).max)
+    """The same for the window before."""
+    session: Longs = _column("i8", 0)
+    connected: Flags = _column("?", 0)
+
+    # Learned and derived at ticks.
+    heard_at_ns: Longs = _column("i8", 0)
+    """Our time at which the newest power reading was true; 0 before the first."""
+    cadence_s: Floats32 = _column("f4", np.nan)
+    freshness: Bytes = _column("u1", 0)
+    estimate_w: Floats = _column("f8", 0)
+    estimate_std_w: Floats32 = _column("f4", 0)
+
+    # Desired: what we ask, and how far it has come.
+    desired_w: Floats = _column("f8", np.nan)
+    """Setpoint in force or on its way; NaN: none, the device follows its own schedule."""
+    own_w: Floats = _column("f8", 0)
+    """What the device does, or did last, on its own schedule."""
+    order_no: Ints = _column("i4", 0)
+    revision: Longs = _column("i8", 0)
+    epoch: Longs = _column("i8", 0)
+    phase: Bytes = _column("u1", 0)
+    attempt: Ints = _column("i4", 0)
+    planned_at_ns: Longs = _column("i8", 0)
+    """When the present revision was first issued."""
+    tried_at_ns: Longs = _column("i8", 0)
+    """When it was last issued."""
+    sent_at_ns: Longs = _column("i8", 0)
+    applied_at_ns: Longs = _column("i8", 0)
+    """When the device said so (accepted or applied); 0 where it has not."""
+    not_after_ns: Longs = _column("i8", 0)
+    reverts_at_ns: Longs = _column("i8", 0)
+    """When the device's revert timer ends, counted from its last acknowledged command."""
+    seen_at_ns: Longs = _column("i8", 0)
+    """Measuring time of the last reading that was held against the setpoint."""
+    followed: Bytes = _column("u1", 0)
+    """Readings in a row that agree with the setpoint."""
+    strayed: Bytes = _column("u1", 0)
+    """Readings in a row that do not."""
+    excluded: Bytes = _column("u1", 0)
+    """Why the device is not counted on: an `Exclusion`."""
+    excluded_until_ns: Longs = _column("i8", 0)
+    failures: Bytes = _column("u1", 0)
+    responses: Floats32 = _column("f4", 9.0)
+    """Beta–Bernoulli counts with forgetting of commands followed …"""
+    refusals: Floats32 = _column("f4", 1.0)
+    """… and not followed."""
+
+    @classmethod
+    def empty(cls, partition: int = 0, partitions: int = 1, capacity: int = 0) -> Self:
+        """Return a fleet without devices and room for `capacity`."""
+        specs = column_specs().items()
+        made: dict[str, Any] = {name: _filled(*spec, capacity) for name, spec in specs}
+        return cls(
+            partition=partition,
+            partitions=partitions,
+            size=0,
+            position=0,
+            now_ns=0,
+            names={table: [""] for table in ("vendor", "zone", "feeder", "provider", "site")},
+            members={},
+            **made,
+        )
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` rows; the new ones are empty."""
+        have = len(self.active)
+        if rows > have:
+            capacity = max(rows, int(have * _GROWTH))
+            for name, (dtype, fill, deep) in column_specs().items():
+                longer = _filled(dtype, fill, deep, capacity)
+                longer[..., :have] = getattr(self, name)
+                setattr(self, name, longer)
+        self.size = max(self.size, rows)
+
+    def rows(self, device_no: Ints) -> Ints:
+        """Return the row of each device number."""
+        return device_no // np.int32(self.partitions)
+
+    def device_nos(self, rows: Ints) -> Ints:
+        """Return the device number of each row."""
+        return (rows * np.int32(self.partitions) + np.int32(self.partition)).astype(np.int32)
+
+
+def column_specs() -> dict[str, tuple[np.dtype[np.generic], float, int]]:
+    """Return dtype, value in an empty row, and depth (0: a plain column) of each, in order."""
+    return {f.name: f.metadata[_COLUMN] for f in fields(Fleet) if _COLUMN in f.metadata}
+
+
+def _filled(
+    dtype: np.dtype[np.generic], fill: float, deep: int, capacity: int
+) -> NDArray[np.generic]:
+    shape = (deep, capacity) if deep else (capacity,)
+    return np.full(shape, fill, dtype)

@@ -1,0 +1,1 @@
+"""Telemetry on its way to the journal: checked, stamped, batched; the unusable quarantined."""

@@ -1,0 +1,33 @@
+"""Names and numbers of things, and the numeric types shared by every room."""
+
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+DeviceId = NewType("DeviceId", str)
+"""The name an operator gives a device; it stays outside the adapters."""
+DeviceNo = NewType("DeviceNo", int)
+"""Dense number of a device. `device_no % partitions` is its partition, `device_no // partitions`
+its row there."""
+Partition = NewType("Partition", int)
+OrderNo = NewType("OrderNo", int)
+ResourceName = NewType("ResourceName", str)
+
+Floats = NDArray[np.float64]
+Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+NS_PER_S = 1_000_000_000
+
+PLANT = "plant"
+"""Topic of orders, plans and summaries."""
+ALL: ResourceName = ResourceName("all")
+"""The resource every enrolled device belongs to."""
+
+
+def partition_topic(partition: int) -> str:
+    """Name the topic that carries everything about one partition's devices."""
+    return f"p/{partition}"

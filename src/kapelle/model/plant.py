@@ -1,0 +1,170 @@
+"""Small bodies of journal entries: what is said about the plant, a resource or an order."""
+
+from typing import Literal
+
+import msgspec
+
+Direction = Literal["up", "down"]
+"""up: towards export; down: towards consumption."""
+
+
+class Tick(msgspec.Struct, frozen=True, tag=True):
+    """The time, as data. Written by the partition's owner at 1 Hz; never goes back."""
+
+    now_ns: int
+
+
+class Members(msgspec.Struct, frozen=True, tag=True):
+    """The devices of one resource in one partition; replaces what was said before."""
+
+    resource: str
+    device_nos: list[int]
+
+
+class Signal(msgspec.Struct, frozen=True, tag=True):
+    """One number per resource that tells every device its setpoint (see `fleet.curve`)."""
+
+    resource: str
+    order_no: int
+    """0: no order; devices are released."""
+    level: float
+    """λ: how far up the merit order the resource is driven; negative towards consumption."""
+    block_level: float
+    """λ for devices that are on or off; moved only when a whole block is due."""
+    epoch: int
+    ends_at_ns: int
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """Summed response of a partition's controllable devices to λ, as knots.
+
+    Exact at the knots; linear between them. `level` rises strictly and spans negative to positive;
+    `power_w` never falls.
+    """
+
+    level: list[float]
+    power_w: list[float]
+
+
+class ResourceSummary(msgspec.Struct, frozen=True):
+    """One resource in one partition at one tick."""
+
+    resource: str
+    devices: int
+    power_w: float
+    """Estimated power of all its devices: the mean. [W]"""
+    variance_w2: float
+    """Variance of the estimate from errors that are independent between devices. [W2]"""
+    shared_std_w: dict[str, float]
+    """Per vendor, standard deviation of the error its silent devices share. [W]"""
+    measured_w: float
+    """The part of `power_w` that rests on live readings. [W]"""
+    freshness: list[int]
+    """Number of devices in each `Freshness`, by its number."""
+    oldest_age_s: float
+    """Age of the oldest reading counted as live or late; NaN without any. [s]"""
+    nameplate_w: float
+    """Sum of the larger of nameplate up and down. [W]"""
+    uncontrolled_w: float
+    """Estimated power of the devices no setpoint will reach now. [W]"""
+    headroom_up_w: float
+    """How far controllable devices can move towards export and hold it for 15 minutes. [W]"""
+    headroom_down_w: float
+    commanded_w: float
+    """Sum of the setpoints in force or on their way. [W]"""
+    continuous: Curve
+    blocks: Curve
+    """The same for devices that are on or off: a staircase given by its upper corners."""
+    phases: list[int]
+    """Number of devices with a current command in each `Phase`, by its number (18 places)."""
+    excluded: dict[str, int]
+    """Why devices are not counted on (`Exclusion`, lower case), and how many."""
+    by_kind_w: dict[str, float]
+    vendors: dict[str, list[int]]
+    """Per vendor: [devices, devices live or late]."""
+
+
+class Summary(msgspec.Struct, frozen=True, tag=True):
+    """What a partition's owner knows at a tick: coordination costs one of these per partition."""
+
+    partition: int
+    tick_ns: int
+    position: int
+    """Position in the partition's topic up to which this is true."""
+    resources: list[ResourceSummary]
+
+
+class Order(msgspec.Struct, frozen=True, tag=True):
+    """A target for a resource: change its power by this much against its baseline."""
+
+    order_no: int
+    resource: str
+    target_w: float
+    """Change against the baseline, positive towards export. [W]"""
+    starts_at_ns: int
+    ends_at_ns: int
+    issued_at_ns: int
+    tolerance: float = 0.02
+    """Accepted deviation as a fraction of the target."""
+    product: str = "manual"
+    issued_by: str = ""
+    key: str = ""
+    """Idempotency key of the request that made it."""
+
+
+class Amend(msgspec.Struct, frozen=True, tag=True):
+    """A new target or end for an order."""
+
+    order_no: int
+    target_w: float
+    ends_at_ns: int
+    at_ns: int
+    issued_by: str = ""
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """The end of an order before its time; its devices are released."""
+
+    order_no: int
+    at_ns: int
+    issued_by: str = ""
+
+
+class Hold(msgspec.Struct, frozen=True, tag=True):
+    """Stop (or allow again) every command of the plant."""
+
+    held: bool
+    at_ns: int
+    reason: str = ""
+    issued_by: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, tag=True):
+    """What dispatch made of an order: written when it starts and whenever the promise changes."""
+
+    order_no: int
+    at_ns: int
+    epoch: int
+    status: int
+    """`OrderStatus`."""
+    baseline_w: float
+    """Power of the resource when the order started; the target counts from here. [W]"""
+    committed_w: float
+    """The part of the target the plant promises. [W]"""
+    declined_w: float
+    reason: str
+    """What binds where something was declined; empty otherwise."""
+
+
+class Notice(msgspec.Struct, frozen=True, tag=True):
+    """Something an operator should know: a shortfall, a common outage, a recovery."""
+
+    at_ns: int
+    code: str
+    """`shortfall`, `group-lost`, `group-back`, …"""
+    text: str
+    order_no: int = 0
+    power_w: float = 0.0
+
+
+Small = Tick | Members | Signal | Summary | Order | Amend | Cancel | Hold | Plan | Notice

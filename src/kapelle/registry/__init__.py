@@ -1,0 +1,1 @@
+"""Sites, devices and resources in SQL; changes reach the journal through an outbox."""

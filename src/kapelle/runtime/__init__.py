@@ -1,0 +1,1 @@
+"""System clock, supervision, metrics, logging set-up."""

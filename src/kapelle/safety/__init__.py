@@ -1,0 +1,1 @@
+"""The independent last hop before any command leaves."""

@@ -1,0 +1,1 @@
+"""Simulated devices, links and time; drives `app` unchanged."""
