@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kapelle.model.enums import Metric
 from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
+from kapelle.model.plant import Signal
 
 Floats32 = NDArray[np.float32]
 Shorts = NDArray[np.int16]
@@ -42,6 +43,8 @@ class Fleet:
     """Code tables of vendor, zone, feeder, provider, site: a code is a place in its list."""
     members: dict[str, Ints]
     """Rows of each resource, ascending. `all` is every active row and is not listed."""
+    signals: dict[str, Signal]
+    """The signal in force for each resource."""
 
     # As enrolled.
     active: Flags = _column("?", 0)
@@ -128,6 +131,7 @@ class Fleet:
             now_ns=0,
             names={table: [""] for table in ("vendor", "zone", "feeder", "provider", "site")},
             members={},
+            signals={},
             **made,
         )
 
