@@ -82,6 +82,8 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     by_kind_w: dict[str, float]
     vendors: dict[str, list[int]]
     """Per vendor: [devices, devices live or late]."""
+    measured_nameplate_w: float = 0.0
+    """The part of `nameplate_w` whose readings are live. [W]"""
 
 
 class Summary(msgspec.Struct, frozen=True, tag=True):

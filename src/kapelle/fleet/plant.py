@@ -1,0 +1,255 @@
+"""The plant as its journal topic tells it: orders, holds, and the sum over all partitions."""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import hypot, isnan, nan
+
+from kapelle.model.entries import Entry
+from kapelle.model.enums import Freshness, OrderStatus, Phase
+from kapelle.model.ids import ALL, NS_PER_S
+from kapelle.model.plant import (
+    Amend,
+    Cancel,
+    Hold,
+    Notice,
+    Order,
+    Plan,
+    ResourceSummary,
+    Summary,
+)
+
+_NOTICES_KEPT = 256
+_Z_95 = 1.959964
+"""Half-width of the central 95 % of a normal distribution, in standard deviations."""
+
+
+@dataclass(slots=True, eq=False)
+class OrderState:
+    """An order as it stands now."""
+
+    order: Order
+    """With the latest amendment applied."""
+    status: OrderStatus = OrderStatus.PENDING
+    """What dispatch last wrote about it."""
+    plan: Plan | None = None
+    cancelled_at_ns: int = 0
+    """When somebody asked for its end; 0 where nobody did. Dispatch answers with a plan."""
+    amended_at_ns: int = 0
+
+    @property
+    def baseline_w(self) -> float:
+        """Power of the resource when the order started; NaN before. [W]"""
+        return self.plan.baseline_w if self.plan else nan
+
+    @property
+    def committed_w(self) -> float:
+        """The part of the target the plant promises; 0 before dispatch has spoken. [W]"""
+        return self.plan.committed_w if self.plan else 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be done for it."""
+        return self.status in (
+            OrderStatus.COMPLETED,
+            OrderStatus.CANCELLED,
+            OrderStatus.DECLINED,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class PlantView:
+    """State of the `plant` topic. Only `apply_plant` writes into it."""
+
+    partitions: int
+    position: int = 0
+    """Position of the last applied entry."""
+    summaries: dict[int, Summary] = field(default_factory=dict)
+    """The newest of each partition that has spoken."""
+    orders: dict[int, OrderState] = field(default_factory=dict)
+    held: bool = False
+    hold_reason: str = ""
+    notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=_NOTICES_KEPT))
+
+    def resources(self) -> list[str]:
+        """Return the names of all resources any partition has devices of, sorted."""
+        return sorted({r.resource for s in self.summaries.values() for r in s.resources})
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One resource of the whole plant, with how much of it is known."""
+
+    resource: str
+    tick_ns: int
+    """The oldest tick among the partitions in it; 0 without any."""
+    age_s: float
+    """Age of the oldest summary in it; NaN without any. [s]"""
+    complete: bool
+    """Whether every partition of the plant has spoken."""
+    devices: int
+    power_w: float
+    """Best estimate. [W]"""
+    std_w: float
+    low_w: float
+    """`[low_w, high_w]` holds the true power in 95 % of all cases. [W]"""
+    high_w: float
+    measured_w: float
+    """The part of `power_w` that rests on live readings. [W]"""
+    measured_share: float
+    """Share of the nameplate whose readings are live; NaN without devices. 0-1"""
+    oldest_age_s: float
+    """Age of the oldest reading counted as live or late; NaN without any. [s]"""
+    freshness: tuple[int, ...]
+    """Number of devices in each `Freshness`, by its number."""
+    nameplate_w: float
+    uncontrolled_w: float
+    headroom_up_w: float
+    headroom_down_w: float
+    commanded_w: float
+    phases: tuple[int, ...]
+    """Number of devices with a current command in each `Phase`, by its number."""
+    excluded: dict[str, int]
+    by_kind_w: dict[str, float]
+    vendors: dict[str, tuple[int, int]]
+    """Per vendor: devices, and how many of them are live or late."""
+
+
+def apply_plant(view: PlantView, entry: Entry) -> None:
+    """Apply the next entry of the `plant` topic. Ones already applied change nothing."""
+    if entry.position <= view.position:
+        return
+    view.position = entry.position
+    match entry.body:
+        case Summary() as summary:
+            known = view.summaries.get(summary.partition)
+            if known is None or summary.tick_ns >= known.tick_ns:
+                view.summaries[summary.partition] = summary
+        case Order() as order:
+            view.orders.setdefault(order.order_no, OrderState(order))
+        case Amend() as amend:
+            _apply_amend(view, amend)
+        case Cancel() as cancel:
+            cancelled = view.orders.get(cancel.order_no)
+            if cancelled is not None and not cancelled.cancelled_at_ns:
+                cancelled.cancelled_at_ns = cancel.at_ns
+        case Plan() as plan:
+            planned = view.orders.get(plan.order_no)
+            if planned is not None:
+                planned.plan, planned.status = plan, OrderStatus(plan.status)
+        case Hold() as hold:
+            view.held, view.hold_reason = hold.held, hold.reason
+        case Notice() as notice:
+            view.notices.append(notice)
+        case _:
+            pass
+
+
+def _apply_amend(view: PlantView, amend: Amend) -> None:
+    state = view.orders.get(amend.order_no)
+    if state is None or state.cancelled_at_ns or state.is_over:
+        return
+    was = state.order
+    state.order = Order(
+        order_no=was.order_no,
+        resource=was.resource,
+        target_w=amend.target_w,
+        starts_at_ns=was.starts_at_ns,
+        ends_at_ns=amend.ends_at_ns,
+        issued_at_ns=was.issued_at_ns,
+        tolerance=was.tolerance,
+        product=was.product,
+        issued_by=was.issued_by,
+        key=was.key,
+    )
+    state.amended_at_ns = amend.at_ns
+
+
+def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Aggregate:
+    """Return the sum of a resource over all partitions that have spoken.
+
+    Errors that are independent between devices add as variances; the error that the silent devices
+    of one vendor share adds as such, over partitions too: it does not average away.
+
+    Args:
+        view: The plant.
+        resource: Name of the resource; an unknown one has no devices.
+        now_ns: What `age_s` counts from; the newest tick of any partition when None.
+    """
+    newest_ns = max((s.tick_ns for s in view.summaries.values()), default=0)
+    found = [
+        (summary.tick_ns, part)
+        for _, summary in sorted(view.summaries.items())
+        for part in summary.resources
+        if part.resource == resource
+    ]
+    parts = [part for _, part in found]
+    tick_ns = min((tick for tick, _ in found), default=0)
+    power_w = sum(p.power_w for p in parts)
+    std_w = _std(parts)
+    nameplate_w = sum(p.nameplate_w for p in parts)
+    measured_nameplate_w = sum(p.measured_nameplate_w for p in parts)
+    ages = [p.oldest_age_s for p in parts if not isnan(p.oldest_age_s)]
+    since_ns = newest_ns if now_ns is None else now_ns
+    return Aggregate(
+        resource=resource,
+        tick_ns=tick_ns,
+        age_s=(since_ns - tick_ns) / NS_PER_S if found else nan,
+        complete=len(view.summaries) >= view.partitions,
+        devices=sum(p.devices for p in parts),
+        power_w=power_w,
+        std_w=std_w,
+        low_w=power_w - _Z_95 * std_w,
+        high_w=power_w + _Z_95 * std_w,
+        measured_w=sum(p.measured_w for p in parts),
+        measured_share=measured_nameplate_w / nameplate_w if nameplate_w else nan,
+        oldest_age_s=max(ages, default=nan),
+        freshness=_places((p.freshness for p in parts), len(Freshness)),
+        nameplate_w=nameplate_w,
+        uncontrolled_w=sum(p.uncontrolled_w for p in parts),
+        headroom_up_w=sum(p.headroom_up_w for p in parts),
+        headroom_down_w=sum(p.headroom_down_w for p in parts),
+        commanded_w=sum(p.commanded_w for p in parts),
+        phases=_places((p.phases for p in parts), max(Phase) + 1),
+        excluded=_merged_counts(p.excluded for p in parts),
+        by_kind_w=_merged_powers(p.by_kind_w for p in parts),
+        vendors=_merged_vendors(p.vendors for p in parts),
+    )
+
+
+def _std(parts: Sequence[ResourceSummary]) -> float:
+    variance_w2 = sum(p.variance_w2 for p in parts)
+    shared_w = _merged_powers(p.shared_std_w for p in parts)
+    return hypot(max(variance_w2, 0.0) ** 0.5, *shared_w.values())
+
+
+def _places(rows: Iterable[Sequence[int]], places: int) -> tuple[int, ...]:
+    counts = [0] * places
+    for row in rows:
+        for place, count in enumerate(row):
+            counts[place] += count
+    return tuple(counts)
+
+
+def _merged_counts(tables: Iterable[dict[str, int]]) -> dict[str, int]:
+    merged: Counter[str] = Counter()
+    for table in tables:
+        merged.update(table)
+    return dict(sorted(merged.items()))
+
+
+def _merged_powers(tables: Iterable[dict[str, float]]) -> dict[str, float]:
+    merged: dict[str, float] = {}
+    for table in tables:
+        for name, power_w in table.items():
+            merged[name] = merged.get(name, 0.0) + power_w
+    return dict(sorted(merged.items()))
+
+
+def _merged_vendors(tables: Iterable[dict[str, list[int]]]) -> dict[str, tuple[int, int]]:
+    merged: dict[str, tuple[int, int]] = {}
+    for table in tables:
+        for name, (devices, heard) in table.items():
+            before = merged.get(name, (0, 0))
+            merged[name] = (before[0] + devices, before[1] + heard)
+    return dict(sorted(merged.items()))
