@@ -1,0 +1,72 @@
+"""Keeps an adapter's link open: reopens what was lost, with jittered back-off, saying it once."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from kapelle.errors import LinkLost
+from kapelle.ports import Adapter, Clock, Link
+
+_log = logging.getLogger(__name__)
+
+_PAUSE_S_FIRST = 0.5
+_PAUSE_S_MAX = 120.0
+_STABLE_S = 60.0
+"""A link that lived this long starts again from the first pause."""
+
+
+async def keep_open(
+    adapter: Adapter,
+    use: Callable[[Link], Awaitable[None]],
+    *,
+    clock: Clock,
+    draw: random.Random,
+) -> None:
+    """Open the adapter and hand its link to `use`; when the link is lost, pause and open it again.
+
+    Pauses have full jitter and double up to a cap, so that many plants behind one broker do not
+    return in step. Runs until cancelled; every other error of `use` passes through.
+    """
+    pause_s = _PAUSE_S_FIRST
+    is_said = False
+    while True:
+        opened_ns = clock.now_ns()
+        try:
+            async with adapter.open() as link:
+                if is_said:
+                    _log.info("link is back", extra={"adapter": adapter.name})
+                    is_said = False
+                await use(link)
+                return
+        except LinkLost as lost:
+            if not is_said:
+                _log.warning(
+                    "link lost", extra={"adapter": lost.adapter, "reason": lost.reason}
+                )
+                is_said = True
+        if clock.now_ns() - opened_ns > _STABLE_S * 1e9:
+            pause_s = _PAUSE_S_FIRST
+        await clock.sleep(draw.uniform(0.0, pause_s))
+        pause_s = min(_PAUSE_S_MAX, pause_s * 2)
+
+
+async def first_to_end(*runs: Awaitable[None]) -> None:
+    """Run several services until one of them ends or fails; then cancel the others.
+
+    A service that returns on its own has no more to do, and neither has the role around it.
+    """
+
+    class _Ended(Exception):
+        pass
+
+    async def until_end(run: Awaitable[None]) -> None:
+        await run
+        raise _Ended
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for run in runs:
+                group.create_task(until_end(run))
+    except* _Ended:
+        pass
