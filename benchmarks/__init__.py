@@ -1,0 +1,1 @@
+"""One question per file; each has `run(quick)` that answers with numbers and what to hold them against."""
