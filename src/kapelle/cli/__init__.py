@@ -1,0 +1,53 @@
+"""The command line: `kapelle …`. One file per group of commands; errors become one sentence."""
+
+import sys
+from importlib.metadata import version as installed
+
+import typer
+
+from kapelle.cli import configuration, examination
+from kapelle.cli.output import Exit, Json, complain, exit_code, out, print_json
+from kapelle.errors import KapelleError
+
+app = typer.Typer(
+    name="kapelle",
+    help="Many small devices, one dependable power plant.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(configuration.commands, name="config")
+app.command()(examination.doctor)
+
+
+@app.command()
+def version(json: Json = False) -> None:
+    """Print the version."""
+    if json:
+        print_json({"version": installed("kapelle")})
+    else:
+        out().print(f"kapelle {installed('kapelle')}")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run())
+
+
+def run() -> int:
+    """Run the command line and return its exit code."""
+    try:
+        app()
+    except KapelleError as error:
+        complain(str(error))
+        return exit_code(error)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`kapelle … | head`).
+        sys.stderr.close()
+        return Exit.OK
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else Exit.FAILED
+    except KeyboardInterrupt:
+        return 130
+    return Exit.OK

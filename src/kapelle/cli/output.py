@@ -1,0 +1,124 @@
+"""How the command line speaks: results on stdout, everything else on stderr, one exit code each."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kapelle.errors import (
+    Conflict,
+    DataDirectoryHeld,
+    Invalid,
+    JournalConflict,
+    JournalFailed,
+    KapelleError,
+    LinkLost,
+    NotFound,
+)
+
+
+class Exit(IntEnum):
+    """Exit codes; scripts may rely on them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    UNREACHABLE = 5
+    REJECTED = 6
+    """By the safety envelope."""
+    DISK = 74
+    """The disk under the journal cannot be trusted (EX_IOERR)."""
+
+
+class Unreachable(KapelleError):
+    """The plant does not answer where the command looked for it."""
+
+
+class Rejected(KapelleError):
+    """The safety envelope refused what was asked."""
+
+
+_EXIT_OF: tuple[tuple[type[KapelleError], Exit], ...] = (
+    (Invalid, Exit.USAGE),
+    (NotFound, Exit.NOT_FOUND),
+    (Conflict, Exit.CONFLICT),
+    (JournalConflict, Exit.CONFLICT),
+    (DataDirectoryHeld, Exit.CONFLICT),
+    (Unreachable, Exit.UNREACHABLE),
+    (LinkLost, Exit.UNREACHABLE),
+    (Rejected, Exit.REJECTED),
+    (JournalFailed, Exit.DISK),
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def exit_code(error: KapelleError) -> Exit:
+    """Return the exit code that belongs to an error."""
+    return next((code for kind, code in _EXIT_OF if isinstance(error, kind)), Exit.FAILED)
+
+
+def out() -> Console:
+    """Return the console of results; Rich honours NO_COLOR and a missing terminal."""
+    # A pipe gets whole lines: wrapping at 80 columns would break them for grep.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    return Console(highlight=False, width=width)
+
+
+def say(text: str) -> None:
+    """Tell progress on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
+
+
+def complain(text: str) -> None:
+    """Tell an error on stderr: what is wrong and what to do, without a traceback."""
+    if "--json" in sys.argv:
+        sys.stderr.write(msgspec.json.encode({"error": text}).decode() + "\n")
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("[bold red]✕[/] ", end="")
+    console.print(text, markup=False)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on stdout."""
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    sys.stdout.write(text.decode() + "\n")
+
+
+def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str], empty: str) -> None:
+    """Print rows as a table, or the sentence that says why there are none."""
+    if not rows:
+        say(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(cell(row.get(column)) for column in columns))
+    out().print(table)
+
+
+def cell(value: object) -> str:
+    """Return a value as a person reads it; nothing known is a dash."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+
+
+def power(watts: float | None) -> str:
+    """Return a power with the unit that reads best."""
+    if watts is None or watts != watts:
+        return "–"
+    if abs(watts) >= 1e6:
+        return f"{watts / 1e6:,.2f} MW"
+    return f"{watts / 1e3:,.1f} kW" if abs(watts) >= 1e3 else f"{watts:,.0f} W"
