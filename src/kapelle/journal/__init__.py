@@ -1,1 +1,1 @@
-"""The durable log: backends, codec, snapshots."""
+"""The durable, ordered log, the only thing roles share: in memory or in SQLite."""
