@@ -1,0 +1,30 @@
+"""The virtual loop's time as UTC, behind the Clock port."""
+
+import asyncio
+
+from kapelle.model.ids import NS_PER_S
+
+NOON_NS = 1_782_043_200 * NS_PER_S
+"""2026-06-21T12:00:00Z: a summer noon, when every kind of device has something to do."""
+
+
+class VirtualClock:
+    """UTC that starts where it is told and advances with the running loop."""
+
+    def __init__(self, start_ns: int = NOON_NS) -> None:
+        self._start_ns = start_ns
+        self._last_ns = start_ns
+
+    def now_ns(self) -> int:
+        """Return UTC in ns; a step back makes it stand still until the time has caught up."""
+        elapsed_ns = round(asyncio.get_running_loop().time() * NS_PER_S)
+        self._last_ns = max(self._last_ns, self._start_ns + elapsed_ns)
+        return self._last_ns
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait this long in virtual time."""
+        await asyncio.sleep(seconds)
+
+    def step(self, seconds: float) -> None:
+        """Set the host's clock forward (or back), as an operator or a bad time server would."""
+        self._start_ns += round(seconds * NS_PER_S)

@@ -1,0 +1,170 @@
+"""What goes wrong: who is out of reach and when, which messages get lost, late or doubled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.random import Generator
+
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
+from kapelle.sim.devices import Devices
+
+By = Literal["vendor", "provider", "feeder", "gateway"]
+Role = Literal["all", "gateway", "fleet", "dispatch"]
+
+_NEVER_NS = np.iinfo(np.int64).max
+_SPREAD = 0.8
+"""Sigma of the log-normal times between and until repair."""
+_NOTICE_S = (10.0, 30.0)
+"""A broken connection is noticed when its keep-alive runs out. [s]"""
+_RETURN_S = 10.0
+"""Devices of a group that returns reconnect within this time. [s]"""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLoss:
+    """All devices of a group lose their communications together."""
+
+    by: By
+    name: str
+    at_s: float
+    return_s: float | None = None
+    """None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A role dies and comes back from the journal."""
+
+    role: Role
+    at_s: float
+    down_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlan:
+    """The faults of a scenario; shares and probabilities 0-1."""
+
+    dead_fraction: float = 0.0
+    command_loss: float = 0.0
+    ack_loss: float = 0.0
+    command_latency_s: float = 0.3
+    telemetry_delay_s: float = 0.2
+    telemetry_loss: float = 0.0
+    duplicate: float = 0.0
+    late_fraction: float = 0.0
+    late_s: float = 600.0
+    skew_s: float = 0.0
+    frozen_fraction: float = 0.0
+    mtbf_s: float = 0.0
+    mttr_s: float = 0.0
+    opt_out: float = 0.0
+    """Probability that an owner refuses a command."""
+    group_loss: Sequence[GroupLoss] = field(default_factory=tuple)
+    restart: Sequence[Restart] = field(default_factory=tuple)
+
+
+class Faults:
+    """Which devices can be reached, and the fate of each message. All of it seeded.
+
+    A device without communications lives on: it keeps its physics and its revert timer.
+    """
+
+    def __init__(self, plan: FaultPlan, devices: Devices, rng: Generator, start_ns: int) -> None:
+        n = len(devices)
+        self._plan = plan
+        self._rng = rng
+        self._start_ns = start_ns
+        self.skew_ns: Longs = np.round(rng.normal(0.0, plan.skew_s, size=n) * NS_PER_S).astype(
+            np.int64
+        )
+        self.frozen = _chosen(plan.frozen_fraction, n, rng)
+        self._doomed = _chosen(plan.dead_fraction, n, rng)
+        self.dead = np.zeros(n, np.bool_)
+        self._down = np.zeros(n, np.bool_)
+        self._changes_ns = np.full(n, _NEVER_NS)
+        if plan.mtbf_s > 0:
+            # The first outage falls anywhere in a first life, not all at once.
+            life_s = self._lasts(plan.mtbf_s, n) * rng.random(n)
+            self._changes_ns = start_ns + (life_s * NS_PER_S).astype(np.int64)
+        self._groups = [
+            (loss, np.array([name == loss.name for name in devices.groups(loss.by)], np.bool_))
+            for loss in plan.group_loss
+        ]
+        self._return_jitter_ns = (rng.random(n) * _RETURN_S * NS_PER_S).astype(np.int64)
+        self._notice_ns = (rng.uniform(*_NOTICE_S, size=n) * NS_PER_S).astype(np.int64)
+        self.reachable = np.ones(n, np.bool_)
+        self._since_ns = np.zeros(n, np.int64)
+
+    def kill(self) -> None:
+        """Let the doomed fall silent for good: they obey nothing and say nothing."""
+        self.dead = self._doomed.copy()
+
+    def step(self, now_ns: int) -> tuple[Ints, Ints]:
+        """Advance all outages; return who was just lost and who just came back."""
+        due = np.flatnonzero(self._changes_ns <= now_ns)
+        if len(due):
+            self._down[due] = ~self._down[due]
+            mean_s = np.where(self._down[due], self._plan.mttr_s, self._plan.mtbf_s)
+            lasts_s = self._lasts(1.0, len(due)) * mean_s
+            self._changes_ns[due] = now_ns + np.maximum(lasts_s * NS_PER_S, 1).astype(np.int64)
+        reachable = ~(self.dead | self._down)
+        for loss, members in self._groups:
+            reachable &= ~(members & self._lost(loss, now_ns))
+        lost = np.flatnonzero(self.reachable & ~reachable).astype(np.int32)
+        back = np.flatnonzero(~self.reachable & reachable).astype(np.int32)
+        self._since_ns[lost] = now_ns
+        self.reachable = reachable
+        return lost, back
+
+    def _lost(self, loss: GroupLoss, now_ns: int) -> Flags:
+        at_ns = self._start_ns + round(loss.at_s * NS_PER_S)
+        gone = np.full(len(self.dead), now_ns >= at_ns)
+        if loss.return_s is not None:
+            back_ns = self._start_ns + round(loss.return_s * NS_PER_S)
+            gone &= now_ns < back_ns + self._return_jitter_ns
+        return gone
+
+    def noticed(self, now_ns: int) -> Flags:
+        """Return whose broken connection the plant's end has noticed by now."""
+        silent: Flags = ~self.reachable & (now_ns >= self._since_ns + self._notice_ns)
+        return silent
+
+    def _lasts(self, mean_s: float, size: int) -> Floats:
+        """Draw log-normal durations with this mean."""
+        drawn: Floats = mean_s * self._rng.lognormal(-(_SPREAD**2) / 2, _SPREAD, size=size)
+        return drawn
+
+    def delivered(self, loss: float, size: int) -> Flags:
+        """Return which of some messages are not lost."""
+        if loss <= 0:
+            return np.ones(size, np.bool_)
+        kept: Flags = self._rng.random(size) >= loss
+        return kept
+
+    def doubled(self, size: int) -> Flags:
+        """Return which of some messages travel twice."""
+        if self._plan.duplicate <= 0:
+            return np.zeros(size, np.bool_)
+        twice: Flags = self._rng.random(size) < self._plan.duplicate
+        return twice
+
+    def delay_ns(self, mean_s: float, size: int) -> Longs:
+        """Draw exponential latencies."""
+        return (self._rng.exponential(mean_s, size=size) * NS_PER_S).astype(np.int64)
+
+    def held_back_ns(self, size: int) -> Longs:
+        """Return how long each report is held back by its device: 0 for nearly all."""
+        if self._plan.late_fraction <= 0:
+            return np.zeros(size, np.int64)
+        late = self._rng.random(size) < self._plan.late_fraction
+        held_s = np.where(late, self._plan.late_s * self._rng.uniform(0.5, 1.5, size=size), 0.0)
+        return (held_s * NS_PER_S).astype(np.int64)
+
+
+def _chosen(share: float, n: int, rng: Generator) -> Flags:
+    """Choose an exact share of n devices."""
+    chosen = np.zeros(n, np.bool_)
+    chosen[rng.permutation(n)[: round(share * n)]] = True
+    return chosen

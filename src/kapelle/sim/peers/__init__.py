@@ -1,0 +1,1 @@
+"""Simulated devices as real network peers, in a process of their own."""

@@ -1,0 +1,104 @@
+"""What the devices say: who reports when, with which clock, number and error of measurement."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from kapelle.model.enums import Metric
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
+from kapelle.sim.physics import Physics
+
+_NOISE = 0.005
+"""Standard deviation of a meter, as a share of the value (class 0.5)."""
+_NOISE_W = 2.0
+"""And the least it makes of nothing. [W]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reports:
+    """What some devices say at one moment; a row per report, NaN where a device has no such
+    value."""
+
+    rows: Ints
+    boot: Longs
+    seq: Longs
+    at_ns: Longs
+    """By the device's own clock."""
+    values: dict[Metric, Floats]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def order(self) -> Longs:
+        """Return the rank among the device's reports, as ingest makes it from boot and seq."""
+        return self.boot << 32 | self.seq
+
+    def where(self, keep: Flags | Ints) -> "Reports":
+        """Return some of the rows."""
+        return Reports(
+            self.rows[keep],
+            self.boot[keep],
+            self.seq[keep],
+            self.at_ns[keep],
+            {metric: value[keep] for metric, value in self.values.items()},
+        )
+
+
+class Telemetry:
+    """The reporting side of every device: its phase, cadence, clock, counters and meter."""
+
+    def __init__(
+        self,
+        period_s: Floats,
+        rng: Generator,
+        now_ns: int,
+        *,
+        skew_ns: Longs | None = None,
+        frozen: Flags | None = None,
+    ) -> None:
+        n = len(period_s)
+        self._rng = rng
+        self._period_ns = (period_s * NS_PER_S).astype(np.int64)
+        self._next_ns = now_ns + (rng.random(n) * self._period_ns).astype(np.int64)
+        self._skew_ns = np.zeros(n, np.int64) if skew_ns is None else skew_ns
+        self._frozen = np.zeros(n, np.bool_) if frozen is None else frozen
+        self._stuck_w = np.full(n, np.nan)
+        self.boot = np.ones(n, np.int64)
+        self.seq = np.zeros(n, np.int64)
+
+    def due(self, now_ns: int) -> Ints:
+        """Return the devices whose next report is due, and set the one after it."""
+        rows = np.flatnonzero(self._next_ns <= now_ns).astype(np.int32)
+        missed = (now_ns - self._next_ns[rows]) // self._period_ns[rows]
+        self._next_ns[rows] += (missed + 1) * self._period_ns[rows]
+        return rows
+
+    def read(self, rows: Ints, physics: Physics) -> Reports:
+        """Measure: small errors, registers in whole Wh, and meters that repeat one value."""
+        self.seq[rows] += 1
+        true_w = physics.power_w[rows]
+        error = self._rng.standard_normal(len(rows))
+        power_w = np.round(true_w + error * (_NOISE * np.abs(true_w) + _NOISE_W), 1)
+        frozen = self._frozen[rows]
+        if frozen.any():
+            stuck = rows[frozen]
+            first = np.isnan(self._stuck_w[stuck])
+            self._stuck_w[stuck[first]] = power_w[frozen][first]
+            power_w[frozen] = self._stuck_w[stuck]
+        values = {
+            Metric.POWER_W: power_w,
+            Metric.SOC: np.round(physics.soc[rows], 3),
+            Metric.EXPORT_WH: np.floor(physics.export_wh[rows]),
+            Metric.IMPORT_WH: np.floor(physics.import_wh[rows]),
+            Metric.MAX_W: np.round(physics.max_w[rows], 1),
+            Metric.MIN_W: np.round(physics.min_w[rows], 1),
+        }
+        at_ns = physics.now_ns + self._skew_ns[rows]
+        return Reports(rows, self.boot[rows], self.seq[rows], at_ns, values)
+
+    def restart(self, rows: Ints) -> None:
+        """Let devices boot anew: their counters begin again under a higher boot number."""
+        self.boot[rows] += 1
+        self.seq[rows] = 0
