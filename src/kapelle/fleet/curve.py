@@ -1,0 +1,346 @@
+"""What a fleet answers to one number: every setpoint is a clipped, monotone function of λ.
+
+Tiers of merit order lie `TIER` apart along λ. Within its tier a device gives
+`min(head, weight · x)`, with x the part of |λ| that lies in the tier; positive λ moves towards
+export, negative towards consumption. So shares are proportional to weights until a limit binds, and
+the sum over any set of devices is piecewise linear in λ: it can be summed, published and solved
+without knowing the devices. Devices that are on or off change whole, each at its own λ, so
+that their staircase follows the line the continuous ones would draw.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.fleet.columns import Fleet
+from kapelle.fleet.thinning import staircase, thinned
+from kapelle.model.enums import SWITCHED, DeviceKind, Exclusion, Freshness, Metric
+from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints
+from kapelle.model.plant import Curve
+
+TIER = 1024.0
+"""Width of a tier along λ. A device's weight is at least head / TIER, so a tier's end is its all."""
+HOLD_S = 900.0
+"""How long a setpoint must be possible where no order says otherwise. [s]"""
+HOLD_S_MIN = 60.0
+
+_CHUNK = 1 << 15
+"""Rows at once: their temporaries stay in the processor's cache."""
+_SORTED_MAX = 4096
+"""Up to here breakpoints are sorted; beyond, they are counted into cells."""
+_CELLS = 1 << 14
+_NO_FAILSAFE_PRIORITY = 0.5
+"""A device without a revert timer counts less (DESIGN: dead-man)."""
+_GOLDEN = 0.6180339887498949
+
+_IS_SWITCHED = np.isin(np.arange(256), [int(kind) for kind in SWITCHED])
+_CONSUMES_ONLY = np.isin(
+    np.arange(256), [int(DeviceKind.HEAT_PUMP), int(DeviceKind.WATER_HEATER), int(DeviceKind.LOAD)]
+)
+_NO_MORE_THAN_NOW = np.isin(np.arange(256), [int(DeviceKind.EV), int(DeviceKind.LOAD)])
+"""Kinds whose consumption we cannot raise unless they say how far (`MIN_W`)."""
+_CELL_EDGES = np.append(
+    (lambda part: part / (1.0 - part))(np.arange(_CELLS) / _CELLS * (TIER / (TIER + 1.0))), TIER
+)
+_CELLS_PER_PART = _CELLS * (TIER + 1.0) / TIER
+
+Rows = Ints | NDArray[np.int64]
+
+
+class Shares(NamedTuple):
+    """How far each device can move from its own schedule, and how readily."""
+
+    own_w: Floats
+    """Own schedule, within the bounds. [W]"""
+    up_w: Floats
+    """Headroom towards export, >= 0. [W]"""
+    down_w: Floats
+    up_weight: Floats
+    """Share per unit of λ. [W]"""
+    down_weight: Floats
+    switched: Flags
+
+
+def horizon_s(fleet: Fleet, resource: str) -> float:
+    """Return how long setpoints of a resource must be possible: the rest of its order. [s]"""
+    signal = fleet.signals.get(resource)
+    if signal is None or signal.order_no == 0 or signal.ends_at_ns <= fleet.now_ns:
+        return HOLD_S
+    return max((signal.ends_at_ns - fleet.now_ns) / NS_PER_S, HOLD_S_MIN)
+
+
+def bounds(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> tuple[Floats, Floats]:
+    """Return the lowest and highest power each device can hold for `horizon` seconds. [W]
+
+    A state of charge that was never reported is not taken for a full or an empty battery: a
+    device with storage and without it has no headroom from storage.
+    """
+    at = _span(rows)
+    kind = fleet.kind[at]
+    own_w = fleet.own_w[at]
+    nameplate_up_w = fleet.nameplate_up_w[at]
+    nameplate_down_w = fleet.nameplate_down_w[at]
+
+    upper_w = fleet.value[Metric.MAX_W][at]
+    by_kind = np.where(kind == DeviceKind.PV, np.maximum(own_w, 0.0), nameplate_up_w)
+    upper_w = np.fmin(np.where(np.isnan(upper_w), by_kind, upper_w), nameplate_up_w)
+    upper_w[_CONSUMES_ONLY[kind]] = 0.0
+
+    lower_w = fleet.value[Metric.MIN_W][at]
+    by_kind = np.where(_NO_MORE_THAN_NOW[kind], np.minimum(own_w, 0.0), -nameplate_down_w)
+    lower_w = np.fmax(np.where(np.isnan(lower_w), by_kind, lower_w), -nameplate_down_w)
+
+    energy_wh = fleet.energy_wh[at]
+    stores = energy_wh == energy_wh
+    if stores.any():
+        soc = fleet.value[Metric.SOC][at]
+        w_per_soc = energy_wh * (3600.0 / max(horizon, HOLD_S_MIN))
+        give_w = np.fmax((soc - fleet.reserve_soc[at]) * w_per_soc, 0.0)
+        take_w = np.fmin((soc - 1.0) * w_per_soc, 0.0)
+        np.copyto(upper_w, np.minimum(upper_w, give_w), where=stores)
+        np.copyto(lower_w, np.maximum(lower_w, take_w), where=stores)
+    np.minimum(lower_w, upper_w, out=lower_w)
+    return lower_w, upper_w
+
+
+def controllable(fleet: Fleet, rows: Rows) -> Flags:
+    """Tell which devices a setpoint will reach now and who can be counted on to follow it."""
+    at = _span(rows)
+    return reachable(fleet, rows) & (fleet.excluded[at] == Exclusion.NONE)
+
+
+def reachable(fleet: Fleet, rows: Rows) -> Flags:
+    """Tell which devices report and have a session: a command sent now would meet them."""
+    at = _span(rows)
+    freshness: Bytes = fleet.freshness[at]
+    heard = (freshness == Freshness.LIVE) | (freshness == Freshness.LATE)
+    reached: Flags = heard & fleet.active[at] & fleet.connected[at]
+    return reached
+
+
+def weights(fleet: Fleet, rows: Rows, head_w: Floats) -> Floats:
+    """Return each device's share per unit of λ: p̂ · headroom · priority. [W]
+
+    p̂ is the learned probability that a command is followed. Devices that are on or off are
+    ordered by their number alone: a probability that moves would switch them back and forth.
+    """
+    at = _span(rows)
+    responses, refusals = fleet.responses[at], fleet.refusals[at]
+    readiness = (responses / (responses + refusals)).astype(np.float64)
+    readiness[np.isnan(fleet.revert_s[at])] *= _NO_FAILSAFE_PRIORITY
+    readiness[_IS_SWITCHED[fleet.kind[at]]] = 1.0
+    np.maximum(readiness, 1.0 / TIER, out=readiness)
+    readiness *= head_w
+    return readiness
+
+
+def shares(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> Shares:
+    """Return how far and how readily each device moves."""
+    at = _span(rows)
+    lower_w, upper_w = bounds(fleet, rows, horizon)
+    own_w = np.minimum(np.maximum(fleet.own_w[at], lower_w), upper_w)
+    up_w = upper_w - own_w
+    down_w = own_w - lower_w
+    readiness = weights(fleet, rows, np.ones(len(own_w)))
+    return Shares(
+        own_w, up_w, down_w, readiness * up_w, readiness * down_w, _IS_SWITCHED[fleet.kind[at]]
+    )
+
+
+def setpoints(
+    fleet: Fleet,
+    rows: Rows,
+    level: float,
+    block_level: float,
+    horizon: float = HOLD_S,
+) -> Floats:
+    """Return the setpoint of each row at this λ, for rows that are controllable. [W]
+
+    NaN where a device is left on its own schedule: switched devices before their turn, and
+    those that have no room to move.
+    """
+    part = shares(fleet, rows, horizon)
+    head_w, weight = (part.up_w, part.up_weight) if level >= 0 else (part.down_w, part.down_weight)
+    share_w = np.minimum(head_w, weight * min(abs(level), TIER))
+    moved_w = part.own_w + share_w if level >= 0 else part.own_w - share_w
+    moved_w[head_w <= 0.0] = np.nan
+    switched = np.flatnonzero(part.switched)
+    if len(switched):
+        upwards = block_level >= 0
+        head_w = (part.up_w if upwards else part.down_w)[switched]
+        own_w = part.own_w[switched]
+        flips = (head_w > 0.0) & (_turn(fleet, rows, switched) <= abs(block_level))
+        whole_w = own_w + head_w if upwards else own_w - head_w
+        moved_w[switched] = np.where(flips, whole_w, np.nan)
+    return moved_w
+
+
+def summed(
+    fleet: Fleet,
+    rows: Rows,
+    near_level: float = 0.0,
+    near_block_level: float | None = None,
+    horizon: float = HOLD_S,
+) -> tuple[Curve, Curve]:
+    """Return the summed power of the controllable rows over λ: continuous, then blocks.
+
+    Exact at the knots, which lie denser near the present levels, so that solving on them again and
+    again converges to the exact sum. At most 256 knots each.
+    """
+    block_level = near_level if near_block_level is None else near_block_level
+    lines, stairs = _Sides(), _Sides()
+    few = len(rows) <= _SORTED_MAX
+    for start in range(0, len(rows), _CHUNK):
+        piece = rows[start : start + _CHUNK]
+        counted = controllable(fleet, piece)
+        if not counted.any():
+            continue
+        if not counted.all():
+            piece = piece[counted]
+        part = shares(fleet, piece, horizon)
+        switched = np.flatnonzero(part.switched)
+        if len(switched):
+            turn = _turn(fleet, piece, switched)
+            stairs.add(part, switched, turn, turn, few)
+            line = np.flatnonzero(~part.switched)
+            lines.add(part, line, None, None, few)
+        else:
+            lines.add(part, slice(None), None, None, few)
+    return _line(lines, near_level), _stairs(stairs, block_level)
+
+
+class _Side:
+    """Breakpoints of one direction: where devices reach their limit, and what that adds."""
+
+    def __init__(self) -> None:
+        self.at: list[Floats] = []
+        self.head_w: list[Floats] = []
+        self.weight: list[Floats] = []
+        self.cell_head_w: Floats | None = None
+        self.cell_weight: Floats | None = None
+
+    def add(self, at: Floats, head_w: Floats, weight: Floats, few: bool) -> None:
+        if few:
+            self.at.append(at)
+            self.head_w.append(head_w)
+            self.weight.append(weight)
+            return
+        cell = (at / (1.0 + at) * _CELLS_PER_PART).astype(np.int32)
+        np.minimum(cell, _CELLS - 1, out=cell)
+        heads_w = np.bincount(cell, head_w, _CELLS)
+        summed_weight = np.bincount(cell, weight, _CELLS)
+        if self.cell_head_w is None or self.cell_weight is None:
+            self.cell_head_w, self.cell_weight = heads_w, summed_weight
+        else:
+            self.cell_head_w += heads_w
+            self.cell_weight += summed_weight
+
+    def corners(self) -> tuple[Floats, Floats, Floats]:
+        """Return ascending λ, what is reached whole by then, weight still moving after. [W]"""
+        if self.cell_head_w is not None and self.cell_weight is not None:
+            at, head_w, weight = _CELL_EDGES[1:], self.cell_head_w, self.cell_weight
+            if not head_w.all():
+                # Behind an empty cell only its far edge matters: the curve is straight there.
+                used = (head_w > 0) | (np.append(head_w[1:], 1.0) > 0)
+                skipped = np.cumsum(used) - used
+                count = int(used.sum())
+                head_w = np.bincount(skipped, head_w, count + 1)[:count]
+                weight = np.bincount(skipped, weight, count + 1)[:count]
+                at = at[used]
+        elif self.at:
+            at = np.concatenate(self.at)
+            order = np.argsort(at, kind="stable")
+            at = at[order]
+            head_w = np.concatenate(self.head_w)[order]
+            weight = np.concatenate(self.weight)[order]
+        else:
+            at = head_w = weight = np.empty(0)
+        whole_w = np.cumsum(head_w)
+        moving = np.maximum(weight.sum() - np.cumsum(weight), 0.0)
+        return at, whole_w, moving
+
+
+class _Sides:
+    """Both directions of the continuous devices, or of the blocks."""
+
+    def __init__(self) -> None:
+        self.own_w = 0.0
+        self.up = _Side()
+        self.down = _Side()
+
+    def add(
+        self,
+        part: Shares,
+        which: NDArray[np.intp] | slice,
+        up_at: Floats | None,
+        down_at: Floats | None,
+        few: bool,
+    ) -> None:
+        self.own_w += float(part.own_w[which].sum())
+        for side, head_w, weight, at in (
+            (self.up, part.up_w[which], part.up_weight[which], up_at),
+            (self.down, part.down_w[which], part.down_weight[which], down_at),
+        ):
+            able = head_w > 0.0
+            if not able.any():
+                continue
+            if not able.all():
+                head_w, weight = head_w[able], weight[able]
+                at = at[able] if at is not None else None
+            side.add(head_w / weight if at is None else at, head_w, weight, few)
+
+
+def _line(sides: _Sides, near_level: float) -> Curve:
+    levels, powers_w = [np.zeros(1)], [np.full(1, sides.own_w)]
+    for side, sign in ((sides.up, 1.0), (sides.down, -1.0)):
+        at, whole_w, moving = side.corners()
+        if not len(at):
+            continue
+        gained_w = np.maximum.accumulate(whole_w + moving * at)
+        # Of several devices that reach their limit together the last one's sum is complete.
+        last = np.append(np.diff(at) > 0, True)
+        at, gained_w = thinned(at[last], gained_w[last], sign * near_level)
+        levels.append(sign * at)
+        powers_w.append(sides.own_w + sign * gained_w)
+    return _curve(levels, powers_w)
+
+
+def _stairs(sides: _Sides, near_level: float) -> Curve:
+    levels, powers_w = [np.zeros(1)], [np.full(1, sides.own_w)]
+    for side, sign in ((sides.up, 1.0), (sides.down, -1.0)):
+        at, whole_w, _ = side.corners()
+        if not len(at):
+            continue
+        last = np.append(np.diff(at) > 0, True)
+        at, whole_w = staircase(at[last], whole_w[last], sign * near_level)
+        levels.append(sign * at)
+        powers_w.append(sides.own_w + sign * whole_w)
+    return _curve(levels, powers_w)
+
+
+def _curve(levels: list[Floats], powers_w: list[Floats]) -> Curve:
+    """Join both directions and zero, with the ends of the tier."""
+    level, power_w = np.concatenate(levels), np.concatenate(powers_w)
+    order = np.argsort(level, kind="stable")
+    level, power_w = level[order], power_w[order]
+    if level[-1] < TIER:
+        level, power_w = np.append(level, TIER), np.append(power_w, power_w[-1])
+    if level[0] > -TIER:
+        level, power_w = np.insert(level, 0, -TIER), np.insert(power_w, 0, power_w[0])
+    return Curve(level.tolist(), power_w.tolist())
+
+
+def _turn(fleet: Fleet, rows: Rows, which: NDArray[np.intp]) -> Floats:
+    """Return |λ| at which each switched device changes over: spread evenly over (0, 1]."""
+    device_no = fleet.device_nos(np.asarray(rows[which], np.int32))
+    turn: Floats = 1.0 - np.mod(device_no * _GOLDEN, 1.0)
+    return turn
+
+
+def _span(rows: Rows) -> slice | Rows:
+    """Return a slice where the ascending rows have no gaps: views cost nothing, copies do."""
+    count = len(rows)
+    if count and int(rows[-1]) - int(rows[0]) + 1 == count:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
