@@ -1,0 +1,371 @@
+"""The simulated fleet behind the ports: an adapter whose devices live in virtual time.
+
+Telemetry is sent at least once: a batch that was not confirmed comes again with the next link, or
+a little after it was declined. Commands and answers are sent once and may get lost.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import numpy as np
+from numpy.random import Generator
+
+from kapelle.errors import LinkLost
+from kapelle.model.blocks import Acks, Commands, Readings, Sessions
+from kapelle.model.enums import AckStatus, SessionEvent
+from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
+from kapelle.ports import Batch, Clock
+from kapelle.sim.agents import Answers
+from kapelle.sim.air import Air, index_of
+from kapelle.sim.faults import FaultPlan
+from kapelle.sim.telemetry import Reports
+from kapelle.sim.world import World
+
+_RECONNECT_S = 2.0
+"""Devices return within this time when the gateway does. [s]"""
+_INBOX_MAX = 64
+"""Batches that wait in the link before it stops reading."""
+_RETRY_S = 2.0
+"""A declined batch is sent again after this. [s]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Orders:
+    """Commands under way; `rows` are places in the fleet."""
+
+    rows: Ints
+    commands: Commands
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, keep: Flags) -> "_Orders":
+        return _Orders(self.rows[keep], cut(self.commands, keep))
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of the readings, counted where they are made and where they are confirmed."""
+
+    sent: int = 0
+    arrived: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    declined: int = 0
+    commands: int = 0
+    kept: list[Longs] = field(default_factory=list)
+    """(place << 40 | order) of every reading that was confirmed and not refused."""
+
+
+class SimAdapter:
+    """All devices of a world, behind one protocol that only exists here.
+
+    `drive` moves the world whether or not a link is open; devices outlive the plant.
+    """
+
+    name = "sim"
+
+    def __init__(
+        self,
+        world: World,
+        plan: FaultPlan,
+        clock: Clock,
+        rng: Generator,
+        *,
+        step_s: float = 0.25,
+        transport_acks: bool = True,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        n = len(world.devices)
+        self.world = world
+        self.ledger = Ledger()
+        self._plan = plan
+        self._clock = clock
+        self._rng = rng
+        self._step_ns = round(step_s * NS_PER_S)
+        self._transport_acks = transport_acks
+        self._on_step = on_step
+        self._device_no = world.devices.enrolled.device_no
+        self._places = index_of(self._device_no)
+        start_ns = clock.now_ns()
+        self._reports: Air[Reports] = Air(start_ns, self._step_ns)
+        self._orders: Air[_Orders] = Air(start_ns, self._step_ns)
+        self._answers: Air[Answers] = Air(start_ns, self._step_ns)
+        self._link: SimLink | None = None
+        self._connected = np.zeros(n, np.bool_)
+        self._connects_ns = np.full(n, start_ns)
+        self._session = 0
+        self._held: list[tuple[Reports, Longs]] = []
+        self._again: list[tuple[int, Batch]] = []
+
+    async def drive(self) -> None:
+        """Move the world and everything under way, several times a second, until cancelled."""
+        next_ns = self._clock.now_ns()
+        while True:
+            next_ns += self._step_ns
+            wait_ns = next_ns - self._clock.now_ns()
+            await self._clock.sleep(max(wait_ns, 0) / NS_PER_S)
+            self._step(next_ns)
+            if self._on_step is not None:
+                self._on_step(next_ns)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["SimLink"]:
+        """Open the one link; devices connect to it within a couple of seconds."""
+        if self._link is not None:
+            raise LinkLost(self.name, "already open")
+        link = SimLink(self)
+        self._link = link
+        jitter_ns = self._rng.uniform(0, _RECONNECT_S * NS_PER_S, size=len(self._connected))
+        self._connects_ns = self._clock.now_ns() + jitter_ns.astype(np.int64)
+        try:
+            yield link
+        finally:
+            self._link = None
+            self._connected[:] = False
+            # QoS 1: whatever was not acknowledged is sent again on the next connection.
+            self._again += [(0, batch) for batch in link.close()]
+
+    def _step(self, now_ns: int) -> None:
+        world = self.world
+        self._answer(world.step(now_ns), now_ns)
+        for orders, _ in self._orders.take(now_ns):
+            heard = orders.where(world.faults.reachable[orders.rows])
+            if len(heard):
+                self._obey(heard, now_ns)
+        self._report(world.reports(now_ns), now_ns)
+        if self._link is not None and self._link.has_room():
+            sessions = self._connect(now_ns)
+            self._link.offer(self._arrived(sessions, now_ns))
+
+    def _obey(self, orders: _Orders, now_ns: int) -> None:
+        if self._transport_acks:
+            n = len(orders)
+            status = np.full(n, AckStatus.RECEIVED, np.uint8)
+            unfenced = np.full(n, -1, np.int64)
+            received = Answers(orders.rows, orders.commands.revision, unfenced, status, (b"",) * n)
+            self._answer(received, now_ns)
+        self._answer(
+            self.world.agents.receive_commands(orders.rows, orders.commands, now_ns), now_ns
+        )
+
+    def _answer(self, answers: Answers, now_ns: int) -> None:
+        """Let answers fly; those of devices out of reach are lost."""
+        faults = self.world.faults
+        kept = faults.reachable[answers.rows] & faults.delivered(self._plan.ack_loss, len(answers))
+        sent = answers.where(kept)
+        self._answers.put(sent, now_ns + faults.delay_ns(self._plan.telemetry_delay_s, len(sent)))
+
+    def _report(self, reports: Reports, now_ns: int) -> None:
+        """Let reports fly: some are lost, some held back, some travel twice."""
+        faults, plan = self.world.faults, self._plan
+        self.ledger.sent += len(reports)
+        reports = reports.where(faults.delivered(plan.telemetry_loss, len(reports)))
+        held_ns = faults.held_back_ns(len(reports))
+        for copy in (reports, reports.where(faults.doubled(len(reports)))):
+            flight_ns = faults.delay_ns(plan.telemetry_delay_s, len(copy))
+            if copy is reports:
+                flight_ns += held_ns
+            self._reports.put(copy, now_ns + flight_ns)
+
+    def _connect(self, now_ns: int) -> Sessions | None:
+        """Let devices connect, and the gateway notice who has gone."""
+        reachable = self.world.faults.reachable
+        back = self.world.back
+        self._connected[back] = False
+        due = reachable & ~self._connected & (now_ns >= self._connects_ns)
+        coming = np.flatnonzero(due).astype(np.int32)
+        going = np.flatnonzero(self._connected & self.world.faults.noticed(now_ns))
+        if not len(coming) and not len(going):
+            return None
+        self._connected[coming] = True
+        self._connected[going] = False
+        session = np.arange(self._session + 1, self._session + 1 + len(coming))
+        self._session += len(coming)
+        device_no = self._device_no[np.concatenate([coming, going])]
+        gone = np.full(len(going), SessionEvent.WILL, np.uint8)
+        return Sessions(
+            device_no=device_no,
+            event=np.concatenate([np.full(len(coming), SessionEvent.UP, np.uint8), gone]),
+            session=np.concatenate([session, np.full(len(going), self._session)]),
+            at_ns=np.full(len(device_no), now_ns),
+        )
+
+    def _arrived(self, sessions: Sessions | None, now_ns: int) -> list[Batch]:
+        """Return what has reached the gateway since the last step."""
+        batches = [_anew(batch, now_ns) for due_ns, batch in self._again if due_ns <= now_ns]
+        self._again = [(due_ns, batch) for due_ns, batch in self._again if due_ns > now_ns]
+        # Sessions first: a report belongs to a session that is already known.
+        readings = self._readings(now_ns)
+        acks = self._acks(now_ns)
+        if sessions is not None or readings is not None or acks is not None:
+            raw = None if readings is None else _raw(readings)
+            batches.append(Batch(readings, raw, self.name, None, acks, sessions))
+        self.ledger.arrived += sum(
+            len(batch.readings) for batch in batches if batch.readings is not None
+        )
+        return batches
+
+    def _readings(self, now_ns: int) -> Readings | None:
+        parts = self._held + self._reports.take(now_ns)
+        self._held = []
+        ready: list[tuple[Reports, Longs]] = []
+        for reports, arrives_ns in parts:
+            here = self._connected[reports.rows]
+            if here.all():
+                ready.append((reports, arrives_ns))
+                continue
+            if here.any():
+                ready.append((reports.where(here), arrives_ns[here]))
+            self._held.append((reports.where(~here), np.maximum(arrives_ns[~here], now_ns)))
+        if not ready:
+            return None
+        arrives_ns = np.concatenate([at_ns for _, at_ns in ready])
+        by_time = np.argsort(arrives_ns, kind="stable")
+        rows = np.concatenate([reports.rows for reports, _ in ready])[by_time]
+        metrics = ready[0][0].values
+        return Readings(
+            device_no=self._device_no[rows],
+            order=np.concatenate([reports.order for reports, _ in ready])[by_time],
+            measured_at_ns=np.concatenate([reports.at_ns for reports, _ in ready])[by_time],
+            received_at_ns=np.minimum(arrives_ns[by_time], now_ns),
+            quality=np.zeros(len(rows), np.uint8),
+            values={
+                metric: np.concatenate([reports.values[metric] for reports, _ in ready])[by_time]
+                for metric in metrics
+            },
+        )
+
+    def _acks(self, now_ns: int) -> Acks | None:
+        parts = self._answers.take(now_ns)
+        if not parts:
+            return None
+        arrives_ns = np.concatenate([at_ns for _, at_ns in parts])
+        reasons = [word for answers, _ in parts for word in answers.reason]
+        by_time = np.argsort(arrives_ns, kind="stable")
+        rows = np.concatenate([answers.rows for answers, _ in parts])[by_time]
+        return Acks(
+            device_no=self._device_no[rows],
+            revision=np.concatenate([answers.revision for answers, _ in parts])[by_time],
+            epoch=np.concatenate([answers.epoch for answers, _ in parts])[by_time],
+            status=np.concatenate([answers.status for answers, _ in parts])[by_time],
+            at_ns=np.minimum(arrives_ns[by_time], now_ns),
+            reason=tuple(reasons[place] for place in by_time.tolist()),
+        )
+
+    def take(self, commands: Commands) -> Flags:
+        """Put commands on their way; return which had a session to go out on."""
+        rows = self._places[commands.device_no]
+        written = self._connected[rows] & (rows >= 0)
+        faults, plan = self.world.faults, self._plan
+        self.ledger.commands += len(commands)
+        kept = written & faults.delivered(plan.command_loss, len(rows))
+        orders = _Orders(rows[kept], cut(commands, kept))
+        now_ns = self._clock.now_ns()
+        for copy in (orders, orders.where(faults.doubled(len(orders)))):
+            flight_ns = faults.delay_ns(plan.command_latency_s, len(copy))
+            self._orders.put(copy, now_ns + flight_ns)
+        return written
+
+    def confirmed(self, batch: Batch, refused: Mapping[int, str]) -> None:
+        """Book what the plant accepted and what it put into quarantine."""
+        readings = batch.readings
+        if readings is None:
+            return
+        good = np.ones(len(readings), np.bool_)
+        good[list(refused)] = False
+        self.ledger.quarantined += len(refused)
+        self.ledger.accepted += int(good.sum())
+        place = self._places[readings.device_no[good]].astype(np.int64)
+        self.ledger.kept.append(place << 40 | readings.order[good])
+
+    def declined(self, batch: Batch) -> None:
+        """Send a batch again after a while."""
+        self.ledger.declined += 1
+        self._again.append((self._clock.now_ns() + round(_RETRY_S * NS_PER_S), batch))
+
+
+class SimLink:
+    """The open connection of a `SimAdapter`."""
+
+    def __init__(self, adapter: SimAdapter) -> None:
+        self._adapter = adapter
+        self._inbox: list[Batch] = []
+        self._unconfirmed: dict[int, Batch] = {}
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    def has_room(self) -> bool:
+        """Return whether it may read on; where not, messages wait with their devices."""
+        return len(self._inbox) < _INBOX_MAX
+
+    def offer(self, batches: list[Batch]) -> None:
+        """Take what has arrived."""
+        for batch in batches:
+            self._inbox.append(batch)
+            self._unconfirmed[id(batch)] = batch
+        if batches:
+            self._arrived.set()
+
+    async def receive(self) -> AsyncIterator[Batch]:
+        """Yield each batch once; raise LinkLost when the link is closed."""
+        while not self._closed:
+            while self._inbox:
+                yield self._inbox.pop(0)
+            self._arrived.clear()
+            await self._arrived.wait()
+        raise LinkLost(self._adapter.name, "closed")
+
+    def confirm(self, batch: Batch, refused: Mapping[int, str]) -> None:
+        """Acknowledge a batch; on a link that is gone this reaches nobody."""
+        if self._unconfirmed.pop(id(batch), None) is not None:
+            self._adapter.confirmed(batch, refused)
+
+    def decline(self, batch: Batch, reason: str) -> None:
+        """Leave a batch unacknowledged; its devices send it again."""
+        if self._unconfirmed.pop(id(batch), None) is not None:
+            self._adapter.declined(batch)
+
+    async def send(self, commands: Commands) -> Flags:
+        """Write commands to the devices' connections."""
+        if self._closed:
+            return np.zeros(len(commands), np.bool_)
+        return self._adapter.take(commands)
+
+    def close(self) -> list[Batch]:
+        """End the link; return what was never acknowledged, without what only the link knew."""
+        self._closed = True
+        self._arrived.set()
+        lost = [
+            Batch(batch.readings, batch.raw, batch.source, acks=batch.acks)
+            for batch in self._unconfirmed.values()
+        ]
+        self._unconfirmed.clear()
+        return lost
+
+
+def cut(commands: Commands, keep: Flags) -> Commands:
+    """Return some rows of a block of commands."""
+    return Commands(**{name: getattr(commands, name)[keep] for name in Commands.COLUMNS})
+
+
+def _anew(batch: Batch, now_ns: int) -> Batch:
+    """Return a batch as it looks when it arrives again."""
+    readings = batch.readings
+    if readings is not None:
+        readings = replace(readings, received_at_ns=np.full(len(readings), now_ns))
+    return replace(batch, readings=readings)
+
+
+def _raw(readings: Readings) -> Callable[[int], bytes]:
+    def sent(row: int) -> bytes:
+        values = {
+            metric.name.lower(): float(value[row]) for metric, value in readings.values.items()
+        }
+        at_ns = int(readings.measured_at_ns[row])
+        return msgspec.json.encode({"at_ns": at_ns, "order": int(readings.order[row])} | values)
+
+    return sent
