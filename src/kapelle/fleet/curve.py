@@ -20,7 +20,7 @@ from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints
 from kapelle.model.plant import Curve
 
 TIER = 1024.0
-"""Width of a tier along λ. A device's weight is at least head / TIER, so a tier's end is its all."""
+"""Width of a tier along λ. Weights are at least head / TIER: a tier's end is all of everyone."""
 HOLD_S = 900.0
 """How long a setpoint must be possible where no order says otherwise. [s]"""
 HOLD_S_MIN = 60.0
@@ -76,7 +76,7 @@ def bounds(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> tuple[Floats, F
     A state of charge that was never reported is not taken for a full or an empty battery: a
     device with storage and without it has no headroom from storage.
     """
-    at = _span(rows)
+    at = span(rows)
     kind = fleet.kind[at]
     own_w = fleet.own_w[at]
     nameplate_up_w = fleet.nameplate_up_w[at]
@@ -106,13 +106,13 @@ def bounds(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> tuple[Floats, F
 
 def controllable(fleet: Fleet, rows: Rows) -> Flags:
     """Tell which devices a setpoint will reach now and who can be counted on to follow it."""
-    at = _span(rows)
-    return reachable(fleet, rows) & (fleet.excluded[at] == Exclusion.NONE)
+    trusted: Flags = fleet.excluded[span(rows)] == Exclusion.NONE
+    return reachable(fleet, rows) & trusted
 
 
 def reachable(fleet: Fleet, rows: Rows) -> Flags:
     """Tell which devices report and have a session: a command sent now would meet them."""
-    at = _span(rows)
+    at = span(rows)
     freshness: Bytes = fleet.freshness[at]
     heard = (freshness == Freshness.LIVE) | (freshness == Freshness.LATE)
     reached: Flags = heard & fleet.active[at] & fleet.connected[at]
@@ -125,7 +125,7 @@ def weights(fleet: Fleet, rows: Rows, head_w: Floats) -> Floats:
     p̂ is the learned probability that a command is followed. Devices that are on or off are
     ordered by their number alone: a probability that moves would switch them back and forth.
     """
-    at = _span(rows)
+    at = span(rows)
     responses, refusals = fleet.responses[at], fleet.refusals[at]
     readiness = (responses / (responses + refusals)).astype(np.float64)
     readiness[np.isnan(fleet.revert_s[at])] *= _NO_FAILSAFE_PRIORITY
@@ -137,7 +137,7 @@ def weights(fleet: Fleet, rows: Rows, head_w: Floats) -> Floats:
 
 def shares(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> Shares:
     """Return how far and how readily each device moves."""
-    at = _span(rows)
+    at = span(rows)
     lower_w, upper_w = bounds(fleet, rows, horizon)
     own_w = np.minimum(np.maximum(fleet.own_w[at], lower_w), upper_w)
     up_w = upper_w - own_w
@@ -228,13 +228,10 @@ class _Side:
             return
         cell = (at / (1.0 + at) * _CELLS_PER_PART).astype(np.int32)
         np.minimum(cell, _CELLS - 1, out=cell)
-        heads_w = np.bincount(cell, head_w, _CELLS)
-        summed_weight = np.bincount(cell, weight, _CELLS)
         if self.cell_head_w is None or self.cell_weight is None:
-            self.cell_head_w, self.cell_weight = heads_w, summed_weight
-        else:
-            self.cell_head_w += heads_w
-            self.cell_weight += summed_weight
+            self.cell_head_w, self.cell_weight = np.zeros(_CELLS), np.zeros(_CELLS)
+        self.cell_head_w += np.bincount(cell, head_w, _CELLS)
+        self.cell_weight += np.bincount(cell, weight, _CELLS)
 
     def corners(self) -> tuple[Floats, Floats, Floats]:
         """Return ascending λ, what is reached whole by then, weight still moving after. [W]"""
@@ -243,11 +240,7 @@ class _Side:
             if not head_w.all():
                 # Behind an empty cell only its far edge matters: the curve is straight there.
                 used = (head_w > 0) | (np.append(head_w[1:], 1.0) > 0)
-                skipped = np.cumsum(used) - used
-                count = int(used.sum())
-                head_w = np.bincount(skipped, head_w, count + 1)[:count]
-                weight = np.bincount(skipped, weight, count + 1)[:count]
-                at = at[used]
+                at, head_w, weight = at[used], head_w[used], weight[used]
         elif self.at:
             at = np.concatenate(self.at)
             order = np.argsort(at, kind="stable")
@@ -338,7 +331,7 @@ def _turn(fleet: Fleet, rows: Rows, which: NDArray[np.intp]) -> Floats:
     return turn
 
 
-def _span(rows: Rows) -> slice | Rows:
+def span(rows: Rows) -> slice | Rows:
     """Return a slice where the ascending rows have no gaps: views cost nothing, copies do."""
     count = len(rows)
     if count and int(rows[-1]) - int(rows[0]) + 1 == count:

@@ -55,4 +55,5 @@ def _around(middle: int, last: int) -> NDArray[np.int64]:
     near = np.arange(half // 2)
     far = half // 2 * 1.6 ** np.arange(half - half // 2)
     away = np.concatenate([near, far.astype(np.int64)])
-    return np.clip(np.concatenate([middle - 1 - away, middle + away]), 0, last)
+    around: NDArray[np.int64] = np.concatenate([middle - 1 - away, middle + away])
+    return around.clip(0, last)

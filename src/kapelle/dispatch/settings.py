@@ -1,0 +1,49 @@
+"""How dispatch behaves: times, tolerances and limits of the loop."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchSettings:
+    """Settings of the room. Times in seconds, fractions 0-1."""
+
+    retry_s: float = 2.5
+    """A command that was not answered is sent again after this; each pause is longer. [s]"""
+    retry_growth: float = 1.5
+    unknown_s: float = 5.0
+    """No answer for so long: the device is not counted on until it answers. [s]"""
+    attempts_max: int = 5
+    command_ttl_s: float = 10.0
+    """A device that receives a command later than this ignores it. [s]"""
+    refresh_at: float = 0.5
+    """Part of the revert time after which a setpoint is sent again; spread 80-100 % of it."""
+    dead_band: float = 0.01
+    """Change of a setpoint, in nameplates, that is not worth a command. Spread 0.5-1.5."""
+    plan_error: float = 0.001
+    """Sum of such changes left undone, as part of all shares; more are sent beyond."""
+    verify_after: int = 2
+    """Readings in a row that agree before a command counts as verified."""
+    diverge_after: int = 3
+    """Readings in a row that disagree before a device counts as diverged."""
+    cycle_wait_s: float = 0.5
+    """How long the summaries of slower partitions are waited for. [s]"""
+    trim_per_s: float = 0.05
+    """Part of the remaining error that the trim takes up each second."""
+    trim_max: float = 0.1
+    """Largest trim as a part of the commitment."""
+    settle_s: float = 12.0
+    """After the plan has moved, measurements follow this much later; the trim rests. [s]"""
+    moved: float = 0.02
+    """A plan moved when its sum changes by more than this part of the commitment in a cycle."""
+    measured_share_min: float = 0.5
+    """The trim rests while less than this part of the power is measured."""
+    summary_age_s_max: float = 10.0
+    """Summaries older than this are no ground to start an order on. [s]"""
+    shortfall_after_s: float = 2.0
+    """A target out of reach for so long is announced. [s]"""
+    group_devices_min: int = 10
+    """Smaller groups are not announced when they vanish or return."""
+    signal_every_s: float = 10.0
+    """Levels that have not changed are repeated this often. [s]"""
+    lease_s: float = 5.0
+    """How long the dispatcher's lease lasts without renewal. [s]"""

@@ -1,0 +1,228 @@
+"""What we ask of devices and how far it has come: commands, answers and phases as they are told.
+
+A phase is entered only on evidence of that phase. No answer is UNKNOWN, not failed: the device
+may have acted, and a late answer reopens the command. Nothing here decides anything; `dispatch`
+does, and says so in entries.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.fleet.columns import Fleet
+from kapelle.model.blocks import Acks, Commands, Phases
+from kapelle.model.enums import AckStatus, Exclusion, Freshness, Phase
+from kapelle.model.ids import NS_PER_S, Ints, Longs
+
+BACK_OFF_S = 60.0
+"""Pause before a device that failed is tried again; doubles with every failure in a row."""
+BACK_OFF_S_MAX = 3600.0
+REVERT_S = 120.0
+"""Revert time sent to devices that state none of their own. [s]"""
+_FORGETTING = np.float32(0.98)
+_AHEAD_NS = 2 * NS_PER_S
+"""An answer may carry a time this far after the last tick; ticks are a second apart."""
+_COUNTED_MAX = 250
+
+_ANSWERED = (AckStatus.ACCEPTED, AckStatus.APPLIED, AckStatus.COMPLETED)
+_REOPENED_BELOW = np.zeros(32, np.uint8)
+"""How far each phase is along the funnel, as the status of an answer that would add nothing."""
+_REOPENED_BELOW[[Phase.RECEIVED]] = AckStatus.RECEIVED
+_REOPENED_BELOW[[Phase.UNKNOWN, Phase.LOST]] = AckStatus.RECEIVED
+_REOPENED_BELOW[[Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED]] = AckStatus.RECEIVED
+_REOPENED_BELOW[[Phase.ACCEPTED]] = AckStatus.ACCEPTED
+_REOPENED_BELOW[[Phase.APPLIED, Phase.VERIFIED]] = AckStatus.APPLIED
+_REOPENED_BELOW[[Phase.COMPLETED, Phase.OPTED_OUT, Phase.DIVERGED]] = AckStatus.COMPLETED
+
+_PHASE_OF_STATUS = {
+    AckStatus.RECEIVED: Phase.RECEIVED,
+    AckStatus.ACCEPTED: Phase.ACCEPTED,
+    AckStatus.APPLIED: Phase.APPLIED,
+    AckStatus.COMPLETED: Phase.COMPLETED,
+}
+_REFUSALS = {
+    AckStatus.REJECTED: (Phase.REJECTED, Exclusion.REJECTED),
+    AckStatus.OPTED_OUT: (Phase.OPTED_OUT, Exclusion.OPTED_OUT),
+}
+_UNANSWERED = np.isin(
+    np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN, Phase.EXPIRED]
+)
+_BEFORE_SENT = np.isin(np.arange(32), [Phase.PLANNED])
+
+
+def apply_commands(fleet: Fleet, commands: Commands) -> None:
+    """Take over what is asked of each device: a new revision, or another try of the present one.
+
+    Revisions that are not newer and owners of the past change nothing.
+    """
+    rows, known = _known(fleet, commands.device_no)
+    current = commands.epoch[known] >= fleet.epoch[rows]
+    rows, known = rows[current], known[current]
+    revision, present = commands.revision[known], fleet.revision[rows]
+    is_new = revision > present
+    is_again = (revision == present) & (commands.attempt[known] > fleet.attempt[rows])
+
+    at, new = rows[is_new], known[is_new]
+    fleet.desired_w[at] = commands.setpoint_w[new]
+    fleet.order_no[at] = commands.order_no[new]
+    fleet.revision[at] = commands.revision[new]
+    fleet.phase[at] = Phase.PLANNED
+    fleet.planned_at_ns[at] = commands.issued_at_ns[new]
+    fleet.sent_at_ns[at] = 0
+    fleet.applied_at_ns[at] = 0
+    fleet.followed[at] = 0
+    fleet.strayed[at] = 0
+    for taken in (is_new, is_again):
+        at, which = rows[taken], known[taken]
+        fleet.attempt[at] = commands.attempt[which]
+        fleet.epoch[at] = commands.epoch[which]
+        fleet.tried_at_ns[at] = commands.issued_at_ns[which]
+        fleet.not_after_ns[at] = commands.not_after_ns[which]
+
+
+def apply_acks(fleet: Fleet, acks: Acks) -> None:
+    """Take devices at their word, for the command they name if it is the present one.
+
+    The order of answers in a block does not matter: the furthest counts, opting out above all.
+    """
+    rows, known = _known(fleet, acks.device_no)
+    # -1: a transport's acknowledgement knows no epoch. A higher one than ours cannot be meant
+    # for a command of ours.
+    meant = acks.revision[known] == fleet.revision[rows]
+    meant &= acks.epoch[known] <= fleet.epoch[rows]
+    rows, known = rows[meant], known[meant]
+    said, at_ns = acks.status[known], acks.at_ns[known]
+    for status, phase in _PHASE_OF_STATUS.items():
+        which = said == status
+        if which.any():
+            _apply_progress(fleet, rows[which], at_ns[which], status, phase)
+    for status, (phase, exclusion) in _REFUSALS.items():
+        which = said == status
+        if which.any():
+            _apply_refusal(fleet, np.unique(rows[which]), phase, exclusion)
+    which = said == AckStatus.EXPIRED
+    if which.any():
+        at = rows[which]
+        at = np.unique(at[_UNANSWERED[fleet.phase[at]]])
+        fleet.phase[at] = Phase.EXPIRED
+
+
+def apply_phases(fleet: Fleet, phases: Phases) -> None:
+    """Enter what the owner and the last hop found: sent, unknown, verified, diverged, and so on."""
+    rows, known = _known(fleet, phases.device_no)
+    meant = phases.revision[known] == fleet.revision[rows]
+    rows, known = rows[meant], known[meant]
+    found = phases.phase[known]
+    for phase in np.unique(found).tolist():
+        at, at_ns = rows[found == phase], phases.at_ns[known[found == phase]]
+        match Phase(phase):
+            case Phase.SENT:
+                fleet.sent_at_ns[at] = at_ns
+                at = at[_BEFORE_SENT[fleet.phase[at]]]
+            case Phase.UNKNOWN:
+                _exclude(fleet, at, at_ns, Exclusion.UNKNOWN)
+            case Phase.DIVERGED:
+                _exclude(fleet, at, at_ns, Exclusion.DIVERGED)
+            case Phase.REJECTED:
+                _exclude(fleet, at, at_ns, Exclusion.REJECTED)
+            case Phase.VERIFIED:
+                # The meter is evidence enough where the answer got lost.
+                silent = at[fleet.applied_at_ns[at] == 0]
+                _count_response(fleet, silent)
+                fleet.applied_at_ns[silent] = fleet.tried_at_ns[silent]
+                _start_timer(fleet, silent)
+                fleet.excluded[at] = Exclusion.NONE
+                fleet.failures[at] = 0
+            case _:
+                pass
+        fleet.phase[at] = phase
+
+
+def step_exclusions(fleet: Fleet) -> None:
+    """Let devices back in whose back-off is over and of whom nothing is asked.
+
+    While an order runs nobody is let back in by time alone: he is probed and has to answer.
+    """
+    size = fleet.size
+    excluded = np.flatnonzero(fleet.excluded[:size])
+    if len(excluded):
+        over = fleet.excluded_until_ns[excluded] <= fleet.now_ns
+        over &= fleet.order_no[excluded] == 0
+        fleet.excluded[excluded[over]] = Exclusion.NONE
+
+
+def _apply_progress(
+    fleet: Fleet, rows: Ints, at_ns: Longs, status: AckStatus, phase: Phase
+) -> None:
+    further = _REOPENED_BELOW[fleet.phase[rows]] < status
+    if phase == Phase.RECEIVED:
+        further &= np.isin(fleet.phase[rows], (Phase.PLANNED, Phase.SENT))
+    rows, at_ns = rows[further], at_ns[further]
+    if status in _ANSWERED:
+        first = fleet.applied_at_ns[rows] == 0
+        _count_response(fleet, np.unique(rows[first]))
+        told_ns = np.clip(at_ns, fleet.planned_at_ns[rows], fleet.now_ns + _AHEAD_NS)
+        # The first answer tells when the device began to follow.
+        fleet.applied_at_ns[rows[first]] = told_ns[first]
+        _start_timer(fleet, rows)
+        back = fleet.excluded[rows] != Exclusion.DIVERGED
+        fleet.excluded[rows[back]] = Exclusion.NONE
+    released = np.isnan(fleet.desired_w[rows])
+    fleet.phase[rows] = phase
+    if status in _ANSWERED:
+        fleet.phase[rows[released]] = Phase.COMPLETED
+        fleet.reverts_at_ns[rows[released]] = 0
+    if status == AckStatus.COMPLETED:
+        # The device went back to its own schedule by itself.
+        fleet.reverts_at_ns[rows] = np.minimum(fleet.reverts_at_ns[rows], fleet.applied_at_ns[rows])
+
+
+def _apply_refusal(fleet: Fleet, rows: Ints, phase: Phase, exclusion: Exclusion) -> None:
+    if phase == Phase.REJECTED:
+        # Said of a further try of a command it follows already, it takes nothing back.
+        rows = rows[_UNANSWERED[fleet.phase[rows]]]
+    fleet.phase[rows] = phase
+    at_ns = np.full(len(rows), fleet.now_ns, np.int64)
+    _exclude(fleet, rows, at_ns, exclusion)
+
+
+def _exclude(fleet: Fleet, rows: Ints, at_ns: Longs, exclusion: Exclusion) -> None:
+    """Stop counting on devices, for longer each time. Refusing a release is no reason."""
+    asked = fleet.order_no[rows] != 0
+    rows, at_ns = rows[asked], at_ns[asked]
+    fleet.responses[rows] *= _FORGETTING
+    fleet.refusals[rows] = fleet.refusals[rows] * _FORGETTING + np.float32(1.0)
+    doubled = np.exp2(np.minimum(fleet.failures[rows], 6).astype(np.float64))
+    pause_s = np.minimum(BACK_OFF_S * doubled, BACK_OFF_S_MAX)
+    if exclusion == Exclusion.OPTED_OUT:
+        pause_s[:] = BACK_OFF_S_MAX
+    if exclusion == Exclusion.UNKNOWN:
+        # Whoever was out of reach is asked again as soon as he is back.
+        heard = np.isin(fleet.freshness[rows], (Freshness.LIVE, Freshness.LATE))
+        pause_s[~(heard & fleet.connected[rows])] = 0.0
+    fleet.excluded[rows] = exclusion
+    fleet.excluded_until_ns[rows] = at_ns + (pause_s * NS_PER_S).astype(np.int64)
+    fleet.failures[rows] = np.minimum(fleet.failures[rows], _COUNTED_MAX) + 1
+
+
+def _count_response(fleet: Fleet, rows: Ints) -> None:
+    asked = rows[fleet.order_no[rows] != 0]
+    # What was booked as a refusal for want of an answer is taken back: it was only late.
+    late = asked[fleet.excluded[asked] == Exclusion.UNKNOWN]
+    fleet.refusals[late] = np.maximum(fleet.refusals[late] - np.float32(1.0), np.float32(0.0))
+    fleet.failures[late] = np.maximum(fleet.failures[late], 1) - 1
+    fleet.responses[asked] = fleet.responses[asked] * _FORGETTING + np.float32(1.0)
+    fleet.refusals[asked] *= _FORGETTING
+
+
+def _start_timer(fleet: Fleet, rows: Ints) -> None:
+    """Note when the device will revert: counted from the evidence, so never too late for it."""
+    revert_s = np.nan_to_num(fleet.revert_s[rows].astype(np.float64), nan=REVERT_S)
+    reverts_at_ns = fleet.applied_at_ns[rows] + (revert_s * NS_PER_S).astype(np.int64)
+    fleet.reverts_at_ns[rows] = np.maximum(fleet.reverts_at_ns[rows], reverts_at_ns)
+
+
+def _known(fleet: Fleet, device_no: Ints) -> tuple[Ints, NDArray[np.intp]]:
+    """Return the rows of devices that are enrolled here, and their places in the block."""
+    rows = fleet.rows(device_no)
+    places = np.flatnonzero((rows >= 0) & (rows < fleet.size))
+    return rows[places], places
