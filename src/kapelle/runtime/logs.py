@@ -1,6 +1,6 @@
 """Logging set-up: constant messages with fields, as `key=value` or JSON lines; secrets stay out.
 
-Rooms write `log.info("link lost", extra={"adapter": name})`; the message is constant, so that it can
+Rooms write `log.info("link lost", extra={"adapter": name})`; the message is constant so that it can
 be counted and searched for, and everything that varies is a field.
 """
 

@@ -6,7 +6,7 @@ connection. The client itself never reconnects; the swarm decides when.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from kapelle.sim.peers import packets
 from kapelle.sim.peers.packets import Malformed, Received
@@ -35,10 +35,10 @@ class Client(asyncio.Protocol):
     """One device's connection, and what outlives it."""
 
     __slots__ = (
-        "_buffer", "_commands_to", "_keep_alive_s", "_listener", "_next_id", "_now", "_paused",
-        "_secret", "_tel", "_ack", "_transport", "_unacked", "attempts", "barred", "deaf",
-        "forgotten", "heard_at", "index", "name", "published", "reason", "repeated", "sent_at",
-        "up", "up_at", "version", "wanted",
+        "_ack", "_buffer", "_commands_to", "_keep_alive_s", "_listener", "_next_id", "_now",
+        "_paused", "_reason", "_secret", "_sent_at", "_tel", "_transport", "_unacked", "_unsent",
+        "attempts", "barred", "deaf", "forgotten", "heard_at", "index", "name", "published",
+        "repeated", "up", "up_at", "version", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -66,9 +66,9 @@ class Client(asyncio.Protocol):
         self.published = 0
         self.repeated = 0
         self.forgotten = 0
-        self.reason = ""
+        self._reason = ""
         self.heard_at = 0.0
-        self.sent_at = 0.0
+        self._sent_at = 0.0
         self.up_at = 0.0
         self._secret = secret
         self._listener = listener
@@ -82,6 +82,8 @@ class Client(asyncio.Protocol):
         self._paused = False
         self._next_id = 0
         self._unacked: dict[int, tuple[bytes, float]] = {}
+        self._unsent: list[int] = []
+        """Of those, the ones that were never written."""
 
     @property
     def connected(self) -> bool:
@@ -108,6 +110,8 @@ class Client(asyncio.Protocol):
         self.published += 1
         if self.up and not self._paused and not self.deaf:
             self._write(packet)
+        else:
+            self._unsent.append(self._next_id)
 
     def tend(self, now: float) -> None:
         """Ping when nothing was sent for long; give up when nothing was heard for longer."""
@@ -115,13 +119,13 @@ class Client(asyncio.Protocol):
             return
         if now - self.heard_at > 1.5 * self._keep_alive_s:
             self.cut("the server is silent")
-        elif self.up and now - self.sent_at > 0.5 * self._keep_alive_s:
+        elif self.up and now - self._sent_at > 0.5 * self._keep_alive_s:
             self._write(packets.PINGREQ)
 
     def cut(self, reason: str) -> None:
         """Drop the connection without a goodbye."""
         if self._transport is not None:
-            self.reason = reason
+            self._reason = reason
             self._transport.abort()
 
     def leave(self) -> None:
@@ -132,11 +136,11 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce itself."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         self._buffer = b""
         self._paused = False
-        self.reason = ""
+        self._reason = ""
         self.heard_at = self._now()
         if self.barred:
             self.cut("barred")
@@ -151,7 +155,7 @@ class Client(asyncio.Protocol):
         """Remember why, and tell the swarm."""
         self._transport = None
         self.up = False
-        self._listener.on_down(self, self.reason or str(exc or "closed by the server"))
+        self._listener.on_down(self, self._reason or str(exc or "closed by the server"))
 
     def pause_writing(self) -> None:
         """Stop sending: the server does not read. What is published meanwhile waits."""
@@ -160,7 +164,7 @@ class Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Send what waited."""
         self._paused = False
-        self._send_waiting(known=True)
+        self._send_unsent()
 
     def data_received(self, data: bytes) -> None:
         """Handle what the server sent."""
@@ -200,18 +204,25 @@ class Client(asyncio.Protocol):
         self.up_at = self.heard_at
         # Id 0xFFFF is the last one publications reach; they skip it while it is in flight.
         self._write(packets.subscribe(self._commands_to, 0xFFFF, self.version))
-        self._send_waiting(known=packets.kept(packet))
+        self._send_again(known=packets.kept(packet))
+        self._send_unsent()
         self._listener.on_up(self)
 
-    def _send_waiting(self, *, known: bool) -> None:
-        for packet, _ in list(self._unacked.values()):
-            if self._paused:
-                return
-            self.repeated += 1
-            # Only a server that still has the session may take it for the same publication.
-            self._write(packets.again(packet) if known else packet)
+    def _send_again(self, *, known: bool) -> None:
+        fresh = set(self._unsent)
+        for packet_id, (packet, _) in list(self._unacked.items()):
+            if packet_id not in fresh:
+                self.repeated += 1
+                # Only a server that still has the session may take it for the same publication.
+                self._write(packets.again(packet) if known else packet)
+
+    def _send_unsent(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for packet_id in unsent:
+            if (kept := self._unacked.get(packet_id)) is not None:
+                self._write(kept[0])
 
     def _write(self, packet: bytes) -> None:
         if self._transport is not None:
-            self.sent_at = self._now()
+            self._sent_at = self._now()
             self._transport.write(packet)
