@@ -13,7 +13,7 @@ from kapelle.model.plant import Signal
 Floats32 = NDArray[np.float32]
 Shorts = NDArray[np.int16]
 
-_GROWTH = 1.5
+_GROWTH = 1.25
 _COLUMN = "dtype"
 
 
@@ -76,6 +76,8 @@ class Fleet:
     connected: Flags = _column("?", 0)
 
     # Learned and derived at ticks.
+    marked_at_ns: Longs = _column("i8", 0)
+    """Measuring time of the newest power reading at the last tick; 0 before the first."""
     heard_at_ns: Longs = _column("i8", 0)
     """Our time at which the newest power reading was true; 0 before the first."""
     cadence_s: Floats32 = _column("f4", np.nan)
@@ -155,6 +157,14 @@ class Fleet:
         return (rows * np.int32(self.partitions) + np.int32(self.partition)).astype(np.int32)
 
 
+def span(rows: Ints) -> slice | Ints:
+    """Return a slice where ascending rows have no gaps: views cost nothing, copies do."""
+    count = len(rows)
+    if count and int(rows[-1]) - int(rows[0]) + 1 == count:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
 def column_specs() -> dict[str, tuple[np.dtype[np.generic], float, int]]:
     """Return dtype, value in an empty row, and depth (0: a plain column) of each, in order."""
     return {f.name: f.metadata[_COLUMN] for f in fields(Fleet) if _COLUMN in f.metadata}
@@ -164,4 +174,5 @@ def _filled(
     dtype: np.dtype[np.generic], fill: float, deep: int, capacity: int
 ) -> NDArray[np.generic]:
     shape = (deep, capacity) if deep else (capacity,)
-    return np.full(shape, fill, dtype)
+    # Zeros come from the system untouched: columns nobody reports take no memory.
+    return np.full(shape, fill, dtype) if fill else np.zeros(shape, dtype)

@@ -1,0 +1,58 @@
+"""How the registry's devices and resources reach the columns."""
+
+import numpy as np
+
+from kapelle.fleet.columns import Fleet
+from kapelle.model.blocks import Enrolled, Ragged
+from kapelle.model.plant import Members
+
+_NAMED = ("vendor", "zone", "feeder", "provider", "site")
+_PLAIN = (
+    "kind",
+    "nameplate_up_w",
+    "nameplate_down_w",
+    "energy_wh",
+    "reserve_soc",
+    "ramp_w_per_s",
+    "revert_s",
+    "report_every_s",
+)
+
+
+def apply_enrolled(fleet: Fleet, block: Enrolled) -> None:
+    """Replace what is known about each device by its later row; what it reported stays."""
+    if not len(block):
+        return
+    rows = (block.device_no // fleet.partitions).astype(np.intp)
+    fleet.reserve(int(rows.max()) + 1)
+    fleet.active[rows] = block.active != 0
+    for name in _PLAIN:
+        getattr(fleet, name)[rows] = getattr(block, name)
+    for name in _NAMED:
+        getattr(fleet, name)[rows] = _codes(fleet.names[name], getattr(block, name))
+
+
+def _codes(table: list[str], names: Ragged) -> list[int]:
+    """Return the place of each name in the table, which grows by those it has not seen."""
+    # Built anew each time: kept, it would cost 100 bytes a site for something that rarely happens.
+    places = {name: place for place, name in enumerate(table)}
+    codes = []
+    for raw in names:
+        name = raw.decode("utf-8", "replace")
+        place = places.get(name)
+        if place is None:
+            place = places[name] = len(table)
+            table.append(name)
+        codes.append(place)
+    return codes
+
+
+def apply_members(fleet: Fleet, members: Members) -> None:
+    """Replace the devices of a resource; one without devices here is forgotten."""
+    device_nos = np.unique(np.array(members.device_nos, np.int32))
+    rows = (device_nos // fleet.partitions).astype(np.int32)
+    if len(rows):
+        fleet.reserve(int(rows[-1]) + 1)
+        fleet.members[members.resource] = rows
+    else:
+        fleet.members.pop(members.resource, None)

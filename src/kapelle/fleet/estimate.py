@@ -1,0 +1,116 @@
+"""What each device does now, as far as we can know: a mean and an honest standard deviation.
+
+The error grows with the age `a` of the last reading as `share · nameplate · sqrt(a / (a + tau))`:
+it starts at the meter's own error, reaches half its variance at `tau`, and never exceeds what such
+a device does in the long run.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.fleet.columns import Fleet, Floats32
+from kapelle.fleet.settings import FleetSettings
+from kapelle.model.enums import Freshness, Metric
+from kapelle.model.ids import NS_PER_S, Flags, Floats
+
+_CHUNK = 16_384
+"""Rows handled at once, so that what is computed stays in the cache."""
+_S_PER_NS = 1e-9
+
+
+def step_estimate(fleet: Fleet, settings: FleetSettings) -> None:
+    """Estimate the power of every device as of `fleet.now_ns`; needs `step_freshness` before.
+
+    - Live or late, and the reading newer than the last answered command: the reading.
+    - Answered a command since its reading: from there to what was asked, at its ramp.
+    - Stale or lost: to what was asked while its revert timer runs, then to its own schedule.
+    - Never heard: nothing to the mean; a standard deviation of its own, independent of all others.
+    """
+    for start in range(0, fleet.size, _CHUNK):
+        at = slice(start, min(start + _CHUNK, fleet.size))
+        _learn_own(fleet, settings, at)
+        _estimate(fleet, settings, at)
+
+
+def _heard(fleet: Fleet, at: slice) -> Flags:
+    # Live and late are 1 and 2; never wraps to 255.
+    heard: Flags = fleet.freshness[at] - np.uint8(Freshness.LIVE) < 2
+    return heard
+
+
+def _learn_own(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
+    """Take the readings of devices under no command for what they do on their own schedule."""
+    heard_at_ns, answered_at_ns = fleet.heard_at_ns[at], fleet.applied_at_ns[at]
+    free = np.isnan(fleet.desired_w[at]) & _heard(fleet, at)
+    if answered_at_ns.any() or fleet.reverts_at_ns[at].any():
+        # A release that was not answered leaves the device under its old command until the timer
+        # ends; one that was answered ends it after the time to settle.
+        since_ns = np.where(answered_at_ns > 0, answered_at_ns, fleet.reverts_at_ns[at])
+        settled_ns = since_ns + int(settings.settle_s * NS_PER_S)
+        free &= (since_ns == 0) | (heard_at_ns > settled_ns)
+    np.copyto(fleet.own_w[at], fleet.value[Metric.POWER_W, at], where=free)
+
+
+def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
+    heard_at_ns = fleet.heard_at_ns[at]
+    reading_w = fleet.value[Metric.POWER_W, at]
+    heard = _heard(fleet, at)
+    nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at]).astype(
+        np.float32
+    )
+    age_s = ((fleet.now_ns - heard_at_ns) * _S_PER_NS).astype(np.float32)
+    np.maximum(age_s, 0, out=age_s)
+
+    desired_w = fleet.desired_w[at]
+    kind = fleet.kind[at]
+    share = np.array(settings.drift_share, np.float32)[kind]
+    held = fleet.reverts_at_ns[at] > fleet.now_ns
+    if held.any():
+        held &= ~np.isnan(desired_w)
+        share[held] = settings.commanded_share
+    std_w = _drift(age_s, np.array(settings.drift_s, np.float32)[kind])
+    std_w *= share
+    std_w += np.float32(settings.meter_share)
+    std_w *= nameplate_w
+
+    mean_w = reading_w.copy()
+    moving = np.flatnonzero(~heard | (fleet.applied_at_ns[at] > heard_at_ns))
+    if len(moving):
+        _move(fleet, settings, at, moving, held, heard, mean_w, std_w)
+    never = heard_at_ns == 0
+    if never.any():
+        mean_w[never] = 0.0
+        std_w[never] = nameplate_w[never] * np.float32(settings.never_share)
+    fleet.estimate_w[at] = mean_w
+    fleet.estimate_std_w[at] = std_w
+
+
+def _drift(age_s: Floats32, half_s: Floats32) -> Floats32:
+    drift: Floats32 = np.sqrt(age_s / (age_s + half_s))
+    return drift
+
+
+def _move(
+    fleet: Fleet,
+    settings: FleetSettings,
+    at: slice,
+    moving: NDArray[np.intp],
+    held: Flags,
+    heard: Flags,
+    mean_w: Floats,
+    std_w: Floats32,
+) -> None:
+    """Carry the devices that have left their last reading, or may have, to where they go."""
+    up_w, down_w = fleet.nameplate_up_w[at][moving], fleet.nameplate_down_w[at][moving]
+    goal_w = np.where(held[moving], fleet.desired_w[at][moving], fleet.own_w[at][moving])
+    np.clip(goal_w, -down_w, up_w, out=goal_w)
+    from_w = mean_w[moving]
+    since_ns = np.maximum(fleet.heard_at_ns[at][moving], fleet.applied_at_ns[at][moving])
+    ramp = fleet.ramp_w_per_s[at][moving].astype(np.float64)
+    reach_w = np.where(
+        np.isnan(ramp), np.inf, ramp * ((fleet.now_ns - since_ns) * _S_PER_NS).clip(0.0)
+    )
+    move_w = goal_w - from_w
+    mean_w[moving] = from_w + np.clip(move_w, -reach_w, reach_w)
+    doubt = np.where(heard[moving], settings.follow_share, settings.silent_share)
+    std_w[moving] += (np.abs(move_w) * doubt).astype(np.float32)

@@ -1,0 +1,258 @@
+"""The owner of one partition: replays, follows, keeps the time, decides and sums up."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from kapelle.errors import JournalConflict, JournalFull
+from kapelle.fleet.columns import Fleet
+from kapelle.fleet.fold import apply_entry
+from kapelle.fleet.settings import FleetSettings
+from kapelle.fleet.snapshots import from_snapshot, to_snapshot
+from kapelle.fleet.summary import summarise
+from kapelle.model.entries import Body, Entry
+from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
+from kapelle.model.plant import Signal, Tick
+from kapelle.ports import Clock, Journal, Lease
+
+Decide = Callable[[Fleet, int], Sequence[Body]]
+"""What to say in answer to the fleet as it stands, with the owner's epoch: commands, phases."""
+
+_WRITER = "owner"
+_LEASE_RETRY_S = 0.5
+_BEATS_MISSED_MAX = 10
+"""A tick of ours that never came back (a damaged entry) stops the time for at most this long."""
+
+log = logging.getLogger(__name__)
+
+
+class PartitionOwner:
+    """Keeps one partition's fleet and speaks for it, as long as it holds the lease."""
+
+    def __init__(
+        self,
+        *,
+        partition: int,
+        partitions: int,
+        journal: Journal,
+        clock: Clock,
+        settings: FleetSettings,
+        decide: Decide,
+        holder: str,
+    ) -> None:
+        self.fleet = Fleet.empty(partition, partitions)
+        """The live picture; readers must not write, nor keep it across a wait."""
+        self.epoch = 0
+        """Fencing token of the present lease; 0 before the first."""
+        self.ready = asyncio.Event()
+        """Set once everything written before the start has been applied."""
+        self._partition = partition
+        self._topic = partition_topic(partition)
+        self._journal = journal
+        self._clock = clock
+        self._settings = settings
+        self._decide = decide
+        self._holder = holder
+        self._line_lock = asyncio.Lock()
+        self._line: int | None = None
+        """Last position of our line of entries; None until we have written."""
+        self._live_from = 0
+        """Position of our first tick: decisions start there."""
+        self._decided_at = 0
+        """Position of the last entry we decided on; the next decision sees it applied first."""
+        self._due = False
+        self._tick_ns = 0
+        self._beats_missed = 0
+        self._full = False
+        self._snapshots: deque[tuple[int, int]] = deque()
+        """Tick and position of our snapshots, oldest first."""
+
+    async def run(self) -> None:
+        """Own the partition until cancelled.
+
+        Raises:
+            JournalConflict: Somebody else owns the partition, now or since.
+            JournalFailed: The disk failed.
+        """
+        lease = await self._acquire()
+        self.epoch = lease.epoch
+        try:
+            await self._replay()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._keep_lease(lease))
+                    group.create_task(self._keep_time())
+                    group.create_task(self._follow())
+            except ExceptionGroup as errors:
+                # The first error cancels the other tasks: to the outside it is the one reason.
+                raise errors.exceptions[0] from errors
+        except asyncio.CancelledError:
+            await self._stop(lease)
+            raise
+        finally:
+            self.ready.clear()
+
+    async def _acquire(self) -> Lease:
+        waited_s = 0.0
+        while True:
+            try:
+                return await self._journal.acquire(
+                    self._topic, self._holder, self._settings.lease_ttl_s
+                )
+            except JournalConflict as conflict:
+                if waited_s >= self._settings.lease_wait_s:
+                    raise
+                if not waited_s:
+                    log.info("waiting for a lease", extra={"reason": str(conflict)})
+            await self._clock.sleep(_LEASE_RETRY_S)
+            waited_s += _LEASE_RETRY_S
+
+    async def _replay(self) -> None:
+        """Restore the newest snapshot and apply everything written since."""
+        snapshot = await self._journal.load_snapshot(self._topic)
+        if snapshot is not None:
+            self.fleet = from_snapshot(snapshot)
+            self._snapshots.append((self.fleet.now_ns, self.fleet.position))
+        else:
+            self.fleet = Fleet.empty(self._partition, self.fleet.partitions)
+        restored = self.fleet.position
+        while entries := await self._journal.read(
+            self._topic, self.fleet.position, self._settings.read_limit
+        ):
+            for entry in entries:
+                apply_entry(self.fleet, entry, self._settings)
+        log.info(
+            "partition restored",
+            extra={
+                "topic": self._topic,
+                "snapshot": restored,
+                "position": self.fleet.position,
+                "devices": self.fleet.size,
+                "epoch": self.epoch,
+            },
+        )
+        self.ready.set()
+
+    async def _keep_lease(self, lease: Lease) -> None:
+        while True:
+            await self._clock.sleep(self._settings.lease_ttl_s / 3)
+            try:
+                async with asyncio.timeout(self._settings.lease_ttl_s / 3):
+                    await self._journal.renew(lease, self._settings.lease_ttl_s)
+            except (JournalFull, TimeoutError):
+                # The epoch fences us; a lease that lapses costs nothing until another takes it.
+                log.warning("lease not renewed", extra={"topic": self._topic})
+
+    async def _keep_time(self) -> None:
+        """Write a tick at every multiple of `tick_s`, at most one ahead of the fold."""
+        period_ns = round(self._settings.tick_s * NS_PER_S)
+        while True:
+            now_ns = self._clock.now_ns()
+            await self._clock.sleep((period_ns - now_ns % period_ns) / NS_PER_S)
+            # The same instant in every partition, so that their sums belong together.
+            tick_ns = self._clock.now_ns() // period_ns * period_ns
+            if tick_ns <= max(self._tick_ns, self.fleet.now_ns):
+                continue
+            behind = self._tick_ns > self.fleet.now_ns
+            if behind and self._beats_missed < _BEATS_MISSED_MAX:
+                self._beats_missed += 1
+                continue
+            self._beats_missed = 0
+            position = await self._say([Tick(tick_ns)])
+            if position:
+                self._tick_ns = tick_ns
+                self._live_from = self._live_from or position
+
+    async def _follow(self) -> None:
+        since_ns = self.fleet.now_ns
+        since = self.fleet.position
+        async for entries in self._journal.follow(self._topic, self.fleet.position):
+            for entry in entries:
+                await self._apply(entry)
+            fleet, settings = self.fleet, self._settings
+            if since_ns == 0:
+                since_ns = fleet.now_ns
+            if (
+                fleet.position - since >= settings.snapshot_every_entries
+                or fleet.now_ns - since_ns >= settings.snapshot_every_s * NS_PER_S
+            ):
+                since_ns, since = fleet.now_ns, fleet.position
+                await self._save()
+
+    async def _apply(self, entry: Entry) -> None:
+        apply_entry(self.fleet, entry, self._settings)
+        if not self._live_from or entry.position < self._live_from:
+            return
+        is_tick = isinstance(entry.body, Tick)
+        self._due = self._due or is_tick or isinstance(entry.body, Signal)
+        # What we said last must be part of the picture, or we would say it twice.
+        if self._due and self.fleet.position >= self._decided_at:
+            self._due = False
+            bodies = self._decide(self.fleet, self.epoch)
+            if bodies:
+                self._decided_at = await self._say(bodies) or self._decided_at
+        if is_tick:
+            await self._sum_up()
+
+    async def _sum_up(self) -> None:
+        summary = summarise(self.fleet, self._settings)
+        try:
+            async with asyncio.timeout(self._settings.append_timeout_s):
+                await self._journal.append(
+                    PLANT, [summary], writer=f"{_WRITER}/{self._partition}", epoch=self.epoch
+                )
+        except JournalFull as full:
+            self._note_full(full)
+
+    async def _say(self, bodies: Sequence[Body]) -> int:
+        """Append to our line and return the last position; 0 where the journal has no space."""
+        async with self._line_lock, asyncio.timeout(self._settings.append_timeout_s):
+            try:
+                # The first entry of an epoch fences the owner before us, whose last entry we
+                # cannot know; from then on nobody else may write this line.
+                self._line = await self._journal.append(
+                    self._topic,
+                    bodies,
+                    writer=_WRITER,
+                    epoch=self.epoch,
+                    expected=self._line,
+                )
+            except JournalFull as full:
+                self._note_full(full)
+                return 0
+        self._full = False
+        return self._line
+
+    def _note_full(self, full: JournalFull) -> None:
+        if not self._full:
+            log.error("journal is full", extra={"topic": self._topic, "reason": str(full)})
+        self._full = True
+
+    async def _save(self) -> None:
+        """Write a snapshot and forget the entries nobody needs. The fold stands still meanwhile."""
+        snapshot = to_snapshot(self.fleet)
+        try:
+            await self._journal.save_snapshot(self._topic, snapshot)
+        except JournalFull as full:
+            self._note_full(full)
+            return
+        self._snapshots.append((self.fleet.now_ns, snapshot.position))
+        # The older generation must still find every entry since it was taken.
+        keep_ns = self.fleet.now_ns - round(self._settings.retain_s * NS_PER_S)
+        through = 0
+        while len(self._snapshots) > 2 and self._snapshots[1][0] <= keep_ns:
+            self._snapshots.popleft()
+        if self._snapshots[0][0] <= keep_ns and len(self._snapshots) >= 2:
+            through = self._snapshots[0][1]
+        if through:
+            await self._journal.trim(self._topic, through)
+
+    async def _stop(self, lease: Lease) -> None:
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_s):
+                if self.fleet.position > (self._snapshots[-1][1] if self._snapshots else 0):
+                    await self._save()
+                await self._journal.release(lease)
+        except (TimeoutError, JournalConflict):
+            log.warning("stopped without a snapshot", extra={"topic": self._topic})

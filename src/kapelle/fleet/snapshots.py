@@ -1,0 +1,93 @@
+"""The state of a partition as a snapshot and back, and its fingerprint."""
+
+from hashlib import blake2b
+
+import msgspec
+import numpy as np
+
+from kapelle.errors import JournalDamaged
+from kapelle.fleet.columns import Fleet, column_specs
+from kapelle.model.ids import partition_topic
+from kapelle.model.plant import Signal
+from kapelle.ports import Snapshot
+
+_VERSION = 1
+_MEMBERS = "members/"
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    version: int
+    partition: int
+    partitions: int
+    size: int
+    now_ns: int
+    names: dict[str, list[str]]
+    signals: dict[str, Signal]
+
+
+def to_snapshot(fleet: Fleet) -> Snapshot:
+    """Return the state at `fleet.position`.
+
+    Most columns are views, so that a snapshot of a large fleet costs no second fleet of memory: it
+    must be written, or copied, before the next entry is applied.
+    """
+    columns = {name: getattr(fleet, name)[..., : fleet.size].reshape(-1) for name in column_specs()}
+    for resource, rows in sorted(fleet.members.items()):
+        columns[_MEMBERS + resource] = rows
+    meta = _Meta(
+        _VERSION,
+        fleet.partition,
+        fleet.partitions,
+        fleet.size,
+        fleet.now_ns,
+        fleet.names,
+        dict(sorted(fleet.signals.items())),
+    )
+    return Snapshot(fleet.position, columns, msgspec.msgpack.encode(meta))
+
+
+def from_snapshot(snapshot: Snapshot) -> Fleet:
+    """Return the fleet a snapshot was taken of. It takes over columns that may be written to.
+
+    Raises:
+        JournalDamaged: It was written by another version, or does not fit together.
+    """
+    try:
+        meta = msgspec.msgpack.decode(snapshot.meta, type=_Meta)
+    except msgspec.MsgspecError as error:
+        raise JournalDamaged(f"snapshot at {snapshot.position}: meta: {error}") from error
+    if meta.version != _VERSION:
+        where = f"snapshot of {partition_topic(meta.partition)} at {snapshot.position}"
+        raise JournalDamaged(f"{where}: version {meta.version}, this program reads {_VERSION}")
+    fleet = Fleet.empty(meta.partition, meta.partitions)
+    fleet.size, fleet.position, fleet.now_ns = meta.size, snapshot.position, meta.now_ns
+    fleet.names, fleet.signals = meta.names, meta.signals
+    for name, (dtype, fill, deep) in column_specs().items():
+        shape = (deep, meta.size) if deep else (meta.size,)
+        column = snapshot.columns.get(name)
+        if column is None:
+            # A column younger than the snapshot: as for devices nothing is known of.
+            column = np.full(shape, fill, dtype)
+        elif column.dtype != dtype or column.size != (deep or 1) * meta.size:
+            raise JournalDamaged(f"snapshot at {snapshot.position}: column {name} does not fit")
+        elif not (column.flags.writeable and column.flags.owndata):
+            column = column.copy()
+        setattr(fleet, name, column.reshape(shape))
+    fleet.members = {
+        name.removeprefix(_MEMBERS): np.array(column, np.int32)
+        for name, column in snapshot.columns.items()
+        if name.startswith(_MEMBERS)
+    }
+    return fleet
+
+
+def digest(fleet: Fleet) -> str:
+    """Return a fingerprint of the state: equal for equal states, whatever led to them."""
+    snapshot = to_snapshot(fleet)
+    hashed = blake2b(digest_size=16)
+    hashed.update(f"{snapshot.position}".encode())
+    hashed.update(snapshot.meta)
+    for name, column in snapshot.columns.items():
+        hashed.update(f"{name} {column.dtype.str} {len(column)}\n".encode())
+        hashed.update(np.ascontiguousarray(column).data)
+    return hashed.hexdigest()

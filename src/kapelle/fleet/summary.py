@@ -1,0 +1,155 @@
+"""What a partition's owner tells the plant at a tick: one small body, whatever the fleet's size."""
+
+from math import nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.fleet import curve
+from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.settings import FleetSettings
+from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Phase
+from kapelle.model.ids import ALL, NS_PER_S, Floats, Ints
+from kapelle.model.plant import Curve, ResourceSummary, Summary
+
+_CHUNK = 1 << 15
+"""Rows at once, so that what is computed stays in the cache."""
+_STATES = len(Freshness)
+_PHASES = max(Phase) + 1
+
+
+def summarise(fleet: Fleet, settings: FleetSettings) -> Summary:
+    """Sum up every resource with devices here, `all` first, as of the last tick."""
+    active = fleet.active[: fleet.size]
+    parts = [_summed(fleet, settings, ALL, np.flatnonzero(active).astype(np.int32))]
+    for resource, rows in sorted(fleet.members.items()):
+        present = active[rows]
+        parts.append(_summed(fleet, settings, resource, rows if present.all() else rows[present]))
+    return Summary(fleet.partition, fleet.now_ns, fleet.position, parts)
+
+
+def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) -> ResourceSummary:
+    tally = _Tally(len(fleet.names["vendor"]))
+    for start in range(0, len(rows), _CHUNK):
+        tally.add(fleet, settings, rows[start : start + _CHUNK])
+    horizon_s = curve.horizon_s(fleet, resource)
+    signal = fleet.signals.get(resource)
+    level, block_level = (signal.level, signal.block_level) if signal else (0.0, 0.0)
+    continuous, blocks = curve.summed(fleet, rows, level, block_level, horizon_s)
+    if horizon_s == curve.HOLD_S:
+        down_w, up_w = _reach(continuous, blocks)
+    else:
+        # An order in force shapes its curve to its own end; headroom is said for 15 minutes.
+        down_w, up_w = _reach(*curve.summed(fleet, rows, level, block_level, curve.HOLD_S))
+
+    by_vendor = tally.states.reshape(-1, _STATES)
+    vendors = list(zip(fleet.names["vendor"], by_vendor.tolist(), strict=True))
+    shared_std_w = zip(fleet.names["vendor"], tally.shared_std_w.tolist(), strict=True)
+    return ResourceSummary(
+        resource=resource,
+        devices=len(rows),
+        power_w=tally.power_w,
+        variance_w2=tally.variance_w2,
+        shared_std_w={vendor: std_w for vendor, std_w in shared_std_w if std_w > 0},
+        measured_w=tally.measured_w,
+        freshness=by_vendor.sum(axis=0).tolist(),
+        oldest_age_s=(fleet.now_ns - tally.oldest_ns) / NS_PER_S if tally.oldest_ns else nan,
+        nameplate_w=tally.nameplate_w,
+        uncontrolled_w=tally.uncontrolled_w,
+        headroom_up_w=up_w,
+        headroom_down_w=down_w,
+        commanded_w=tally.commanded_w,
+        continuous=continuous,
+        blocks=blocks,
+        phases=tally.phases.tolist(),
+        excluded={
+            reason.name.lower(): int(tally.excluded[reason])
+            for reason in Exclusion
+            if reason and tally.excluded[reason]
+        },
+        by_kind_w={
+            kind.name.lower(): float(tally.by_kind_w[kind])
+            for kind in DeviceKind
+            if tally.kinds[kind]
+        },
+        vendors={
+            vendor: [sum(states), states[Freshness.LIVE] + states[Freshness.LATE]]
+            for vendor, states in vendors
+            if any(states)
+        },
+        measured_nameplate_w=tally.measured_nameplate_w,
+    )
+
+
+def _reach(*curves: Curve) -> tuple[float, float]:
+    """Return how far the curves go from where they are at λ = 0: down, then up. [W]"""
+    down_w = up_w = 0.0
+    for each in curves:
+        at_rest_w = float(np.interp(0.0, each.level, each.power_w))
+        down_w += at_rest_w - each.power_w[0]
+        up_w += each.power_w[-1] - at_rest_w
+    return down_w, up_w
+
+
+class _Tally:
+    """Running sums over the rows of one resource."""
+
+    def __init__(self, vendors: int) -> None:
+        self.power_w = self.measured_w = self.uncontrolled_w = self.commanded_w = 0.0
+        self.nameplate_w = self.measured_nameplate_w = 0.0
+        self.variance_w2 = 0.0
+        self.oldest_ns = 0
+        """When the oldest reading counted as live or late was true; 0 without any."""
+        self.states: NDArray[np.intp] = np.zeros(vendors * _STATES, np.intp)
+        self.shared_std_w: Floats = np.zeros(vendors)
+        self.phases: NDArray[np.intp] = np.zeros(_PHASES, np.intp)
+        self.excluded: NDArray[np.intp] = np.zeros(len(Exclusion), np.intp)
+        self.kinds: NDArray[np.intp] = np.zeros(len(DeviceKind), np.intp)
+        self.by_kind_w: Floats = np.zeros(len(DeviceKind))
+
+    def add(self, fleet: Fleet, settings: FleetSettings, rows: Ints) -> None:
+        at = span(rows)
+        power_w, freshness, kind = fleet.estimate_w[at], fleet.freshness[at], fleet.kind[at]
+        vendor = fleet.vendor[at]
+        nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at])
+        self.power_w += float(power_w.sum())
+        self.nameplate_w += float(nameplate_w.sum())
+        self.kinds += np.bincount(kind, minlength=len(DeviceKind))
+        self.by_kind_w += np.bincount(kind, power_w, len(DeviceKind))
+        states = vendor.astype(np.intp) * _STATES + freshness
+        self.states += np.bincount(states, minlength=len(self.states))
+
+        live = freshness == Freshness.LIVE
+        self.measured_w += float(power_w.sum(where=live))
+        self.measured_nameplate_w += float(nameplate_w.sum(where=live))
+        heard = freshness - np.uint8(Freshness.LIVE) < 2
+        if heard.any():
+            oldest_ns = int(fleet.heard_at_ns[at].min(where=heard, initial=fleet.now_ns))
+            self.oldest_ns = min(self.oldest_ns or oldest_ns, oldest_ns)
+
+        std_w = fleet.estimate_std_w[at].astype(np.float64)
+        silent = np.flatnonzero(freshness >= Freshness.STALE)
+        if len(silent):
+            shared_w = std_w[silent] * settings.common_share
+            self.shared_std_w += np.bincount(vendor[silent], shared_w, len(self.shared_std_w))
+            std_w[silent] *= (1.0 - settings.common_share**2) ** 0.5
+        std_w *= std_w
+        self.variance_w2 += float(std_w.sum())
+
+        desired_w = fleet.desired_w[at]
+        asked = desired_w == desired_w
+        if asked.any():
+            self.commanded_w += float(desired_w.sum(where=asked))
+        phase = fleet.phase[at]
+        if phase.any():
+            self.phases += np.bincount(phase[phase > 0], minlength=_PHASES)
+        controlled = curve.controllable(fleet, rows)
+        if not controlled.all():
+            self.uncontrolled_w += float(power_w.sum(where=~controlled))
+            left = np.flatnonzero(~controlled)
+            self._add_excluded(fleet.excluded[at][left], heard[left])
+
+    def _add_excluded(self, excluded: NDArray[np.uint8], heard: NDArray[np.bool_]) -> None:
+        otherwise = np.where(heard, np.uint8(Exclusion.UNREACHABLE), np.uint8(Exclusion.SILENT))
+        reason = np.where(excluded > 0, excluded, otherwise)
+        self.excluded += np.bincount(reason, minlength=len(Exclusion))
