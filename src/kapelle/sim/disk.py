@@ -1,0 +1,152 @@
+"""The journal as one incarnation of a role sees it: with a disk's delay, and an end.
+
+When the role is killed its door is shut: nothing the dying code still tries reaches the journal, as
+after a SIGKILL. What was appended before stays.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from random import Random
+
+from kapelle.model.entries import Body, Entry, Kind
+from kapelle.ports import Clock, Journal, Lease, Snapshot
+
+
+class Disk:
+    """What all doors share: the journal, its delay, and a count of appends."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        draw: Random,
+        *,
+        commit_s: tuple[float, float] = (0.0005, 0.004),
+    ) -> None:
+        self.journal = journal
+        self.appends = 0
+        """How many appends have begun."""
+        self.before: Callable[[int], None] = _nothing
+        """Called with the number of an append before it is durable …"""
+        self.after: Callable[[int], None] = _nothing
+        """… and when it is durable and nobody has been told."""
+        self._clock = clock
+        self._draw = draw
+        self._commit_s = commit_s
+
+    async def commit(
+        self,
+        topic: str,
+        bodies: Sequence[Body],
+        writer: str,
+        epoch: int,
+        expected: int | None,
+        door: "Door",
+    ) -> int:
+        """Append through a door, after the delay of a commit."""
+        self.appends += 1
+        number = self.appends
+        self.before(number)
+        door.check()
+        await self._clock.sleep(self._draw.uniform(*self._commit_s))
+        door.check()
+        position = await self.journal.append(
+            topic, bodies, writer=writer, epoch=epoch, expected=expected
+        )
+        self.after(number)
+        door.check()
+        return position
+
+
+class Door:
+    """A `Journal` for one life of a role."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._journal = disk.journal
+        self._is_shut = False
+
+    def shut(self) -> None:
+        """Let nothing pass any more."""
+        self._is_shut = True
+
+    def check(self) -> None:
+        """Stop the caller where the door is shut: to it, this is the kill."""
+        if self._is_shut:
+            raise asyncio.CancelledError("killed")
+
+    async def append(
+        self,
+        topic: str,
+        bodies: Sequence[Body],
+        *,
+        writer: str,
+        epoch: int = 0,
+        expected: int | None = None,
+    ) -> int:
+        """See `ports.Journal`."""
+        self.check()
+        return await self._disk.commit(topic, bodies, writer, epoch, expected, self)
+
+    async def follow(
+        self, topic: str, after: int, kinds: Collection[Kind] | None = None
+    ) -> AsyncIterator[list[Entry]]:
+        """See `ports.Journal`."""
+        self.check()
+        async for entries in self._journal.follow(topic, after, kinds):
+            self.check()
+            yield entries
+
+    async def read(
+        self, topic: str, after: int, limit: int, kinds: Collection[Kind] | None = None
+    ) -> list[Entry]:
+        """See `ports.Journal`."""
+        self.check()
+        return await self._journal.read(topic, after, limit, kinds)
+
+    async def last(self, topic: str, writer: str | None = None) -> int:
+        """See `ports.Journal`."""
+        self.check()
+        return await self._journal.last(topic, writer)
+
+    async def first(self, topic: str) -> int:
+        """See `ports.Journal`."""
+        self.check()
+        return await self._journal.first(topic)
+
+    async def trim(self, topic: str, through: int) -> None:
+        """Keep everything: a run is checked against its whole journal at the end."""
+        self.check()
+
+    async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
+        """See `ports.Journal`."""
+        self.check()
+        await self._journal.save_snapshot(topic, snapshot)
+
+    async def load_snapshot(self, topic: str) -> Snapshot | None:
+        """See `ports.Journal`."""
+        self.check()
+        return await self._journal.load_snapshot(topic)
+
+    async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease:
+        """See `ports.Journal`."""
+        self.check()
+        return await self._journal.acquire(name, holder, ttl_s)
+
+    async def renew(self, lease: Lease, ttl_s: float) -> None:
+        """See `ports.Journal`."""
+        self.check()
+        await self._journal.renew(lease, ttl_s)
+
+    async def release(self, lease: Lease) -> None:
+        """See `ports.Journal`."""
+        self.check()
+        await self._journal.release(lease)
+
+    def damage(self) -> Sequence[str]:
+        """See `ports.Journal`."""
+        return self._journal.damage()
+
+
+def _nothing(number: int) -> None:
+    """Let it pass."""
