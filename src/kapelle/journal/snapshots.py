@@ -1,0 +1,212 @@
+"""Snapshots as files: columns as they lie in memory, two generations, never half of one.
+
+A file is a mark, the columns on multiples of 64 bytes, then a directory of them in MessagePack
+with its length and CRC at the very end: it can be written in one go, and a file that was cut short
+has no end.
+"""
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.errors import JournalDamaged, JournalFailed, JournalFull
+from kapelle.journal.codec import JournalNewer
+from kapelle.journal.damage import Damage
+from kapelle.ports import Snapshot
+
+FORMAT = 1
+
+_GENERATIONS = 2
+_MARK = b"KPLSNAP\n"
+_END = struct.Struct("<IIII8s")
+"""Format · length of the directory · its CRC-32 · 0 · mark."""
+_ALIGN = 64
+_SUFFIX = ".snapshot"
+_CRC_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Column(msgspec.Struct, frozen=True):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    crc: int
+
+
+class _Contents(msgspec.Struct, frozen=True):
+    topic: str
+    position: int
+    meta: bytes
+    columns: list[_Column]
+
+
+class SnapshotFiles:
+    """The snapshots of all topics, below one directory."""
+
+    def __init__(self, directory: Path, damage: Damage) -> None:
+        self._directory = directory
+        self._damage = damage
+
+    def prepare(self, topic: str, snapshot: Snapshot) -> Callable[[], None]:
+        """Copy a snapshot, so that its owner may go on, and return the function that keeps it.
+
+        That function raises JournalFull or JournalFailed; then the older ones are still there.
+        """
+        copied = {name: np.array(column, order="C") for name, column in snapshot.columns.items()}
+        for name, column in copied.items():
+            if column.dtype.hasobject:
+                raise ValueError(f"column {name} of a snapshot holds Python objects")
+        copy = Snapshot(snapshot.position, copied, snapshot.meta)
+        return lambda: self._save(topic, copy)
+
+    def load(self, topic: str) -> Snapshot | None:
+        """Return the newest undamaged snapshot; a damaged one is named in `damage`.
+
+        Raises:
+            JournalNewer: A newer Kapelle wrote it.
+        """
+        for path in reversed(self._generations(topic)):
+            try:
+                return _read(path, topic)
+            except JournalNewer:
+                raise
+            except (JournalDamaged, OSError) as error:
+                self._damage.add(f"{topic}: snapshot {path.name}: {error}; the one before is used")
+        return None
+
+    def newest(self, topic: str) -> int:
+        """Return the position of the newest snapshot, damaged or not; 0 where there is none."""
+        generations = self._generations(topic)
+        return int(generations[-1].stem) if generations else 0
+
+    def _folder(self, topic: str) -> Path:
+        return self._directory / quote(topic, safe="")
+
+    def _generations(self, topic: str) -> list[Path]:
+        found = self._folder(topic).glob(f"*{_SUFFIX}")
+        return sorted(path for path in found if path.stem.isdigit())
+
+    def _save(self, topic: str, snapshot: Snapshot) -> None:
+        folder = self._folder(topic)
+        final = folder / f"{snapshot.position:020d}{_SUFFIX}"
+        draft = final.with_suffix(".draft")
+        try:
+            _make_durable_folder(folder)
+            try:
+                with draft.open("wb", buffering=0) as file:
+                    _write(file, topic, snapshot)
+                    os.fsync(file.fileno())
+                draft.replace(final)
+            except OSError:
+                draft.unlink(missing_ok=True)
+                raise
+            _sync_folder(folder)
+            for old in self._generations(topic)[:-_GENERATIONS]:
+                old.unlink()
+        except OSError as error:
+            what = f"snapshot {final}: {error.strerror}"
+            if error.errno in _FULL:
+                raise JournalFull(f"{what}; the one before is kept, free space there") from error
+            raise JournalFailed(f"{what}; check the disk and the system log") from error
+
+
+def _write(file: IO[bytes], topic: str, snapshot: Snapshot) -> None:
+    columns: list[_Column] = []
+    at = _put(file, _MARK)
+    for name, column in snapshot.columns.items():
+        at += _put(file, bytes(-at % _ALIGN))
+        raw = _bytes_of(column)
+        columns.append(_Column(name, column.dtype.str, column.shape, at, _crc(raw)))
+        at += _put(file, raw)
+    contents = _Contents(topic, snapshot.position, snapshot.meta, columns)
+    tail = msgspec.msgpack.encode(contents)
+    _put(file, tail + _END.pack(FORMAT, len(tail), zlib.crc32(tail), 0, _MARK))
+
+
+def _put(file: IO[bytes], raw: bytes | memoryview) -> int:
+    left = memoryview(raw)
+    while left:
+        # A write returns early at 2 GB, and when the disk fills up.
+        left = left[file.write(left) :]
+    return len(raw)
+
+
+def _read(path: Path, topic: str) -> Snapshot:
+    with path.open("rb", buffering=0) as file:
+        contents = _read_contents(file)
+        if (contents.topic, contents.position) != (topic, int(path.stem)):
+            raise JournalDamaged(f"it is of {contents.topic} at {contents.position}")
+        columns = {column.name: _read_column(file, column) for column in contents.columns}
+    return Snapshot(contents.position, columns, contents.meta)
+
+
+def _read_contents(file: IO[bytes]) -> _Contents:
+    size = file.seek(0, os.SEEK_END)
+    if size < _END.size + len(_MARK):
+        raise JournalDamaged(f"cut short at {size} bytes")
+    file.seek(size - _END.size)
+    layout, length, crc, _, mark = _END.unpack(file.read(_END.size))
+    if mark != _MARK or length > size - _END.size:
+        raise JournalDamaged("cut short, or its end is damaged")
+    file.seek(size - _END.size - length)
+    tail = file.read(length)
+    if len(tail) != length or zlib.crc32(tail) != crc:
+        raise JournalDamaged("its directory has a wrong checksum")
+    if layout > FORMAT:
+        raise JournalNewer(f"snapshot of format {layout}, this Kapelle reads up to {FORMAT}")
+    try:
+        return msgspec.msgpack.decode(tail, type=_Contents)
+    except ValueError as error:
+        raise JournalDamaged(f"its directory is unreadable: {error}") from error
+
+
+def _read_column(file: IO[bytes], column: _Column) -> NDArray[np.generic]:
+    # The directory's checksum was right, so its shapes are those that were written.
+    array: NDArray[np.generic] = np.empty(column.shape, np.dtype(column.dtype))
+    raw = _bytes_of(array)
+    file.seek(column.offset)
+    left = raw
+    while left:
+        count = file.readinto(left)  # type: ignore[attr-defined]  # A raw file has it; IO does not say so.
+        if not count:
+            raise JournalDamaged(f"column {column.name} is cut short")
+        left = left[count:]
+    if _crc(raw) != column.crc:
+        raise JournalDamaged(f"column {column.name} has a wrong checksum")
+    return array
+
+
+def _bytes_of(array: NDArray[np.generic]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _crc(raw: memoryview) -> int:
+    crc = 0
+    for start in range(0, len(raw), _CRC_BYTES):
+        crc = zlib.crc32(raw[start : start + _CRC_BYTES], crc)
+    return crc
+
+
+def _make_durable_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
+        _sync_folder(folder.parent.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,313 @@
+"""The embedded journal: one SQLite file, one writer thread, acknowledged when it is on disk."""
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
+
+from kapelle.errors import JournalFailed, JournalFull, KapelleError
+from kapelle.journal.codec import encode
+from kapelle.journal.damage import Damage
+from kapelle.journal.durability import Durability, durability
+from kapelle.journal.leases import Held, step_acquire, step_release, step_renew
+from kapelle.journal.lines import Line, TopicState
+from kapelle.journal.lock import DirectoryLock
+from kapelle.journal.reads import Reads
+from kapelle.journal.reserve import Reserve
+from kapelle.journal.settings import JournalSettings
+from kapelle.journal.snapshots import SnapshotFiles
+from kapelle.journal.store import NAME, Found, Store
+from kapelle.journal.tails import Tails
+from kapelle.journal.wakes import Wakes
+from kapelle.journal.writer import Append, Leasing, Outcome, Request, Trim, Writer
+from kapelle.model.entries import KIND_OF, Body, Entry, Kind
+from kapelle.ports import Clock, Lease, Snapshot
+
+__all__ = ["Durability", "SqliteJournal", "durability", "open_journal"]
+
+_CLOSE_S = 20.0
+"""Longest the writer is waited for at the end."""
+
+
+@asynccontextmanager
+async def open_journal(settings: JournalSettings, clock: Clock) -> AsyncIterator["SqliteJournal"]:
+    """Take the data directory and open the journal in it; close both afterwards.
+
+    Raises:
+        DataDirectoryHeld: Another process uses it.
+        JournalNewer: A newer Kapelle wrote it; nothing was changed.
+        JournalDamaged: It cannot be read at all.
+        JournalFailed: The directory cannot be written.
+    """
+    lock = DirectoryLock(settings.directory, clock.now_ns())
+    try:
+        journal = SqliteJournal(settings, clock)
+        try:
+            yield journal
+        finally:
+            await journal.close()
+    finally:
+        lock.release()
+
+
+class SqliteJournal:
+    """`ports.Journal` on SQLite. One event loop; made by `open_journal`."""
+
+    def __init__(self, settings: JournalSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        path = settings.directory / NAME
+        self._store = Store(path, settings.synchronous)
+        found: Found = self._store.load()
+        self._topics: dict[str, TopicState] = dict(found.topics)
+        self._damage = Damage(found.damage)
+        self._reads = Reads(path, settings, self._damage)
+        self._snapshots = SnapshotFiles(settings.directory / "snapshots", self._damage)
+        self._tails = Tails(settings.cache_bytes)
+        self._wakes = Wakes()
+        self._failure: KapelleError | None = None
+        self._waiting: deque[tuple[Request, asyncio.Future[int | Held]]] = deque()
+        self._waiting_bytes = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._settled = 0
+        self._watch: asyncio.TimerHandle | None = None
+        # One thread for whatever blocks besides writing; reads of several followers queue there.
+        self._aside = ThreadPoolExecutor(1, "journal-reader")
+        self._reserve = Reserve(settings.directory, settings.reserve_bytes)
+        self._writer = Writer(self._store, found, self._reserve, settings, path, self._hand_back)
+
+    async def append(
+        self,
+        topic: str,
+        bodies: Sequence[Body],
+        *,
+        writer: str,
+        epoch: int = 0,
+        expected: int | None = None,
+    ) -> int:
+        """See `ports.Journal`. Cancelled while it waits, it may or may not have happened."""
+        assert bodies, "an append of nothing"
+        sealed = []
+        size = 0
+        for body in bodies:
+            encoded = encode(body)
+            size += len(encoded)
+            sealed.append((KIND_OF[type(body)], encoded, zlib.crc32(encoded)))
+        at_ns = self._clock.now_ns()
+        request = Append(topic, sealed, writer, epoch, expected, at_ns, size)
+        return cast("int", await self._ask(request))
+
+    async def follow(
+        self, topic: str, after: int, kinds: Collection[Kind] | None = None
+    ) -> AsyncIterator[list[Entry]]:
+        """See `ports.Journal`. Raises JournalFailed once all is served and the disk has failed."""
+        while True:
+            entries, through = await self._next(topic, after, self._settings.batch_entries, kinds)
+            if through == after:
+                self._check_writable()
+                await self._wakes.wait(topic)
+            after = through
+            if entries:
+                yield entries
+
+    async def read(
+        self, topic: str, after: int, limit: int, kinds: Collection[Kind] | None = None
+    ) -> list[Entry]:
+        """See `ports.Journal`."""
+        found: list[Entry] = []
+        while len(found) < limit:
+            entries, through = await self._next(topic, after, limit - len(found), kinds)
+            if through == after:
+                break
+            found += entries
+            after = through
+        return found
+
+    async def last(self, topic: str, writer: str | None = None) -> int:
+        """See `ports.Journal`."""
+        state = self._topics.get(topic, TopicState())
+        return state.last if writer is None else state.lines.get(writer, Line()).last
+
+    async def first(self, topic: str) -> int:
+        """See `ports.Journal`."""
+        return self._topics.get(topic, TopicState()).trimmed + 1
+
+    async def trim(self, topic: str, through: int) -> None:
+        """See `ports.Journal`. They are out of sight at once and deleted later."""
+        await self._ask(Trim(topic, through))
+
+    async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
+        """See `ports.Journal`. The columns are copied before it first waits."""
+        self._check_writable()
+        write = self._snapshots.prepare(topic, snapshot)
+        try:
+            await self._loop.run_in_executor(self._aside, write)
+        except JournalFull:
+            self._reserve.release()
+            await self._loop.run_in_executor(self._aside, write)
+        except JournalFailed as error:
+            self._fail(error)
+            raise
+
+    async def load_snapshot(self, topic: str) -> Snapshot | None:
+        """See `ports.Journal`. The caller may write into the columns."""
+        return await self._loop.run_in_executor(self._aside, self._snapshots.load, topic)
+
+    async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease:
+        """See `ports.Journal`."""
+        now_ns = self._clock.now_ns()
+        step = partial(step_acquire, name=name, holder=holder, ttl_s=ttl_s, now_ns=now_ns)
+        held = cast("Held", await self._ask(Leasing(name, step)))
+        return Lease(name, holder, held.epoch)
+
+    async def renew(self, lease: Lease, ttl_s: float) -> None:
+        """See `ports.Journal`."""
+        step = partial(step_renew, lease=lease, ttl_s=ttl_s, now_ns=self._clock.now_ns())
+        await self._ask(Leasing(lease.name, step))
+
+    async def release(self, lease: Lease) -> None:
+        """See `ports.Journal`."""
+        await self._ask(Leasing(lease.name, partial(step_release, lease=lease)))
+
+    def damage(self) -> Sequence[str]:
+        """See `ports.Journal`."""
+        return self._damage.found()
+
+    async def close(self) -> None:
+        """Finish what was asked for, then refuse everything. Does nothing the second time."""
+        if isinstance(self._failure, _Closed):
+            return
+        failed = self._failure is not None
+        self._failure = _Closed("the journal is closed")
+        ended = await asyncio.to_thread(self._writer.stop, _CLOSE_S)
+        # What the writer handed back last is still on its way through the loop.
+        await asyncio.sleep(0)
+        self._drop_waiting(JournalFailed("the journal was closed before this was written"))
+        if self._watch is not None:
+            self._watch.cancel()
+        self._wakes.wake_all()
+        self._aside.shutdown(wait=False, cancel_futures=True)
+        if ended and not failed:
+            await asyncio.to_thread(self._reads.close)
+            self._store.close()
+
+    async def _next(
+        self, topic: str, after: int, limit: int, kinds: Collection[Kind] | None
+    ) -> tuple[list[Entry], int]:
+        """Return entries after a position, and up to where the journal was looked through."""
+        state = self._topics.get(topic, TopicState())
+        after_trim = max(after, state.trimmed)
+        if after_trim >= state.last:
+            return [], max(after, min(after_trim, state.last))
+        topic_id = self._store.id_of(topic)
+        if self._tails.has(topic, after_trim + 1):
+            through = min(state.last, after_trim + limit)
+            return self._tails.between(topic, topic_id, after_trim, through, kinds), through
+        look = partial(self._reads.entries, topic, topic_id, after_trim, state.last, limit, kinds)
+        return await self._loop.run_in_executor(self._aside, look)
+
+    async def _ask(self, request: Request) -> int | Held:
+        self._check_writable()
+        while (
+            len(self._waiting) >= self._settings.queue_entries
+            or self._waiting_bytes + request.size > self._settings.queue_bytes
+        ) and self._waiting:
+            await self._wait_for_room()
+            self._check_writable()
+        done: asyncio.Future[int | Held] = self._loop.create_future()
+        self._waiting.append((request, done))
+        self._waiting_bytes += request.size
+        self._writer.put(request)
+        if self._watch is None:
+            self._watch = self._loop.call_later(
+                self._settings.stall_s, self._check_progress, self._settled
+            )
+        return await done
+
+    async def _wait_for_room(self) -> None:
+        room = self._loop.create_future()
+        self._room.append(room)
+        try:
+            async with asyncio.timeout(self._settings.wait_s):
+                await room
+        except TimeoutError as error:
+            raise JournalFull(
+                f"{len(self._waiting)} appends wait for the disk under "
+                f"{self._settings.directory}; nothing of this one was written"
+            ) from error
+
+    def _hand_back(self, outcome: Outcome) -> None:
+        """Called by the writer's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._settle, outcome)
+        except RuntimeError:
+            # The loop has ended without closing the journal; nobody waits any more.
+            return
+
+    def _settle(self, outcome: Outcome) -> None:
+        for topic, rows in outcome.rows.items():
+            if topic in outcome.topics:
+                last = outcome.topics[topic].last
+                self._tails.add(topic, last - len(rows) + 1, rows)
+        self._topics |= outcome.topics
+        for result in outcome.results:
+            if not self._waiting:
+                break
+            request, done = self._waiting.popleft()
+            self._waiting_bytes -= request.size
+            if done.done():
+                continue
+            if isinstance(result, KapelleError):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+        self._settled += 1
+        while self._room:
+            room = self._room.popleft()
+            if not room.done():
+                room.set_result(None)
+        if outcome.failure is not None:
+            self._fail(outcome.failure)
+        self._wakes.wake(outcome.topics)
+
+    def _check_progress(self, settled: int) -> None:
+        self._watch = None
+        if not self._waiting:
+            return
+        if settled == self._settled:
+            self._fail(
+                JournalFailed(
+                    f"the disk under {self._settings.directory} has not finished a write for "
+                    f"{self._settings.stall_s:.0f} s; nothing is acknowledged any more"
+                )
+            )
+            return
+        self._watch = self._loop.call_later(
+            self._settings.stall_s, self._check_progress, self._settled
+        )
+
+    def _fail(self, failure: JournalFailed) -> None:
+        if self._failure is None:
+            self._failure = failure
+        self._drop_waiting(failure)
+        self._wakes.wake_all()
+
+    def _drop_waiting(self, failure: JournalFailed) -> None:
+        while self._waiting:
+            _, done = self._waiting.popleft()
+            if not done.done():
+                done.set_exception(failure)
+        self._waiting_bytes = 0
+
+    def _check_writable(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+class _Closed(JournalFailed):
+    """The journal was closed in good order."""
