@@ -40,6 +40,10 @@ class DataDirectoryHeld(KapelleError):
     """Another process uses the data directory; the message names it. Start-up is refused."""
 
 
+class RegistryUnavailable(KapelleError):
+    """The registry's database cannot be reached. The plant goes on with what it knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with what a person or a device sent, and how to mend it."""
@@ -68,3 +72,7 @@ class NotFound(KapelleError):
 
 class Conflict(KapelleError):
     """The thing has changed since the caller looked at it, or the id was used for another."""
+
+
+class Unreachable(KapelleError):
+    """The plant does not answer, or not to us; the message says where and why."""

@@ -1,0 +1,371 @@
+"""The order desk: checks what an operator asks, numbers it, writes it to the plant's topic."""
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Callable
+
+from kapelle.api.preview import Preview, preview
+from kapelle.api.problems import Fault, Refused
+from kapelle.api.quota import Quota
+from kapelle.api.settings import ApiSettings
+from kapelle.api.shapes import AmendAsked, OrderAsked
+from kapelle.api.times import to_ns
+from kapelle.api.watch import Watch
+from kapelle.errors import JournalConflict, JournalFull
+from kapelle.fleet.plant import OrderState, PlantView
+from kapelle.model.entries import Body
+from kapelle.model.ids import ALL, NS_PER_S, PLANT
+from kapelle.model.plant import Amend, Cancel, Hold, Order, Plan
+from kapelle.ports import Clock, Journal
+
+WRITER = "api"
+_TRIES = 10
+_KEY_LENGTH_MAX = 200
+_CATCH_UP_S = 5.0
+
+
+class OrderDesk:
+    """Writes orders as the line `api` of the plant's topic.
+
+    Numbers are unique because every append names the last entry of the line that was taken into
+    account; whoever comes second is refused by the journal, looks again and takes the next number.
+    """
+
+    def __init__(
+        self, *, journal: Journal, watch: Watch, clock: Clock, settings: ApiSettings
+    ) -> None:
+        self._journal = journal
+        self._watch = watch
+        self._clock = clock
+        self._settings = settings
+        self._quota = Quota(settings.orders_per_minute)
+        self._turn = asyncio.Lock()
+
+    async def create(self, asked: OrderAsked, key: str, issued_by: str) -> tuple[OrderState, bool]:
+        """Write an order and wait a moment for what dispatch makes of it.
+
+        Returns:
+            The order, and whether it is new: the same key and body give the same order again.
+        """
+        _check_key(key)
+        mark = f"{key}#{_digest(asked)}" if key else ""
+        async with self._turn:
+            for _ in range(_TRIES):
+                expected = await self._catch_up()
+                if key and (known := _by_key(self._watch.view, key)) is not None:
+                    return await self._answer(_same(known, mark)), False
+                self._check_quota()
+                order = self._order(asked, mark, issued_by)
+                self._check_available(order)
+                if await self._append(order, expected):
+                    break
+            else:
+                raise _busy()
+        return await self._answer(await self._seen(order.order_no)), True
+
+    def preview(self, asked: OrderAsked) -> Preview:
+        """Say what would be committed, and write nothing."""
+        self._order(asked, "", "")
+        return preview(self._watch.view, asked.resource, asked.target_w)
+
+    async def amend(
+        self, order_no: int, asked: AmendAsked, issued_by: str, if_match: str | None
+    ) -> OrderState:
+        """Change an order's target or end, and wait for dispatch's new plan."""
+        if asked.target_w is None and asked.ends_at is None and asked.duration_s is None:
+            raise Refused(422, "nothing-to-change", "give target_w, ends_at or duration_s")
+        async with self._turn:
+            for _ in range(_TRIES):
+                expected = await self._catch_up()
+                state = self._open(order_no, if_match)
+                self._check_quota()
+                now_ns = self._clock.now_ns()
+                ends_at_ns = _end(asked, now_ns, state.order.ends_at_ns)
+                target_w = state.order.target_w if asked.target_w is None else asked.target_w
+                self._check_window(max(now_ns, state.order.starts_at_ns), ends_at_ns)
+                _check_target(target_w)
+                _check_overlap(
+                    self._watch.view,
+                    state.order.resource,
+                    state.order.starts_at_ns,
+                    ends_at_ns,
+                    besides=order_no,
+                )
+                amend = Amend(order_no, target_w, ends_at_ns, now_ns, issued_by)
+                if await self._append(amend, expected):
+                    break
+            else:
+                raise _busy()
+            await self._until_own(lambda view: view.orders[order_no].amended_at_ns >= now_ns)
+        return await self._answer(self._watch.view.orders[order_no], since_ns=now_ns)
+
+    async def cancel(self, order_no: int, issued_by: str, if_match: str | None) -> OrderState:
+        """End an order now. Cancelling twice, or what is over, changes nothing."""
+        async with self._turn:
+            for _ in range(_TRIES):
+                expected = await self._catch_up()
+                state = self.find(order_no)
+                if state.is_over or state.cancelled_at_ns:
+                    return state
+                _check_match(state, if_match)
+                # No quota here: nothing may keep an operator from stopping an order.
+                if await self._append(Cancel(order_no, self._clock.now_ns(), issued_by), expected):
+                    break
+            else:
+                raise _busy()
+            await self._until_own(lambda view: view.orders[order_no].cancelled_at_ns > 0)
+        return self.find(order_no)
+
+    async def hold(self, held: bool, reason: str, issued_by: str) -> Hold:
+        """Stop every command of the plant, or allow them again."""
+        hold = Hold(held, self._clock.now_ns(), reason, issued_by)
+        # Neither number nor turn: a hold waits for nobody.
+        await self._append(hold, None)
+        return hold
+
+    def find(self, order_no: int) -> OrderState:
+        """Return an order. Raises Refused (404) where there is none."""
+        state = self._watch.view.orders.get(order_no)
+        if state is None:
+            raise Refused(404, "order-unknown", f"there is no order {order_no}")
+        return state
+
+    def _open(self, order_no: int, if_match: str | None) -> OrderState:
+        state = self.find(order_no)
+        if state.is_over or state.cancelled_at_ns or state.order.ends_at_ns <= self._clock.now_ns():
+            raise Refused(409, "order-over", f"order {order_no} is over; make a new one")
+        _check_match(state, if_match)
+        return state
+
+    def _order(self, asked: OrderAsked, mark: str, issued_by: str) -> Order:
+        view, now_ns = self._watch.view, self._clock.now_ns()
+        _check_target(asked.target_w)
+        starts_at_ns = now_ns if asked.starts_at is None else to_ns(asked.starts_at)
+        if asked.ends_at is None and asked.duration_s is None:
+            raise Refused(
+                422,
+                "order-endless",
+                "an order has an end",
+                faults=[Fault("/duration_s", "give duration_s or ends_at")],
+            )
+        ends_at_ns = _end(asked, starts_at_ns, 0)
+        if starts_at_ns < now_ns - 60 * NS_PER_S:
+            raise Refused(
+                422,
+                "order-window",
+                "the order starts in the past",
+                faults=[Fault("/starts_at", "leave it out to start now")],
+            )
+        self._check_window(starts_at_ns, ends_at_ns)
+        order_no = max(view.orders, default=0) + 1
+        _check_resource(view, asked.resource)
+        _check_overlap(view, asked.resource, starts_at_ns, ends_at_ns)
+        return Order(
+            order_no=order_no,
+            resource=asked.resource,
+            target_w=asked.target_w,
+            starts_at_ns=starts_at_ns,
+            ends_at_ns=ends_at_ns,
+            issued_at_ns=now_ns,
+            tolerance=asked.tolerance,
+            product=asked.product,
+            issued_by=issued_by,
+            key=mark,
+        )
+
+    def _check_available(self, order: Order) -> None:
+        """Refuse what would be declined whole. Later orders are judged when they start."""
+        view = self._watch.view
+        if order.starts_at_ns > self._clock.now_ns() or len(view.summaries) < view.partitions:
+            return
+        now = preview(view, order.resource, order.target_w)
+        if now.committed_w == 0:
+            raise Refused(
+                422,
+                "nothing-available",
+                f"no device can take any of it now: {now.reason}",
+                more={
+                    "headroom_up_w": now.headroom_up_w,
+                    "headroom_down_w": now.headroom_down_w,
+                    "devices": now.devices,
+                    "excluded": now.excluded,
+                },
+            )
+
+    def _check_window(self, starts_at_ns: int, ends_at_ns: int) -> None:
+        settings, now_ns = self._settings, self._clock.now_ns()
+        wrong = ""
+        if ends_at_ns <= starts_at_ns:
+            wrong = "the order ends before it starts"
+        elif ends_at_ns <= now_ns:
+            wrong = "the order ends in the past"
+        elif ends_at_ns - starts_at_ns > settings.order_s_max * NS_PER_S:
+            wrong = f"an order lasts {settings.order_s_max / 86_400:g} days at most"
+        elif starts_at_ns - now_ns > settings.ahead_s_max * NS_PER_S:
+            wrong = f"an order starts within {settings.ahead_s_max / 86_400:g} days"
+        if wrong:
+            raise Refused(422, "order-window", wrong, faults=[Fault("/ends_at", wrong)])
+
+    def _check_quota(self) -> None:
+        wait_s = self._quota.step(self._clock.now_ns())
+        if wait_s > 0:
+            raise Refused(
+                429,
+                "order-quota",
+                f"{self._settings.orders_per_minute} orders a minute are taken",
+                headers={"Retry-After": str(math.ceil(wait_s))},
+            )
+
+    async def _catch_up(self) -> int:
+        """Wait until the view has everything this line wrote; return the line's last position."""
+        expected = await self._journal.last(PLANT, WRITER)
+        await self._until_own(lambda view: view.position >= expected)
+        return expected
+
+    async def _until_own(self, is_there: Callable[[PlantView], bool]) -> None:
+        found = await self._watch.wait_for(lambda view: is_there(view) or None, _CATCH_UP_S)
+        if found is None:
+            raise Refused(
+                503,
+                "view-behind",
+                "the plant's view lags behind the journal",
+                headers={"Retry-After": "2"},
+            )
+
+    async def _append(self, body: Body, expected: int | None) -> bool:
+        try:
+            await self._journal.append(PLANT, [body], writer=WRITER, expected=expected)
+        except JournalConflict:
+            return False
+        except JournalFull as error:
+            raise Refused(
+                507, "journal-full", f"nothing was ordered: {error}", headers={"Retry-After": "30"}
+            ) from error
+        return True
+
+    async def _seen(self, order_no: int) -> OrderState:
+        await self._until_own(lambda view: order_no in view.orders)
+        return self._watch.view.orders[order_no]
+
+    async def _answer(self, state: OrderState, since_ns: int = 0) -> OrderState:
+        """Wait for the plan of an order that is due; what comes later is asked for later."""
+        if state.order.starts_at_ns <= self._clock.now_ns() + NS_PER_S:
+
+            def planned(_: PlantView) -> Plan | None:
+                return state.plan if state.plan and state.plan.at_ns >= since_ns else None
+
+            await self._watch.wait_for(planned, self._settings.plan_wait_s)
+        return state
+
+
+def etag(state: OrderState) -> str:
+    """Return the version of an order: it changes with every change an operator makes."""
+    return f'"{state.order.order_no}-{state.amended_at_ns}-{state.cancelled_at_ns}"'
+
+
+def _check_match(state: OrderState, if_match: str | None) -> None:
+    if if_match not in (None, "*", etag(state)):
+        raise Refused(
+            409,
+            "order-changed",
+            f"order {state.order.order_no} has changed since it was read; read it again",
+        )
+
+
+def _check_key(key: str) -> None:
+    if len(key) > _KEY_LENGTH_MAX or not key.isprintable() or "#" in key:
+        raise Refused(
+            422,
+            "key-unusable",
+            f"Idempotency-Key has at most {_KEY_LENGTH_MAX} printable characters and no #",
+        )
+
+
+def _check_target(target_w: float) -> None:
+    if target_w == 0:
+        raise Refused(
+            422,
+            "target-zero",
+            "a target of 0 W changes nothing; cancel the order instead",
+            faults=[Fault("/target_w", "give a change in W, positive towards the grid")],
+        )
+
+
+def _check_resource(view: PlantView, resource: str) -> None:
+    known = view.resources()
+    if resource != ALL and resource not in known:
+        raise Refused(
+            422,
+            "resource-unknown",
+            f"there is no resource {resource!r}",
+            faults=[Fault("/resource", f"one of: {', '.join(known[:20]) or ALL}")],
+        )
+
+
+def _check_overlap(
+    view: PlantView, resource: str, starts_at_ns: int, ends_at_ns: int, besides: int = 0
+) -> None:
+    """Refuse two targets for the same devices at once: neither could be told from the other."""
+    for state in view.orders.values():
+        other = state.order
+        if other.order_no == besides:
+            continue
+        is_same = other.resource == resource or ALL in (other.resource, resource)
+        meets = other.starts_at_ns < ends_at_ns and starts_at_ns < other.ends_at_ns
+        if is_same and meets and not state.is_over and not state.cancelled_at_ns:
+            raise Refused(
+                422,
+                "order-overlaps",
+                f"order {other.order_no} has {other.resource!r} in that time; "
+                "amend it, or cancel it first",
+                more={"order_no": other.order_no},
+            )
+
+
+def _end(asked: OrderAsked | AmendAsked, from_ns: int, otherwise_ns: int) -> int:
+    if asked.ends_at is not None and asked.duration_s is not None:
+        raise Refused(
+            422,
+            "order-window",
+            "duration_s and ends_at say the same twice",
+            faults=[Fault("/duration_s", "give one of duration_s and ends_at")],
+        )
+    if asked.ends_at is not None:
+        return to_ns(asked.ends_at)
+    if asked.duration_s is not None:
+        # Three years are beyond any order, and keep the sum within 64 bit.
+        return from_ns + int(min(asked.duration_s, 1e8) * NS_PER_S)
+    return otherwise_ns
+
+
+def _by_key(view: PlantView, key: str) -> OrderState | None:
+    prefix = key + "#"
+    return next((s for s in view.orders.values() if s.order.key.startswith(prefix)), None)
+
+
+def _same(known: OrderState, mark: str) -> OrderState:
+    if known.order.key != mark:
+        raise Refused(
+            409,
+            "key-reused",
+            "this Idempotency-Key was used for another request",
+            more={
+                "order_no": known.order.order_no,
+                "first_request_sha256": known.order.key.rpartition("#")[2],
+            },
+        )
+    return known
+
+
+def _digest(asked: OrderAsked) -> str:
+    return hashlib.sha256(asked.model_dump_json().encode()).hexdigest()[:32]
+
+
+def _busy() -> Refused:
+    return Refused(
+        503,
+        "line-busy",
+        "others write orders faster than this; try again",
+        headers={"Retry-After": "1"},
+    )

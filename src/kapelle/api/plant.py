@@ -1,0 +1,28 @@
+"""What the routes work on, joined by `server.build`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kapelle.api.desk import OrderDesk
+from kapelle.api.metrics import IngestCounters
+from kapelle.api.watch import Watch
+from kapelle.fleet.plant import PlantView
+from kapelle.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """The doors behind the API."""
+
+    watch: Watch
+    desk: OrderDesk
+    clock: Clock
+    token: str
+    counters: Mapping[str, IngestCounters]
+    """What ingest counted, by protocol."""
+    commit_bounds_s: Sequence[float]
+
+    @property
+    def view(self) -> PlantView:
+        """The plant now."""
+        return self.watch.view

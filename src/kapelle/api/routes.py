@@ -1,0 +1,213 @@
+"""The routes: each reads its request, asks the desk or the view, and tells the answer."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
+
+from kapelle import __version__
+from kapelle.api import metrics
+from kapelle.api.desk import OrderDesk, etag
+from kapelle.api.plant import Plant
+from kapelle.api.problems import Refused
+from kapelle.api.shapes import (
+    AmendAsked,
+    HoldAsked,
+    HoldTold,
+    OrderAsked,
+    OrdersTold,
+    OrderTold,
+    PreviewTold,
+    ResourcesTold,
+    ResourceTold,
+    StatusTold,
+)
+from kapelle.api.times import to_datetime
+from kapelle.api.token import bearer, is_token
+from kapelle.api.told import tell_notice, tell_order, tell_resource
+from kapelle.fleet.plant import total
+from kapelle.model.ids import ALL
+
+ISSUED_BY = "api"
+_NOTICES_TOLD = 20
+
+_scheme = HTTPBearer(auto_error=False, description="The token in the file `api-token`.")
+
+
+def authenticate(request: Request, _: Annotated[object, Depends(_scheme)]) -> None:
+    """Let pass whoever has the token."""
+    offered = bearer(request.headers.get("authorization", ""))
+    plant: Plant = request.app.state.plant
+    if offered is None or not is_token(offered, plant.token):
+        raise Refused(
+            401,
+            "token-wrong",
+            "send `Authorization: Bearer …` with the token that the first start wrote to its file",
+            headers={"WWW-Authenticate": 'Bearer realm="kapelle"'},
+        )
+
+
+def plant_of(request: Request) -> Plant:
+    """Return what the routes work on."""
+    plant: Plant = request.app.state.plant
+    return plant
+
+
+def desk_of(request: Request) -> OrderDesk:
+    """Return the order desk."""
+    return plant_of(request).desk
+
+
+PlantNow = Annotated[Plant, Depends(plant_of)]
+Desk = Annotated[OrderDesk, Depends(desk_of)]
+Key = Annotated[str, Header(alias="Idempotency-Key", description="The same key, the same order.")]
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="ETag of the order as read.")]
+
+guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticate)])
+open_to_all = APIRouter()
+
+
+@guarded.post("/orders", status_code=201, response_model=OrderTold | PreviewTold, tags=["orders"])
+async def create_order(
+    asked: OrderAsked, desk: Desk, response: Response, key: Key = ""
+) -> OrderTold | PreviewTold:
+    """Order a change of power; the answer says what the plant promises of it.
+
+    Waits up to two seconds for dispatch. With `dry_run` nothing is ordered.
+    """
+    if asked.dry_run:
+        response.status_code = 200
+        preview = desk.preview(asked)
+        return PreviewTold(
+            resource=asked.resource,
+            target_w=asked.target_w,
+            committed_w=preview.committed_w,
+            declined_w=preview.declined_w,
+            reason=preview.reason,
+            baseline_w=preview.baseline_w,
+            headroom_up_w=preview.headroom_up_w,
+            headroom_down_w=preview.headroom_down_w,
+            devices=preview.devices,
+            excluded=preview.excluded,
+        )
+    state, is_new = await desk.create(asked, key, ISSUED_BY)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/orders/{state.order.order_no}"
+    response.headers["ETag"] = etag(state)
+    return tell_order(state)
+
+
+@guarded.get("/orders", tags=["orders"])
+async def list_orders(
+    plant: PlantNow,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    before: Annotated[int | None, Query(ge=1, description="Only lower numbers.")] = None,
+) -> OrdersTold:
+    """List orders, newest first."""
+    numbers = sorted((n for n in plant.view.orders if before is None or n < before), reverse=True)
+    return OrdersTold(
+        orders=[tell_order(plant.view.orders[n]) for n in numbers[:limit]],
+        next_before=numbers[limit - 1] if len(numbers) > limit else None,
+    )
+
+
+@guarded.get("/orders/{order_no}", tags=["orders"])
+async def read_order(order_no: int, desk: Desk, response: Response) -> OrderTold:
+    """Read one order."""
+    state = desk.find(order_no)
+    response.headers["ETag"] = etag(state)
+    return tell_order(state)
+
+
+@guarded.patch("/orders/{order_no}", tags=["orders"])
+async def amend_order(
+    order_no: int, asked: AmendAsked, desk: Desk, response: Response, if_match: IfMatch = None
+) -> OrderTold:
+    """Change an order's target or end."""
+    state = await desk.amend(order_no, asked, ISSUED_BY, if_match)
+    response.headers["ETag"] = etag(state)
+    return tell_order(state)
+
+
+@guarded.delete("/orders/{order_no}", tags=["orders"])
+async def cancel_order(
+    order_no: int, desk: Desk, response: Response, if_match: IfMatch = None
+) -> OrderTold:
+    """Cancel an order; its devices return to their own schedules. Twice is once."""
+    state = await desk.cancel(order_no, ISSUED_BY, if_match)
+    response.headers["ETag"] = etag(state)
+    return tell_order(state)
+
+
+@guarded.post("/hold", tags=["safety"])
+async def hold(desk: Desk, asked: HoldAsked | None = None) -> HoldTold:
+    """Stop every command of the plant now."""
+    return await _hold(desk, True, asked)
+
+
+@guarded.post("/release-hold", tags=["safety"])
+async def release_hold(desk: Desk, asked: HoldAsked | None = None) -> HoldTold:
+    """Allow commands again."""
+    return await _hold(desk, False, asked)
+
+
+@guarded.get("/resources", tags=["plant"])
+async def list_resources(plant: PlantNow) -> ResourcesTold:
+    """Read every resource now."""
+    now_ns = plant.clock.now_ns()
+    names = plant.view.resources()
+    return ResourcesTold(resources=[tell_resource(total(plant.view, n, now_ns)) for n in names])
+
+
+@guarded.get("/resources/{name}", tags=["plant"])
+async def read_resource(name: str, plant: PlantNow) -> ResourceTold:
+    """Read one resource: estimate with interval, share measured, ages, phases, exclusions."""
+    if name != ALL and name not in plant.view.resources():
+        raise Refused(404, "resource-unknown", f"there is no resource {name!r}")
+    return tell_resource(total(plant.view, name, plant.clock.now_ns()))
+
+
+@guarded.get("/status", tags=["plant"])
+async def read_status(plant: PlantNow) -> StatusTold:
+    """Read the plant in one answer."""
+    view, now_ns = plant.view, plant.clock.now_ns()
+    counters = plant.counters.values()
+    return StatusTold(
+        version=__version__,
+        now=to_datetime(now_ns),
+        held=view.held,
+        hold_reason=view.hold_reason,
+        position=view.position,
+        partitions=view.partitions,
+        partitions_heard=len(view.summaries),
+        plant=tell_resource(total(view, ALL, now_ns)),
+        orders=[tell_order(s) for _, s in sorted(view.orders.items()) if not s.is_over],
+        ingest={
+            "accepted": sum(c.accepted for c in counters),
+            "quarantined": sum(sum(c.quarantined.values()) for c in counters),
+            "muted": sum(c.muted for c in counters),
+            "declined": sum(c.declined for c in counters),
+        },
+        notices=[tell_notice(n) for n in reversed(view.notices)][:_NOTICES_TOLD],
+    )
+
+
+@open_to_all.get("/healthz", tags=["plant"])
+async def read_health() -> dict[str, str]:
+    """Answer while the process runs."""
+    return {"status": "ok"}
+
+
+@open_to_all.get("/metrics", tags=["plant"], response_class=PlainTextResponse)
+async def read_metrics(
+    plant: PlantNow, _: Annotated[None, Depends(authenticate)]
+) -> PlainTextResponse:
+    """Read every metric as Prometheus text."""
+    text = metrics.render(plant.view, plant.clock.now_ns(), plant.counters, plant.commit_bounds_s)
+    return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
+
+
+async def _hold(desk: OrderDesk, held: bool, asked: HoldAsked | None) -> HoldTold:
+    written = await desk.hold(held, asked.reason if asked else "", ISSUED_BY)
+    return HoldTold(held=written.held, reason=written.reason, at=to_datetime(written.at_ns))

@@ -1,0 +1,176 @@
+"""Builds the API: routes, bounds, and one form for every error."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from kapelle import __version__
+from kapelle.api import problems, routes
+from kapelle.api.asgi import Application, Message, Receive, Scope, Send
+from kapelle.api.desk import OrderDesk
+from kapelle.api.metrics import IngestCounters
+from kapelle.api.openapi import complete
+from kapelle.api.plant import Plant
+from kapelle.api.problems import Fault, Refused
+from kapelle.api.settings import ApiSettings
+from kapelle.api.watch import Watch
+from kapelle.ports import Clock, Journal
+
+TELEMETRY_PATH = "/v1/telemetry"
+
+
+def build(
+    *,
+    journal: Journal,
+    watch: Watch,
+    clock: Clock,
+    settings: ApiSettings,
+    token: str,
+    telemetry: Application | None = None,
+    counters: Mapping[str, IngestCounters] | None = None,
+    commit_bounds_s: Sequence[float] = (),
+) -> Application:
+    """Return the API as an ASGI application.
+
+    Args:
+        journal: Where orders go.
+        watch: The plant view; whoever builds runs it.
+        clock: The time.
+        settings: The bounds.
+        token: The bearer token.
+        telemetry: Raw application for bulk telemetry (`adapters.http.route.HttpTelemetry`).
+        counters: What ingest counts, by protocol; read at each request.
+        commit_bounds_s: Upper bounds of the counters' commit histogram. [s]
+    """
+    desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings)
+    app = application()
+    app.state.plant = Plant(
+        watch=watch,
+        desk=desk,
+        clock=clock,
+        token=token,
+        counters=counters if counters is not None else {},
+        commit_bounds_s=commit_bounds_s,
+    )
+    return _Front(app, telemetry, settings)
+
+
+def application() -> FastAPI:
+    """Return the routes with nothing behind them yet: enough for the OpenAPI document."""
+    app = FastAPI(
+        title="Kapelle",
+        version=__version__,
+        summary="A virtual power plant: telemetry in, one target out, and proof that it happened.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        redirect_slashes=False,
+    )
+    app.include_router(routes.guarded)
+    app.include_router(routes.open_to_all)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failed)
+    complete(app)
+    return app
+
+
+class _Front:
+    """Sends telemetry past FastAPI, and bounds the body of everything else."""
+
+    def __init__(
+        self, app: Application, telemetry: Application | None, settings: ApiSettings
+    ) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if self._telemetry is not None and scope["path"] == TELEMETRY_PATH:
+                await self._telemetry(scope, receive, send)
+                return
+            try:
+                first = await self._read(receive)
+            except Refused as refused:
+                await _answer(refused)(scope, receive, send)
+                return
+            if first is not None:
+                await self._app(scope, _after(first, receive), send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+    async def _read(self, receive: Receive) -> Message | None:
+        """Return the whole request body as one message; None when the client has gone."""
+        parts: list[bytes] = []
+        left = self._settings.body_bytes_max
+        try:
+            async with asyncio.timeout(self._settings.request_s):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    part: bytes = message.get("body", b"")
+                    parts.append(part)
+                    left -= len(part)
+                    if left < 0:
+                        most = self._settings.body_bytes_max
+                        raise Refused(413, "body-too-large", f"at most {most} bytes are read")
+                    if not message.get("more_body", False):
+                        return {"type": "http.request", "body": b"".join(parts)}
+        except TimeoutError:
+            raise Refused(408, "body-slow", "the body did not arrive in time") from None
+
+
+def _after(first: Message, receive: Receive) -> Receive:
+    waiting = [first]
+
+    async def next_message() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return next_message
+
+
+def _answer(refused: Refused) -> Response:
+    return Response(refused.body(), refused.status, refused.headers, media_type=problems.MEDIA_TYPE)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _answer(error)
+
+
+async def _unreadable(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [_fault(one["loc"], str(one["msg"])) for one in error.errors()[:20]]
+    where = f"{faults[0].pointer}: {faults[0].detail}" if faults else "unreadable"
+    return _answer(Refused(422, "request-invalid", where, faults=faults))
+
+
+def _fault(place: Sequence[str | int], message: str) -> Fault:
+    source, *rest = place
+    if source == "body":
+        pointer = "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in rest)
+    else:
+        pointer = f"{source} {'.'.join(map(str, rest))}"
+    return Fault(pointer, message)
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "route-unknown", 405: "method-unknown"}.get(error.status_code, "request-refused")
+    return _answer(
+        Refused(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+    )
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    return _answer(Refused(500, "internal", "an error of ours; it is in the log"))

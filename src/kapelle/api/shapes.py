@@ -1,0 +1,162 @@
+"""Bodies of requests and answers. Unknown fields are refused; units stand in the names."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class OrderAsked(_Asked):
+    """A target for a resource: change its power by this much against its baseline."""
+
+    target_w: FiniteFloat = Field(
+        description="Change against the baseline, positive towards the grid. [W]"
+    )
+    resource: Name = Field(default="all", description="Named set of enrolled devices.")
+    starts_at: AwareDatetime | None = Field(
+        default=None, strict=False, description="RFC 3339 with zone; absent: now."
+    )
+    ends_at: AwareDatetime | None = Field(default=None, strict=False)
+    duration_s: Positive | None = Field(default=None, description="Instead of `ends_at`. [s]")
+    tolerance: FiniteFloat = Field(
+        default=0.02, gt=0, le=1, description="Accepted deviation as a fraction of the target."
+    )
+    product: Annotated[str, Field(max_length=64)] = "manual"
+    dry_run: bool = Field(default=False, description="Say what would be promised; order nothing.")
+
+
+class AmendAsked(_Asked):
+    """A new target, a new end, or both."""
+
+    target_w: FiniteFloat | None = None
+    ends_at: AwareDatetime | None = Field(default=None, strict=False)
+    duration_s: Positive | None = Field(default=None, description="From now. [s]")
+
+
+class HoldAsked(_Asked):
+    """Why every command is stopped, or allowed again."""
+
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class OrderTold(BaseModel):
+    """An order as it stands."""
+
+    order_no: int
+    resource: str
+    target_w: float
+    starts_at: datetime
+    ends_at: datetime
+    issued_at: datetime
+    issued_by: str
+    tolerance: float
+    product: str
+    status: str = Field(description="pending, active, completed, cancelled or declined.")
+    planned: bool = Field(
+        description="Whether dispatch has spoken; until then nothing is promised."
+    )
+    baseline_w: float | None = Field(description="The target counts from here. [W]")
+    committed_w: float | None = Field(description="The part of the target that is promised. [W]")
+    declined_w: float | None = None
+    reason: str = Field(default="", description="What binds where something was declined.")
+
+
+class PreviewTold(BaseModel):
+    """What an order would be promised now."""
+
+    dry_run: bool = True
+    resource: str
+    target_w: float
+    committed_w: float
+    declined_w: float
+    reason: str
+    baseline_w: float
+    headroom_up_w: float
+    headroom_down_w: float
+    devices: int
+    excluded: dict[str, int]
+
+
+class OrdersTold(BaseModel):
+    """Newest orders first."""
+
+    orders: list[OrderTold]
+    next_before: int | None = Field(
+        default=None, description="Ask again with `before` set to this; null at the end."
+    )
+
+
+class ResourceTold(BaseModel):
+    """One resource now: never a bare number."""
+
+    resource: str
+    at: datetime | None = Field(description="Time of the oldest part of this answer.")
+    age_s: float | None
+    complete: bool = Field(description="Whether every partition has spoken.")
+    devices: int
+    power_w: float = Field(description="Best estimate, positive towards the grid. [W]")
+    low_w: float = Field(description="The true power lies in low_w to high_w in 95 % of cases.")
+    high_w: float
+    std_w: float
+    measured_w: float
+    measured_share: float | None
+    oldest_age_s: float | None
+    freshness: dict[str, int]
+    nameplate_w: float
+    uncontrolled_w: float
+    headroom_up_w: float
+    headroom_down_w: float
+    commanded_w: float
+    phases: dict[str, int]
+    excluded: dict[str, int]
+    by_kind_w: dict[str, float]
+    vendors: dict[str, tuple[int, int]]
+
+
+class ResourcesTold(BaseModel):
+    """Every resource of the plant."""
+
+    resources: list[ResourceTold]
+
+
+class NoticeTold(BaseModel):
+    """Something an operator should know."""
+
+    at: datetime
+    code: str
+    text: str
+    order_no: int
+    power_w: float
+
+
+class StatusTold(BaseModel):
+    """The plant in one answer."""
+
+    version: str
+    now: datetime
+    held: bool
+    hold_reason: str
+    position: int = Field(
+        description="Of the plant's topic in the journal, as far as applied here."
+    )
+    partitions: int
+    partitions_heard: int
+    plant: ResourceTold
+    orders: list[OrderTold] = Field(description="Those that are not over.")
+    ingest: dict[str, int]
+    notices: list[NoticeTold] = Field(description="Newest first.")
+
+
+class HoldTold(BaseModel):
+    """Whether every command is stopped."""
+
+    held: bool
+    reason: str
+    at: datetime

@@ -1,0 +1,76 @@
+"""Turns the plant view into answers. Unknown is null, never 0."""
+
+from math import isnan
+
+from kapelle.api.shapes import NoticeTold, OrderTold, ResourceTold
+from kapelle.api.times import to_datetime
+from kapelle.fleet.plant import Aggregate, OrderState
+from kapelle.model.enums import Freshness, OrderStatus, Phase
+from kapelle.model.plant import Notice
+
+
+def tell_order(state: OrderState) -> OrderTold:
+    """Return an order as it stands."""
+    order, plan = state.order, state.plan
+    is_cancelled = state.cancelled_at_ns > 0 and not state.is_over
+    status = OrderStatus.CANCELLED if is_cancelled else state.status
+    return OrderTold(
+        order_no=order.order_no,
+        resource=order.resource,
+        target_w=order.target_w,
+        starts_at=to_datetime(order.starts_at_ns),
+        ends_at=to_datetime(order.ends_at_ns),
+        issued_at=to_datetime(order.issued_at_ns),
+        issued_by=order.issued_by,
+        tolerance=order.tolerance,
+        product=order.product,
+        status=status.name.lower(),
+        planned=plan is not None,
+        baseline_w=_known(plan.baseline_w) if plan else None,
+        committed_w=_known(plan.committed_w) if plan else None,
+        declined_w=_known(plan.declined_w) if plan else None,
+        reason=plan.reason if plan else "",
+    )
+
+
+def tell_resource(total: Aggregate) -> ResourceTold:
+    """Return a resource with everything that says how far its numbers can be trusted."""
+    return ResourceTold(
+        resource=total.resource,
+        at=to_datetime(total.tick_ns) if total.tick_ns else None,
+        age_s=_known(total.age_s),
+        complete=total.complete,
+        devices=total.devices,
+        power_w=total.power_w,
+        low_w=total.low_w,
+        high_w=total.high_w,
+        std_w=total.std_w,
+        measured_w=total.measured_w,
+        measured_share=_known(total.measured_share),
+        oldest_age_s=_known(total.oldest_age_s),
+        freshness={f.name.lower(): total.freshness[f] for f in Freshness},
+        nameplate_w=total.nameplate_w,
+        uncontrolled_w=total.uncontrolled_w,
+        headroom_up_w=total.headroom_up_w,
+        headroom_down_w=total.headroom_down_w,
+        commanded_w=total.commanded_w,
+        phases={p.name.lower(): total.phases[p] for p in Phase if p != Phase.NONE},
+        excluded=total.excluded,
+        by_kind_w=total.by_kind_w,
+        vendors=total.vendors,
+    )
+
+
+def tell_notice(notice: Notice) -> NoticeTold:
+    """Return a notice."""
+    return NoticeTold(
+        at=to_datetime(notice.at_ns),
+        code=notice.code,
+        text=notice.text,
+        order_no=notice.order_no,
+        power_w=notice.power_w,
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else value
