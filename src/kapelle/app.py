@@ -1,1 +1,192 @@
-"""Joins the rooms: the only file that knows them all."""
+"""Joins the rooms: the only file that knows them all. Each role needs only the journal to work."""
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from kapelle.adapters.http.route import HttpTelemetry
+from kapelle.adapters.mqtt.bridge import BrokerClient
+from kapelle.adapters.mqtt.endpoint import MqttEndpoint
+from kapelle.api import server
+from kapelle.api.service import Api
+from kapelle.api.token import load_token
+from kapelle.api.watch import Watch
+from kapelle.config import Config
+from kapelle.dispatch.delivery import decide
+from kapelle.dispatch.service import Dispatcher
+from kapelle.fleet.service import PartitionOwner
+from kapelle.ingest.service import Counters, Ingest
+from kapelle.journal.sqlite import open_journal
+from kapelle.ports import Adapter, Clock, Directory, Journal, Link
+from kapelle.registry.directory import Directory as Enrolments
+from kapelle.registry.service import OutboxPump
+from kapelle.registry.store import Registry
+from kapelle.runtime.clock import SystemClock
+from kapelle.runtime.supervise import keep_open
+from kapelle.safety.service import LastHop
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What a role stands on: its settings, and who is behind each port."""
+
+    config: Config
+    clock: Clock
+    journal: Journal
+    directory: Directory
+    adapters: Sequence[Adapter]
+    counters: dict[str, Counters] = field(default_factory=dict)
+    """What ingest counted, by adapter."""
+    holder: str = field(default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}")
+    """Named to whoever finds our leases taken."""
+
+
+async def run_gateway(doors: Doors) -> None:
+    """Bring what devices say into the journal, and commands through the last hop to them."""
+    config = doors.config
+    last_hop = LastHop(
+        journal=doors.journal,
+        directory=doors.directory,
+        clock=doors.clock,
+        settings=config.safety,
+        partitions=config.plant.partitions,
+    )
+
+    async def serve(name: str, link: Link) -> None:
+        ingest = Ingest(
+            journal=doors.journal,
+            directory=doors.directory,
+            clock=doors.clock,
+            settings=config.ingest,
+        )
+        ingest.counters = doors.counters.setdefault(name, ingest.counters)
+        last_hop.links.append(link)
+        try:
+            await ingest.run(link)
+        finally:
+            last_hop.links.remove(link)
+
+    draw = random.Random(doors.holder)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(last_hop.run(), name="last hop")
+        for adapter in doors.adapters:
+            use = partial(serve, adapter.name)
+            opened = keep_open(adapter, use, clock=doors.clock, draw=draw)
+            tasks.create_task(opened, name=f"adapter {adapter.name}")
+
+
+async def run_fleet(doors: Doors) -> None:
+    """Own every partition."""
+    config = doors.config
+    async with asyncio.TaskGroup() as tasks:
+        for partition in range(config.plant.partitions):
+            owner = PartitionOwner(
+                partition=partition,
+                partitions=config.plant.partitions,
+                journal=doors.journal,
+                clock=doors.clock,
+                settings=config.fleet,
+                decide=lambda fleet, epoch: decide(fleet, config.dispatch, epoch),
+                holder=doors.holder,
+            )
+            tasks.create_task(owner.run(), name=f"owner {partition}")
+
+
+async def run_dispatch(doors: Doors) -> None:
+    """Turn orders into signals."""
+    await Dispatcher(
+        journal=doors.journal,
+        clock=doors.clock,
+        settings=doors.config.dispatch,
+        partitions=doors.config.plant.partitions,
+        holder=doors.holder,
+    ).run()
+
+
+class Plant:
+    """All roles in one process, on the embedded journal."""
+
+    def __init__(self, doors: Doors, registry: Registry, api: Api, watch: Watch) -> None:
+        self.doors = doors
+        self.registry = registry
+        self.api = api
+        self.watch = watch
+
+    async def run(self) -> None:
+        """Run until cancelled, or until something fails that the plant must not survive."""
+        enrolments = self.doors.directory
+        assert isinstance(enrolments, Enrolments)
+        pump = OutboxPump(
+            registry=self.registry,
+            journal=self.doors.journal,
+            directory=enrolments,
+            clock=self.doors.clock,
+            settings=self.doors.config.registry,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(pump.run(), name="registry outbox")
+            tasks.create_task(run_fleet(self.doors), name="fleet")
+            tasks.create_task(run_dispatch(self.doors), name="dispatch")
+            tasks.create_task(run_gateway(self.doors), name="gateway")
+            tasks.create_task(self.api.run(), name="api")
+
+
+@asynccontextmanager
+async def open_plant(config: Config) -> AsyncIterator[Plant]:
+    """Open journal and registry in the data directory and join the rooms.
+
+    Raises:
+        DataDirectoryHeld: Another process runs a plant there.
+        JournalFailed, JournalDamaged: The disk cannot be used; the message says why.
+        Invalid: The registry belongs to a plant with other partitions, or cannot be opened.
+    """
+    clock = SystemClock()
+    data_dir = Path(config.plant.data_dir)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as opened:
+        settings = replace(config.journal, directory=data_dir / "journal")
+        journal = await opened.enter_async_context(open_journal(settings, clock))
+        registry = opened.enter_context(
+            Registry(registry_url(config), partitions=config.plant.partitions)
+        )
+        directory = Enrolments(config.plant.partitions)
+        telemetry_token = load_token(_token_file(config))
+        telemetry = HttpTelemetry(
+            settings=config.http, directory=directory, clock=clock, token=telemetry_token
+        )
+        adapters: list[Adapter] = [
+            MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock),
+            telemetry,
+        ]
+        if config.broker.host:
+            adapters.append(
+                BrokerClient(settings=config.broker, directory=directory, clock=clock)
+            )
+        doors = Doors(config, clock, journal, directory, adapters)
+        watch = Watch(journal=journal, clock=clock, partitions=config.plant.partitions)
+        application = server.build(
+            journal=journal,
+            watch=watch,
+            clock=clock,
+            settings=config.api,
+            token=telemetry_token,
+            telemetry=telemetry,
+            counters=doors.counters,
+        )
+        api = Api(application=application, watch=watch, settings=config.api)
+        yield Plant(doors, registry, api, watch)
+
+
+def registry_url(config: Config) -> str:
+    """Return the registry's database: the configured one, else a file in the data directory."""
+    return config.registry.url or f"sqlite:///{Path(config.plant.data_dir) / 'registry.db'}"
+
+
+def _token_file(config: Config) -> Path:
+    return Path(config.api.token_file or Path(config.plant.data_dir) / "api.token")
