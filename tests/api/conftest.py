@@ -1,0 +1,130 @@
+"""A real API on a loopback port, over the journal in memory, with a stand-in for dispatch."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from kapelle.api.client import Client
+from kapelle.api.server import build
+from kapelle.api.service import Api
+from kapelle.api.settings import ApiSettings
+from kapelle.api.watch import Watch
+from kapelle.journal.memory import MemoryJournal
+from kapelle.model.entries import Body, Kind
+from kapelle.model.enums import OrderStatus
+from kapelle.model.ids import PLANT
+from kapelle.model.plant import Curve, Order, Plan, ResourceSummary, Summary
+from kapelle.runtime.clock import SystemClock
+
+TOKEN = "test-token-of-32-characters-here"
+
+
+def summary(partition: int, tick_ns: int, *, headroom_w: float = 1_000.0) -> Summary:
+    flat = Curve([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0])
+    values: dict[str, object] = {
+        "resource": "all", "devices": 5, "power_w": 100.0, "variance_w2": 16.0,
+        "shared_std_w": {"acme": 3.0}, "measured_w": 80.0, "measured_nameplate_w": 9_000.0,
+        "freshness": [0, 4, 1, 0, 0], "oldest_age_s": 2.5, "nameplate_w": 10_000.0,
+        "uncontrolled_w": 10.0, "headroom_up_w": headroom_w, "headroom_down_w": headroom_w,
+        "commanded_w": 0.0, "continuous": flat, "blocks": flat, "phases": [0] * 18,
+        "excluded": {"silent": 1}, "by_kind_w": {"battery": 100.0}, "vendors": {"acme": [5, 5]},
+    }  # fmt: skip
+    known = {name: values[name] for name in ResourceSummary.__struct_fields__}
+    return Summary(partition, tick_ns, 1, [ResourceSummary(**known)])  # type: ignore[arg-type]
+
+
+@dataclass
+class Running:
+    url: str
+    journal: MemoryJournal
+    clock: SystemClock
+    loop: asyncio.AbstractEventLoop
+    plans: bool = True
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
+        )
+
+    def client(self) -> Client:
+        return Client(self.url, TOKEN)
+
+    def append(self, *bodies: Body, writer: str = "dispatch") -> None:
+        asyncio.run_coroutine_threadsafe(
+            self.journal.append(PLANT, bodies, writer=writer), self.loop
+        ).result(5)
+
+    def written(self, *kinds: Kind) -> list[Body]:
+        read = self.journal.read(PLANT, 0, 10_000, kinds)
+        return [e.body for e in asyncio.run_coroutine_threadsafe(read, self.loop).result(5)]
+
+
+@contextmanager
+def running(
+    settings: ApiSettings | None = None,
+    *,
+    summaries: bool = True,
+    plans: bool = True,
+    journal: MemoryJournal | None = None,
+) -> Iterator[Running]:
+    clock = SystemClock()
+    journal = journal if journal is not None else MemoryJournal(clock)
+    settings = settings if settings is not None else ApiSettings(port=0, plan_wait_s=1.0)
+    watch = Watch(journal=journal, clock=clock, partitions=2)
+    application = build(journal=journal, watch=watch, clock=clock, settings=settings, token=TOKEN)
+    api = Api(application=application, watch=watch, settings=settings)
+    up = threading.Event()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def dispatch() -> None:
+        """Commits up to 2 kW of every order, as the summaries allow."""
+        async for entries in journal.follow(PLANT, 0, [Kind.ORDER]):
+            for entry in entries:
+                order = entry.body
+                assert isinstance(order, Order)
+                if plans:
+                    most = min(order.target_w, 2_000.0)
+                    short = order.target_w - most
+                    plan = Plan(
+                        order.order_no, clock.now_ns(), 1, OrderStatus.ACTIVE, 200.0, most, short,
+                        "headroom" if short else "",
+                    )  # fmt: skip
+                    await journal.append(PLANT, [plan], writer="dispatch")
+
+    async def main() -> None:
+        if summaries:
+            now = clock.now_ns()
+            await journal.append(PLANT, [summary(0, now), summary(1, now)], writer="owner")
+
+        tasks = [asyncio.create_task(t) for t in (api.run(), dispatch())]
+        await api.ready.wait()
+        up.set()
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
+    thread.start()
+    try:
+        assert up.wait(10), "the API did not start"
+        live = Running(f"http://127.0.0.1:{api.port}", journal, clock, loop)
+        with live.http:
+            yield live
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(15)
+        loop.close()
+
+
+@pytest.fixture(scope="session")
+def run_api() -> Callable[..., AbstractContextManager[Running]]:
+    """Return what starts an API; modules in `tests/` cannot import one another."""
+    return running
