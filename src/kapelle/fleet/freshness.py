@@ -31,8 +31,10 @@ def step_freshness(fleet: Fleet, settings: FleetSettings, before_ns: int) -> Non
         _hear(fleet, settings, news, marks[news])
     window_ns = int(settings.skew_window_s * NS_PER_S)
     if fleet.now_ns // window_ns != before_ns // window_ns:
-        fleet.skew_before_ns[:] = fleet.skew_ns
-        fleet.skew_ns[:] = _NO_SKEW
+        # Of a device that was silent we keep what we knew: it may return with old data first.
+        heard = fleet.skew_ns != _NO_SKEW
+        np.copyto(fleet.skew_before_ns, fleet.skew_ns, where=heard)
+        fleet.skew_ns[heard] = _NO_SKEW
     for start in range(0, fleet.size, _CHUNK):
         _judge(fleet, settings, slice(start, min(start + _CHUNK, fleet.size)))
 
