@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from kapelle.model.blocks import Enrolled
 from kapelle.model.enums import DeviceKind
@@ -70,6 +71,13 @@ class Devices:
             "feeder": self.enrolled.feeder,
         }[by]
         return tuple(name.decode() for name in named)
+
+    def part(self, partition: int, partitions: int) -> Enrolled:
+        """Return the devices of one partition, as the registry would enrol them."""
+        block = self.enrolled
+        rows = np.flatnonzero(block.device_no % partitions == partition)
+        columns = Enrolled.COLUMNS
+        return Enrolled(**{name: _picked(getattr(block, name), rows) for name in columns})
 
     def rows(self) -> list[dict[str, str | float | None]]:
         """Return the fleet as rows of an import file; None where a device has no such value."""
@@ -142,6 +150,11 @@ def make_fleet(plan: FleetPlan, rng: Generator) -> Devices:
     )
     is_ev = enrolled.kind == DeviceKind.EV
     return Devices(enrolled, gateway, np.where(is_ev, plan.ev_min_w, 0.0))
+
+
+def _picked(column: Any, rows: NDArray[np.intp]) -> Any:
+    """Return some rows of an array or of a ragged column."""
+    return tuple(column[row] for row in rows) if isinstance(column, tuple) else column[rows]
 
 
 def _number(kind: str) -> int:

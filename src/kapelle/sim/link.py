@@ -75,7 +75,7 @@ class SimAdapter:
         clock: Clock,
         rng: Generator,
         *,
-        step_s: float = 0.25,
+        step_s: float = 0.5,
         transport_acks: bool = True,
         on_step: Callable[[int], None] | None = None,
     ) -> None:

@@ -1,0 +1,168 @@
+"""Checks a run against its whole journal: nothing lost, nothing twice, nothing forgotten."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+
+from kapelle.fleet.columns import Fleet
+from kapelle.fleet.fold import apply_entry
+from kapelle.fleet.settings import FleetSettings
+from kapelle.fleet.snapshots import digest, from_snapshot
+from kapelle.model.blocks import Commands, Readings
+from kapelle.model.entries import Entry
+from kapelle.model.enums import Metric, Phase
+from kapelle.model.ids import NS_PER_S, Ints, Longs, partition_topic
+from kapelle.ports import Journal, Snapshot
+
+_PAGE = 4096
+_CARRIED_OUT = (Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED, Phase.COMPLETED)
+_OPEN = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
+_STRANDED_S = 30.0
+"""An open command must have come to an end this long after its expiry. [s]"""
+
+
+@dataclass(slots=True)
+class Audit:
+    """What the journal shows of a run."""
+
+    fleets: list[Fleet] = field(default_factory=list)
+    """Every partition, folded from its first entry."""
+    phases: Counter[str] = field(default_factory=Counter)
+    """The last phase of every command there was."""
+    tries: int = 0
+    """Commands sent, counting each try."""
+    stranded: int = 0
+    readings: int = 0
+    """Rows in the journal, repeats included."""
+    lost: int = 0
+    """Accepted readings that are not in the journal, or not in the state made from it."""
+    applied_twice: int = 0
+    """Old or repeated readings that changed the state."""
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def state_hash(self) -> str:
+        """Return one fingerprint of all partitions."""
+        hashed = blake2b(digest_size=16)
+        for fleet in self.fleets:
+            hashed.update(digest(fleet).encode())
+        return hashed.hexdigest()
+
+    def commands(self) -> dict[str, int]:
+        """Return how many commands ended how; `completed` are all that were carried out."""
+        counts = {name.lower(): count for name, count in self.phases.items()}
+        done = sum(self.phases[phase.name] for phase in _CARRIED_OUT)
+        return counts | {"completed": done, "tries": self.tries}
+
+
+async def audit(
+    journal: Journal,
+    partitions: int,
+    accepted: Sequence[Longs],
+    places: Ints,
+    settings: FleetSettings,
+) -> Audit:
+    """Fold every partition from its first entry, and compare.
+
+    Args:
+        journal: With every entry since the start.
+        partitions: How many.
+        accepted: What the devices were told is safe, as `Ledger.kept` has it.
+        places: Place in the fleet of each device number.
+        settings: What the plant folded with.
+    """
+    found = Audit()
+    stored: list[Longs] = []
+    for partition in range(partitions):
+        fleet = Fleet.empty(partition, partitions)
+        topic = partition_topic(partition)
+        restored = await journal.load_snapshot(topic)
+        while entries := await journal.read(topic, fleet.position, _PAGE):
+            for entry in entries:
+                _step(found, fleet, entry, settings, places, stored)
+                at_snapshot = restored is not None and entry.position == restored.position
+                if restored is not None and at_snapshot and not _same(restored, fleet):
+                    found.problems.append(f"{topic}: snapshot and replay differ")
+        _close(found, fleet)
+        found.fleets.append(fleet)
+    kept = np.unique(np.concatenate([np.empty(0, np.int64), *accepted]))
+    held = np.unique(np.concatenate([np.empty(0, np.int64), *stored]))
+    found.lost = len(np.setdiff1d(kept, held, assume_unique=True)) + _unfolded(found, kept, places)
+    return found
+
+
+def _same(restored: Snapshot, fleet: Fleet) -> bool:
+    return digest(from_snapshot(restored)) == digest(fleet)
+
+
+def _step(
+    found: Audit,
+    fleet: Fleet,
+    entry: Entry,
+    settings: FleetSettings,
+    places: Ints,
+    stored: list[Longs],
+) -> None:
+    match entry.body:
+        case Readings() as readings:
+            stored.append(places[readings.device_no].astype(np.int64) << 40 | readings.order)
+            found.readings += len(readings)
+            _apply_watched(found, fleet, entry, readings, settings)
+            return
+        case Commands() as commands:
+            rows = fleet.rows(commands.device_no)
+            newer = commands.revision > fleet.revision[rows]
+            _count(found, fleet.phase[rows[newer]])
+            found.tries += len(commands)
+        case _:
+            pass
+    before_ns = fleet.now_ns
+    apply_entry(fleet, entry, settings)
+    if fleet.now_ns < before_ns:
+        found.problems.append(f"{entry.topic}: the time went back at {entry.position}")
+
+
+def _apply_watched(
+    found: Audit, fleet: Fleet, entry: Entry, readings: Readings, settings: FleetSettings
+) -> None:
+    """Apply readings; those no newer than what is known must leave the state as it is."""
+    rows, back = np.unique(fleet.rows(readings.device_no), return_inverse=True)
+    newest = np.full(len(rows), -1, np.int64)
+    np.maximum.at(newest, back, readings.order)
+    old = rows[newest <= fleet.order[Metric.POWER_W, rows]]
+    before = fleet.value[:, old].tobytes()
+    apply_entry(fleet, entry, settings)
+    if fleet.value[:, old].tobytes() != before:
+        found.applied_twice += len(old)
+
+
+def _count(found: Audit, phases: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+    for phase, count in zip(*np.unique(phases[phases > 0], return_counts=True), strict=True):
+        found.phases[Phase(int(phase)).name] += int(count)
+
+
+def _close(found: Audit, fleet: Fleet) -> None:
+    """Count what is still open at the end, and what should not be any more."""
+    phase = fleet.phase[: fleet.size]
+    _count(found, phase)
+    over_ns = fleet.not_after_ns[: fleet.size] + round(_STRANDED_S * NS_PER_S)
+    found.stranded += int((np.isin(phase, _OPEN) & (over_ns < fleet.now_ns)).sum())
+
+
+def _unfolded(found: Audit, kept: Longs, places: Ints) -> int:
+    """Count devices whose newest accepted reading the state does not know."""
+    newest = np.full(int(places.max(initial=-1)) + 1, -1, np.int64)
+    np.maximum.at(newest, kept >> 40, kept & ((1 << 40) - 1))
+    missing = 0
+    for fleet in found.fleets:
+        device_no = fleet.device_nos(np.arange(fleet.size, dtype=np.int32))
+        place = np.where(
+            device_no < len(places), places[np.minimum(device_no, len(places) - 1)], -1
+        )
+        known = place >= 0
+        behind = fleet.order[Metric.POWER_W, : fleet.size][known] < newest[place[known]]
+        missing += int(behind.sum())
+    return missing

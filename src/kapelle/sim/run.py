@@ -1,0 +1,315 @@
+"""Plays a scenario: the plant's own rooms against simulated devices, in virtual time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+
+from kapelle.fleet.plant import PlantView, apply_plant, total
+from kapelle.journal.memory import MemoryJournal
+from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
+from kapelle.model.plant import Notice, Order
+from kapelle.registry.directory import Bearer, Directory
+from kapelle.sim.air import index_of
+from kapelle.sim.audit import Audit, audit
+from kapelle.sim.clock import VirtualClock
+from kapelle.sim.devices import Devices, make_fleet
+from kapelle.sim.disk import Disk
+from kapelle.sim.faults import Restart
+from kapelle.sim.firm import firm_w
+from kapelle.sim.link import SimAdapter
+from kapelle.sim.loop import run_virtual
+from kapelle.sim.result import (
+    Ordered,
+    OrderResult,
+    Published,
+    Result,
+    Track,
+    counted,
+    measure_aggregate,
+    measure_order,
+)
+from kapelle.sim.scenario import OrderPlan, Scenario
+from kapelle.sim.stage import ROLES, Plant, Stage
+from kapelle.sim.world import World
+
+_CAPABILITY_WAIT_S = 60.0
+"""An order for a share of the capability waits this long for the plant to know it. [s]"""
+_FIRM = ("p50_w", "p90_w", "p95_w", "p99_w")
+
+
+@dataclass(slots=True, eq=False)
+class Play:
+    """One run while it goes on. Tests reach in; everything they may change is here."""
+
+    scenario: Scenario
+    seed: int
+    devices: Devices
+    clock: VirtualClock
+    world: World
+    adapter: SimAdapter
+    journal: MemoryJournal
+    disk: Disk
+    plant: Plant
+    view: PlantView
+    start_ns: int
+    at_s: list[float] = field(default_factory=list)
+    power_w: list[float] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
+    restarts: int = 0
+
+    def elapsed_s(self, at_ns: int | None = None) -> float:
+        """Return the time since the start. [s]"""
+        return ((self.clock.now_ns() if at_ns is None else at_ns) - self.start_ns) / NS_PER_S
+
+    async def wait_until(self, at_s: float) -> None:
+        """Wait for a moment of the run."""
+        await self.clock.sleep(max(0.0, at_s - self.elapsed_s()))
+
+
+Act = Callable[[Play, Stage], Awaitable[None]]
+"""Something else that goes on during a run: a test's watcher, a fault of its own."""
+
+
+def run_scenario(
+    scenario: Scenario, seed: int, *, act: Act | None = None, shuffle: bool = False
+) -> Result:
+    """Play a scenario to its end.
+
+    Args:
+        scenario: What to play.
+        seed: Of everything random: fleet, weather, faults.
+        act: Runs beside the play and ends with it.
+        shuffle: Let tasks that are ready together run in a random order, too.
+    """
+    started = time.perf_counter()
+    result = run_virtual(lambda: _play(scenario, seed, act), seed if shuffle else None)
+    result.wall_s = round(time.perf_counter() - started, 3)
+    return result
+
+
+def prepare(scenario: Scenario, seed: int) -> Play:
+    """Make the fleet, its world and an empty plant. Needs a running loop."""
+    fleet_rng, world_rng, link_rng = np.random.default_rng(seed).spawn(3)
+    devices = make_fleet(scenario.fleet, fleet_rng)
+    clock = VirtualClock(scenario.start_ns)
+    start_ns = clock.now_ns()
+    world = World(devices, scenario.faults, world_rng, start_ns)
+    at_s: list[float] = []
+    power_w: list[float] = []
+
+    def watch(now_ns: int) -> None:
+        at_s.append((now_ns - start_ns) / NS_PER_S)
+        power_w.append(world.sum_w())
+
+    adapter = SimAdapter(world, scenario.faults, clock, link_rng, on_step=watch)
+    journal = MemoryJournal(clock)
+    partitions = scenario.fleet.partitions
+    return Play(
+        scenario=scenario,
+        seed=seed,
+        devices=devices,
+        clock=clock,
+        world=world,
+        adapter=adapter,
+        journal=journal,
+        disk=Disk(journal, clock, Random(seed)),
+        plant=Plant(partitions, _directory(devices, partitions), adapter, clock, Random(seed + 1)),
+        view=PlantView(partitions),
+        start_ns=start_ns,
+        at_s=at_s,
+        power_w=power_w,
+    )
+
+
+async def _play(scenario: Scenario, seed: int, act: Act | None) -> Result:
+    play = prepare(scenario, seed)
+    await enrol(play)
+    try:
+        async with asyncio.timeout(scenario.duration_s), asyncio.TaskGroup() as group:
+            stage = Stage(play.plant, play.disk, group)
+            group.create_task(play.adapter.drive(), name="world")
+            group.create_task(_observe(play), name="observer")
+            stage.start()
+            for number, plan in enumerate(scenario.orders, 1):
+                group.create_task(_order(play, number, plan), name=f"order {number}")
+            for fault in scenario.faults.restart:
+                group.create_task(_restart(play, stage, fault), name="restart")
+            if act is not None:
+                group.create_task(_as_coroutine(act(play, stage)), name="act")
+    except TimeoutError:
+        play.restarts = stage.restarts
+    settings = play.plant.fleet
+    places = index_of(play.devices.enrolled.device_no)
+    kept = play.adapter.ledger.kept
+    found = await audit(play.journal, scenario.fleet.partitions, kept, places, settings)
+    return _result(play, found)
+
+
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable
+
+
+async def enrol(play: Play) -> None:
+    """Write the whole fleet to the journal, as the registry does."""
+    partitions = play.scenario.fleet.partitions
+    for partition in range(partitions):
+        part = play.devices.part(partition, partitions)
+        if len(part):
+            await play.journal.append(partition_topic(partition), [part], writer="registry")
+
+
+def _directory(devices: Devices, partitions: int) -> Directory:
+    block = devices.enrolled
+    return Directory.build(
+        partitions,
+        [
+            Bearer(
+                device_no=int(block.device_no[row]),
+                device_id=block.device_id[row].decode(),
+                active=True,
+                nameplate_up_w=float(block.nameplate_up_w[row]),
+                nameplate_down_w=float(block.nameplate_down_w[row]),
+            )
+            for row in range(len(block))
+        ],
+    )
+
+
+async def _observe(play: Play) -> None:
+    """Follow what the plant publishes, as an operator would."""
+    last_ns = 0
+    async for entries in play.journal.follow(PLANT, 0):
+        for entry in entries:
+            apply_plant(play.view, entry)
+            if isinstance(entry.body, Notice):
+                play.notices.append(entry.body)
+        ticks = {summary.tick_ns for summary in play.view.summaries.values()}
+        # A sum over partitions belongs to one moment once all have spoken for it.
+        if len(ticks) == 1 and len(play.view.summaries) == play.view.partitions:
+            (tick_ns,) = ticks
+            if tick_ns > last_ns:
+                last_ns = tick_ns
+                all_ = total(play.view, ALL)
+                play.published.append(
+                    Published(
+                        play.elapsed_s(tick_ns),
+                        all_.power_w,
+                        all_.low_w,
+                        all_.high_w,
+                        all_.nameplate_w,
+                    )
+                )
+
+
+async def _order(play: Play, number: int, plan: OrderPlan) -> None:
+    """Give one order at its time, as the API would."""
+    await play.wait_until(plan.at_s)
+    target_w = await _target_w(play, plan)
+    now_ns = play.clock.now_ns()
+    order = Order(
+        order_no=number,
+        resource=ALL,
+        target_w=target_w if plan.direction == "up" else -target_w,
+        starts_at_ns=now_ns,
+        ends_at_ns=now_ns + round(plan.duration_s * NS_PER_S),
+        issued_at_ns=now_ns,
+        issued_by="scenario",
+        key=f"order-{number}",
+    )
+    play.orders.append(order)
+    play.world.faults.kill()
+    await play.journal.append(PLANT, [order], writer="api")
+
+
+async def _target_w(play: Play, plan: OrderPlan) -> float:
+    if plan.target_w is not None:
+        return plan.target_w
+    waited_s = 0.0
+    while waited_s < _CAPABILITY_WAIT_S:
+        known = total(play.view, ALL, play.clock.now_ns())
+        if known.complete and known.age_s < 5.0:
+            break
+        waited_s += 1.0
+        await play.clock.sleep(1.0)
+    known = total(play.view, ALL)
+    able_w = known.headroom_up_w if plan.direction == "up" else known.headroom_down_w
+    return (plan.fraction or 0.0) * able_w
+
+
+async def _restart(play: Play, stage: Stage, fault: Restart) -> None:
+    roles = ROLES if fault.role == "all" else (fault.role,)
+    await play.wait_until(fault.at_s)
+    stage.kill(roles)
+    await play.clock.sleep(fault.down_s)
+    stage.start(roles)
+
+
+def _result(play: Play, found: Audit) -> Result:
+    scenario, ledger, agents = play.scenario, play.adapter.ledger, play.world.agents
+    track = Track(np.array(play.at_s), np.array(play.power_w))
+    firm = firm_w(found.fleets)
+    from_s = 2 * scenario.fleet.telemetry_period_s + 5.0
+    return Result(
+        seed=play.seed,
+        virtual_s=scenario.duration_s,
+        wall_s=0.0,
+        orders=[_order_result(play, track, order) for order in play.orders],
+        aggregate=measure_aggregate(track, play.published, from_s),
+        firm=dict(zip(_FIRM, firm.tolist(), strict=True)),
+        commands=counted(("completed", "unknown", "expired"), found.commands()),
+        double_effects=agents.double_effects + agents.stale_effects,
+        stranded=found.stranded,
+        readings={
+            "sent": ledger.sent,
+            "arrived": ledger.arrived,
+            "accepted": ledger.accepted,
+            "quarantined": ledger.quarantined,
+            "lost_after_accept": found.lost,
+            "applied_twice": found.applied_twice,
+        },
+        state_hash=found.state_hash,
+        devices={
+            "devices": len(play.devices),
+            "dead": int(play.world.faults.dead.sum()),
+            "reverted": agents.reverted,
+            "fenced": agents.fenced,
+            "repeated": agents.repeated,
+            "expired": agents.expired,
+            "effects": int(agents.effects.sum()),
+        },
+        notices=[
+            f"{play.elapsed_s(notice.at_ns):.0f} s {notice.code}: {notice.text}"
+            for notice in play.notices
+        ],
+        restarts=play.restarts,
+        problems=found.problems,
+    )
+
+
+def _order_result(play: Play, track: Track, order: Order) -> OrderResult:
+    state = play.view.orders.get(order.order_no)
+    plan = state.plan if state is not None else None
+    faults, duration_s = play.scenario.faults, play.scenario.duration_s
+    turns_s = [loss.return_s for loss in faults.group_loss if loss.return_s is not None]
+    turns_s += [each.at_s for each in play.scenario.orders if each.at_s]
+    turns_s += [fault.at_s for fault in faults.restart]
+    ordered = Ordered(
+        starts_s=play.elapsed_s(order.starts_at_ns),
+        ends_s=min(duration_s, play.elapsed_s(order.ends_at_ns)),
+        target_w=order.target_w,
+        committed_w=plan.committed_w if plan else 0.0,
+        declined_w=plan.declined_w if plan else order.target_w,
+        baseline_w=plan.baseline_w if plan else float("nan"),
+        notices_s=[
+            play.elapsed_s(notice.at_ns)
+            for notice in play.notices
+            if notice.code == "shortfall" and notice.order_no in (0, order.order_no)
+        ],
+    )
+    return measure_order(track, ordered, [loss.at_s for loss in faults.group_loss], turns_s)
