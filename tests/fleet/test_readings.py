@@ -1,5 +1,7 @@
 """However a stream of reports is cut, repeated or shuffled, the newest of each device stays."""
 
+from itertools import pairwise
+
 import numpy as np
 from fleet_worlds import DEVICES, Report, block, fleet_of, reports, s
 from hypothesis import given
@@ -50,7 +52,7 @@ def test_newest_report_of_each_device_and_metric_stays(stream: list[Report]) -> 
 @given(reports(), st.lists(st.integers(0, 12), max_size=4))
 def test_cutting_the_stream_changes_nothing(stream: list[Report], cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(stream)]
-    pieces = [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in pairwise(edges)]
     assert_same(fleet_after(*pieces), fleet_after(stream))
 
 

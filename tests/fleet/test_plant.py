@@ -1,0 +1,178 @@
+"""The plant's sum: what is known of it, how well, and what becomes of orders."""
+
+from math import isnan, sqrt
+
+import numpy as np
+import pytest
+from fleet_worlds import (
+    SETTINGS,
+    T0,
+    block,
+    enrolled,
+    entry,
+    fleet_of,
+    power,
+    s,
+    say,
+    sessions,
+    tick,
+)
+
+from kapelle.fleet.plant import PlantView, apply_plant, total
+from kapelle.fleet.summary import summarise
+from kapelle.model.entries import Body
+from kapelle.model.enums import Exclusion, Freshness, OrderStatus, Phase, SessionEvent
+from kapelle.model.plant import Amend, Cancel, Hold, Members, Notice, Order, Plan, Summary
+
+
+def view_of(*bodies: Body, partitions: int = 1) -> PlantView:
+    view = PlantView(partitions)
+    for position, body in enumerate(bodies, 1):
+        apply_plant(view, entry(position, body))
+    return view
+
+
+def order(order_no: int = 1, target_w: float = 3e6) -> Order:
+    return Order(order_no, "all", target_w, s(0), s(600), s(0))
+
+
+def plan(status: OrderStatus, order_no: int = 1) -> Plan:
+    return Plan(order_no, s(1), 1, status, 1e5, 2.5e6, 0.5e6, "headroom")
+
+
+def test_summary_counts_what_is_measured_estimated_and_unknown() -> None:
+    fleet = fleet_of(6)
+    say(fleet, sessions(*((no, SessionEvent.UP, 1) for no in range(6))))
+    say(fleet, Members("pair", [0, 5]), enrolled([4], active=0))
+    for second in range(5, 101, 5):
+        # 0 and 1 go on, 2 and 3 fall silent at 50 s, 5 is never heard.
+        heard = range(4) if second <= 50 else range(2)
+        say(fleet, block([power(no, second, 100.0 * (no + 1)) for no in heard]))
+        tick(fleet, second)
+    everything, pair = summarise(fleet, SETTINGS).resources
+    assert (everything.resource, pair.resource) == ("all", "pair")
+    assert everything.devices == 5
+    assert everything.power_w == 1000.0
+    assert everything.measured_w == 300.0
+    assert everything.freshness == [1, 2, 0, 2, 0]
+    assert everything.nameplate_w == 25_000.0
+    assert everything.measured_nameplate_w == 10_000.0
+    assert everything.oldest_age_s == pytest.approx(0.0, abs=0.2)
+    assert everything.uncontrolled_w == 700.0
+    assert everything.excluded == {"silent": 3}
+    assert everything.by_kind_w == {"battery": 1000.0}
+    assert everything.vendors == {"maker-0": [2, 1], "maker-1": [1, 1], "maker-2": [2, 0]}
+    assert set(everything.shared_std_w) == {"maker-0", "maker-2"}
+    assert (pair.devices, pair.power_w, pair.freshness[Freshness.NEVER]) == (2, 100.0, 1)
+
+
+def test_silent_devices_of_one_vendor_share_their_error() -> None:
+    """The errors of n silent devices of one vendor do not shrink with the root of n."""
+    fleet = fleet_of(400, vendor=tuple([b"one"] * 400))
+    say(fleet, block([power(no, 1.0, 0.0) for no in range(400)]))
+    tick(fleet, 2)
+    tick(fleet, 4000)
+    part = summarise(fleet, SETTINGS).resources[0]
+    each_w = float(fleet.estimate_std_w[0])
+    assert part.shared_std_w["one"] == pytest.approx(400 * SETTINGS.common_share * each_w)
+    whole = total(view_of(Summary(0, s(4000), 1, [part])))
+    assert whole.std_w == pytest.approx(sqrt(part.variance_w2 + part.shared_std_w["one"] ** 2))
+    assert whole.std_w > 5 * sqrt(400) * each_w
+
+
+def test_shared_errors_add_over_partitions_and_independent_ones_as_variances() -> None:
+    fleet = fleet_of(1)
+    tick(fleet, 1)
+    part = summarise(fleet, SETTINGS).resources[0]
+    parts = [
+        _with(part, variance_w2=9.0, shared_std_w={"a": 3.0, "b": 1.0}),
+        _with(part, variance_w2=16.0, shared_std_w={"a": 4.0}),
+    ]
+    view = view_of(*(Summary(k, s(1), 1, [p]) for k, p in enumerate(parts)), partitions=2)
+    std_w = sqrt(25 + 7.0**2 + 1.0)
+    whole = total(view)
+    assert whole.std_w == pytest.approx(std_w)
+    assert whole.high_w - whole.low_w == pytest.approx(2 * 1.96 * std_w, rel=1e-4)
+
+
+def _with(part, **changed):
+    fields = {name: getattr(part, name) for name in part.__struct_fields__}
+    return type(part)(**(fields | changed))
+
+
+def test_total_says_how_old_it_is_and_whether_all_have_spoken() -> None:
+    fleet = fleet_of(2)
+    tick(fleet, 10)
+    summary = summarise(fleet, SETTINGS)
+    view = view_of(summary, partitions=2)
+    whole = total(view, now_ns=s(12))
+    assert (whole.age_s, whole.complete, whole.devices) == (2.0, False, 2)
+    nothing = total(view, "no such resource")
+    assert (nothing.devices, nothing.power_w, nothing.std_w) == (0, 0.0, 0.0)
+    assert isnan(nothing.age_s)
+    assert isnan(nothing.measured_share)
+    assert isnan(nothing.oldest_age_s)
+
+
+def test_an_older_summary_does_not_replace_a_newer_one() -> None:
+    fleet = fleet_of(1)
+    tick(fleet, 10)
+    old = summarise(fleet, SETTINGS)
+    tick(fleet, 11)
+    new = summarise(fleet, SETTINGS)
+    assert view_of(new, old).summaries[0] is new
+    assert view_of(old, new).summaries[0] is new
+
+
+def test_order_with_its_amendments_plan_and_end() -> None:
+    view = view_of(order(), order(target_w=9.0), Amend(1, 2e6, s(900), s(5)))
+    state = view.orders[1]
+    assert (state.order.target_w, state.order.ends_at_ns) == (2e6, s(900))
+    assert (state.order.starts_at_ns, state.order.issued_at_ns) == (s(0), s(0))
+    assert (state.status, state.committed_w, state.is_over) == (OrderStatus.PENDING, 0.0, False)
+    assert isnan(state.baseline_w)
+
+    view = view_of(order(), plan(OrderStatus.ACTIVE), Cancel(1, s(7)), Cancel(1, s(8)))
+    state = view.orders[1]
+    assert (state.baseline_w, state.committed_w) == (1e5, 2.5e6)
+    assert (state.status, state.cancelled_at_ns) == (OrderStatus.ACTIVE, s(7))
+
+    view = view_of(order(), plan(OrderStatus.COMPLETED), Amend(1, 9e6, s(900), s(5)))
+    assert view.orders[1].is_over
+    assert view.orders[1].order.target_w == 3e6
+
+
+def test_entries_about_unknown_orders_and_repeated_entries_change_nothing() -> None:
+    view = view_of(Amend(5, 1.0, s(1), s(1)), Cancel(5, s(1)), plan(OrderStatus.ACTIVE, 5))
+    assert view.orders == {}
+    apply_plant(view, entry(2, order()))
+    assert view.orders == {}
+    assert view.position == 3
+
+
+def test_hold_and_notices() -> None:
+    view = view_of(Hold(True, T0, "test"), *(Notice(s(i), "x", "y") for i in range(400)))
+    assert view.held
+    assert view.hold_reason == "test"
+    assert len(view.notices) == 256
+    apply_plant(view, entry(1000, Hold(False, T0)))
+    assert not view.held
+
+
+def test_excluded_and_commanded_devices_are_told_apart() -> None:
+    fleet = fleet_of(4, report_every_s=5.0)
+    say(fleet, sessions(*((no, SessionEvent.UP, 1) for no in (0, 1, 2))))
+    say(fleet, block([power(no, 1.0, 100.0) for no in range(4)]))
+    fleet.desired_w[:2] = 700.0
+    fleet.phase[:2] = [Phase.SENT, Phase.UNKNOWN]
+    fleet.excluded[1] = Exclusion.UNKNOWN
+    fleet.excluded_until_ns[1] = s(1000)
+    fleet.order_no[:2] = 1
+    tick(fleet, 2)
+    part = summarise(fleet, SETTINGS).resources[0]
+    assert part.excluded == {"unknown": 1, "unreachable": 1}
+    assert part.commanded_w == 1400.0
+    assert part.phases[Phase.SENT] == part.phases[Phase.UNKNOWN] == 1
+    assert sum(part.phases) == 2
+    assert part.uncontrolled_w == 200.0
+    assert np.isfinite(part.headroom_up_w)
