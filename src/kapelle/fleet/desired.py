@@ -138,16 +138,15 @@ def apply_phases(fleet: Fleet, phases: Phases) -> None:
 
 
 def step_exclusions(fleet: Fleet) -> None:
-    """Let devices back in whose back-off is over and of whom nothing is asked.
+    """Let devices back in whose back-off is over, while no order runs.
 
-    While an order runs nobody is let back in by time alone: he is probed and has to answer.
+    While one runs nobody is let back in by time alone: he is probed and has to answer.
     """
-    size = fleet.size
-    excluded = np.flatnonzero(fleet.excluded[:size])
-    if len(excluded):
-        over = fleet.excluded_until_ns[excluded] <= fleet.now_ns
-        over &= fleet.order_no[excluded] == 0
-        fleet.excluded[excluded[over]] = Exclusion.NONE
+    if any(s.order_no and s.ends_at_ns > fleet.now_ns for s in fleet.signals.values()):
+        return
+    excluded = np.flatnonzero(fleet.excluded[: fleet.size])
+    over = fleet.excluded_until_ns[excluded] <= fleet.now_ns
+    fleet.excluded[excluded[over]] = Exclusion.NONE
 
 
 def _apply_progress(

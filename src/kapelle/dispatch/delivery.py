@@ -1,0 +1,257 @@
+"""What to tell the devices of a partition now: new desires, retries, refreshes, releases, findings.
+
+`decide` reads the fleet and writes nothing. What it returns takes effect when it comes back through
+the journal; called again before that, or after a crash, it returns the same.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.dispatch.settings import DispatchSettings
+from kapelle.fleet import curve
+from kapelle.fleet.columns import Fleet
+from kapelle.fleet.desired import REVERT_S
+from kapelle.model.blocks import Commands, Phases
+from kapelle.model.entries import Body
+from kapelle.model.enums import Exclusion, Freshness, Phase
+from kapelle.model.ids import ALL, NS_PER_S, Flags, Floats, Ints, Longs
+
+_GOLDEN = 0.7548776662466927
+"""Another irrational than the one that orders switched devices."""
+
+
+def _phases(*phases: Phase) -> Flags:
+    chosen: Flags = np.isin(np.arange(32), [int(phase) for phase in phases])
+    return chosen
+
+
+_OPEN = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN)
+"""The device may still answer, and is not asked for anything else meanwhile."""
+_WAITING = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
+_IN_FORCE = _phases(Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED)
+_PROVEN_BY_METER = _phases(
+    Phase.SENT, Phase.RECEIVED, Phase.ACCEPTED, Phase.APPLIED, Phase.UNKNOWN, Phase.EXPIRED
+)
+
+
+class _Wanted(NamedTuple):
+    """What the signals in force ask of each device."""
+
+    order_no: Ints
+    """0: nothing."""
+    setpoint_w: Floats
+    """NaN: its own schedule."""
+    ends_at_ns: Longs
+
+
+def decide(fleet: Fleet, settings: DispatchSettings, epoch: int) -> list[Body]:
+    """Return the commands and phases that are due at `fleet.now_ns`, if any."""
+    size = fleet.size
+    if not size:
+        return []
+    phases = _findings(fleet, settings)
+    wanted = _wanted(fleet)
+    reached = curve.reachable(fleet, np.arange(size, dtype=np.int32))
+    new_w = np.full(size, np.nan)
+    new = _new_desires(fleet, settings, wanted, reached, new_w)
+    released = reached & (fleet.order_no[:size] != 0) & _unwanted(fleet, wanted)
+    new |= released
+    again = _retries(fleet, settings, wanted, reached) & ~new
+    bodies: list[Body] = []
+    if phases is not None:
+        bodies.append(phases)
+    rows = np.flatnonzero(new | again).astype(np.int32)
+    if len(rows):
+        bodies.append(_commands(fleet, settings, wanted, rows, new[rows], released[rows], epoch))
+    return bodies
+
+
+def _wanted(fleet: Fleet) -> _Wanted:
+    """Evaluate the signals. A device in several resources follows the lowest order number."""
+    size = fleet.size
+    order_no = np.zeros(size, np.int32)
+    setpoint_w = np.full(size, np.nan)
+    ends_at_ns = np.zeros(size, np.int64)
+    in_force = [
+        signal
+        for signal in fleet.signals.values()
+        if signal.order_no and signal.ends_at_ns > fleet.now_ns
+    ]
+    for signal in sorted(in_force, key=lambda s: (s.order_no, s.resource)):
+        if signal.resource == ALL:
+            rows = np.flatnonzero(fleet.active[:size]).astype(np.int32)
+        else:
+            rows = fleet.members.get(signal.resource, np.empty(0, np.int32))
+            rows = rows[fleet.active[rows]]
+        rows = rows[order_no[rows] == 0]
+        horizon = curve.horizon_s(fleet, signal.resource)
+        setpoint_w[rows] = curve.setpoints(fleet, rows, signal.level, signal.block_level, horizon)
+        order_no[rows] = signal.order_no
+        ends_at_ns[rows] = signal.ends_at_ns
+    return _Wanted(order_no, setpoint_w, ends_at_ns)
+
+
+def _unwanted(fleet: Fleet, wanted: _Wanted) -> Flags:
+    """Tell who follows an order that asks nothing of him any more, or must not be left to act."""
+    size = fleet.size
+    over = (wanted.order_no == 0) | np.isnan(wanted.setpoint_w)
+    # A meter that shows something else may be frozen: released, both stories end alike.
+    over |= (fleet.phase[:size] == Phase.DIVERGED) & ~_may_be_probed(fleet)
+    unwanted: Flags = over
+    return unwanted
+
+
+def _may_be_probed(fleet: Fleet) -> Flags:
+    may: Flags = fleet.excluded_until_ns[: fleet.size] <= fleet.now_ns
+    return may
+
+
+def _new_desires(
+    fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags, new_w: Floats
+) -> Flags:
+    """Choose who is told something new. Never anybody whose last command is still open."""
+    size, now_ns = fleet.size, fleet.now_ns
+    phase, desired_w = fleet.phase[:size], fleet.desired_w[:size]
+    trusted = fleet.excluded[:size] == Exclusion.NONE
+    asked = reached & ~np.isnan(wanted.setpoint_w) & (trusted | _may_be_probed(fleet))
+    # An unknown one is tried with its old command until the tries are used up.
+    free = asked & ~_OPEN[phase]
+    free |= asked & ~trusted & (phase == Phase.UNKNOWN) & _used_up(fleet, settings)
+    # A release on its way is overtaken: the order that follows must not wait for it.
+    free |= asked & (fleet.order_no[:size] == 0)
+
+    follows = _IN_FORCE[phase] & (fleet.order_no[:size] == wanted.order_no) & ~np.isnan(desired_w)
+    fresh = free & ~follows
+    revert_ns = _revert_s(fleet, slice(0, size)) * NS_PER_S
+    early = settings.refresh_at * (0.8 + 0.2 * _spread(fleet))
+    refresh = free & follows & (now_ns >= fleet.reverts_at_ns[:size] - revert_ns * (1.0 - early))
+    moved = _moved(fleet, settings, wanted, free & follows & ~refresh)
+    chosen: Flags = fresh | refresh | moved
+    return chosen
+
+
+def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates: Flags) -> Flags:
+    """Choose whose setpoint changes enough, and enough others that the sum comes out right.
+
+    Small changes of many devices add up: those left undone are cut down, largest first, until
+    together they are within `plan_error`.
+    """
+    size = fleet.size
+    chosen = np.zeros(size, np.bool_)
+    rows = np.flatnonzero(candidates)
+    if not len(rows):
+        return chosen
+    change_w = wanted.setpoint_w[rows] - fleet.desired_w[rows]
+    nameplate_w = np.maximum(fleet.nameplate_up_w[rows], fleet.nameplate_down_w[rows])
+    band_w = settings.dead_band * nameplate_w * (0.5 + _spread(fleet)[rows])
+    large = np.abs(change_w) > band_w
+    chosen[rows[large]] = True
+
+    rows, change_w = rows[~large], change_w[~large]
+    left_w = float(change_w.sum())
+    share_w = float(np.abs(wanted.setpoint_w[candidates] - fleet.own_w[:size][candidates]).sum())
+    excess_w = abs(left_w) - settings.plan_error * share_w
+    if excess_w > 0.0:
+        helps_w = change_w * np.sign(left_w)
+        order = np.argsort(-helps_w, kind="stable")
+        done_w = np.cumsum(helps_w[order])
+        count = int(np.searchsorted(done_w[: int((helps_w > 0).sum())], excess_w)) + 1
+        chosen[rows[order[:count]]] = True
+    return chosen
+
+
+def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags) -> Flags:
+    """Choose whose command is sent once more: open, due, tries left, and still wanted."""
+    size = fleet.size
+    attempt = fleet.attempt[:size]
+    pause_ns = settings.retry_s * settings.retry_growth ** (np.maximum(attempt, 1) - 1.0) * NS_PER_S
+    due = fleet.now_ns - fleet.tried_at_ns[:size] >= pause_ns
+    wanted_still = (fleet.order_no[:size] == 0) | (fleet.order_no[:size] == wanted.order_no)
+    again: Flags = (
+        _OPEN[fleet.phase[:size]] & reached & due & wanted_still & (attempt < settings.attempts_max)
+    )
+    return again
+
+
+def _used_up(fleet: Fleet, settings: DispatchSettings) -> Flags:
+    size = fleet.size
+    used: Flags = (fleet.attempt[:size] >= settings.attempts_max) & (
+        fleet.not_after_ns[:size] < fleet.now_ns
+    )
+    return used
+
+
+def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
+    """Return the phases that time and meters give evidence of; one per device at most."""
+    size, now_ns = fleet.size, fleet.now_ns
+    phase = fleet.phase[:size]
+    if not phase.any():
+        return None
+    found = np.zeros(size, np.uint8)
+    waiting = _WAITING[phase]
+    overdue = now_ns - fleet.planned_at_ns[:size] >= int(settings.unknown_s * NS_PER_S)
+    found[waiting & overdue] = Phase.UNKNOWN
+    # After its last try's time has passed a device would refuse it.
+    late = now_ns - fleet.not_after_ns[:size] >= int(settings.unknown_s * NS_PER_S)
+    found[(phase == Phase.UNKNOWN) & late] = Phase.EXPIRED
+    gone = (fleet.freshness[:size] == Freshness.LOST) & (fleet.reverts_at_ns[:size] <= now_ns)
+    found[gone & _IN_FORCE[phase]] = Phase.LOST
+    asked = fleet.order_no[:size] != 0
+    followed = fleet.followed[:size] >= settings.verify_after
+    found[followed & asked & _PROVEN_BY_METER[phase]] = Phase.VERIFIED
+    strayed = fleet.strayed[:size] >= settings.diverge_after
+    found[strayed & asked & _IN_FORCE[phase]] = Phase.DIVERGED
+    rows = np.flatnonzero(found).astype(np.int32)
+    if not len(rows):
+        return None
+    return Phases(
+        device_no=fleet.device_nos(rows),
+        revision=fleet.revision[rows],
+        phase=found[rows],
+        at_ns=np.full(len(rows), now_ns, np.int64),
+    )
+
+
+def _commands(
+    fleet: Fleet,
+    settings: DispatchSettings,
+    wanted: _Wanted,
+    rows: Ints,
+    new: Flags,
+    released: Flags,
+    epoch: int,
+) -> Commands:
+    now_ns, count = fleet.now_ns, len(rows)
+    order_no = np.where(new, wanted.order_no[rows], fleet.order_no[rows])
+    order_no[released] = 0
+    setpoint_w = np.where(new, wanted.setpoint_w[rows], fleet.desired_w[rows])
+    setpoint_w[released] = np.nan
+    not_after_ns = np.full(count, now_ns + int(settings.command_ttl_s * NS_PER_S), np.int64)
+    binding = order_no != 0
+    not_after_ns[binding] = np.minimum(not_after_ns, wanted.ends_at_ns[rows])[binding]
+    return Commands(
+        device_no=fleet.device_nos(rows),
+        order_no=order_no.astype(np.int32),
+        revision=fleet.revision[rows] + new,
+        epoch=np.full(count, epoch, np.int64),
+        attempt=np.where(new, 1, fleet.attempt[rows] + 1).astype(np.int32),
+        setpoint_w=setpoint_w,
+        issued_at_ns=np.full(count, now_ns, np.int64),
+        not_after_ns=not_after_ns,
+        ttl_s=(not_after_ns - now_ns) / NS_PER_S,
+        revert_s=fleet.revert_s[rows].astype(np.float64),
+    )
+
+
+def _revert_s(fleet: Fleet, at: slice | Ints) -> Floats:
+    stated: Floats = np.nan_to_num(fleet.revert_s[at].astype(np.float64), nan=REVERT_S)
+    return stated
+
+
+def _spread(fleet: Fleet) -> Floats:
+    """Return a fixed number in [0, 1) per device, so that not all act in the same cycle."""
+    rows: NDArray[np.int64] = np.arange(fleet.size, dtype=np.int64)
+    spread: Floats = np.mod((rows * fleet.partitions + fleet.partition) * _GOLDEN, 1.0)
+    return spread

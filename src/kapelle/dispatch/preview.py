@@ -1,0 +1,62 @@
+"""What would become of an order if it were given now."""
+
+from dataclasses import dataclass
+
+from kapelle.dispatch.promise import binding, clash, parts_of, room_of
+from kapelle.fleet.plant import PlantView, total
+from kapelle.model.plant import Order
+
+HELD_S = 900.0
+"""The headroom that is published holds for so long. [s]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The answer to a dry run."""
+
+    feasible: bool
+    """Whether all of the target would be promised."""
+    committed_w: float
+    """The nearest feasible target. [W]"""
+    declined_w: float
+    binding: str
+    """What binds; empty where it is feasible."""
+    headroom_up_w: float
+    headroom_down_w: float
+    baseline_w: float
+    """Power of the resource now. [W]"""
+    baseline_std_w: float
+    devices: int
+    excluded: dict[str, int]
+    """Why devices are not counted on, and how many."""
+    held_s: float
+    """How long the promise holds as far as the published headroom tells. [s]"""
+
+
+def preview(view: PlantView, order: Order) -> Preview:
+    """Say what dispatch would promise, from the newest summaries."""
+    parts = parts_of(view, order.resource)
+    known = total(view, order.resource)
+    room = room_of(parts)
+    committed_w = room.committed_w(order.target_w)
+    binds = binding(known, order.target_w, committed_w)
+    if not known.devices:
+        binds = f"resource {order.resource!r} has no devices that any partition has spoken of"
+    in_the_way = clash(view, order.order_no, order.resource)
+    if in_the_way is not None and in_the_way.order.ends_at_ns > order.starts_at_ns:
+        other = in_the_way.order
+        committed_w = 0.0
+        binds = f"order {other.order_no} on {other.resource!r} has these devices until its end"
+    return Preview(
+        feasible=not binds,
+        committed_w=committed_w,
+        declined_w=order.target_w - committed_w,
+        binding=binds,
+        headroom_up_w=room.up_w,
+        headroom_down_w=room.down_w,
+        baseline_w=known.power_w,
+        baseline_std_w=known.std_w,
+        devices=known.devices,
+        excluded=known.excluded,
+        held_s=HELD_S,
+    )
