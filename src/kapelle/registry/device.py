@@ -1,0 +1,130 @@
+"""A device as an operator describes it, and what makes such a description usable."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kapelle.model.enums import DeviceKind
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LABEL_CHARS_MAX = 128
+REVERT_S_MQTT = 300.0
+"""Our MQTT wire carries the revert timer in each command, so every device on it has one."""
+
+LOAD_LIKE = (DeviceKind.EV, DeviceKind.HEAT_PUMP, DeviceKind.WATER_HEATER, DeviceKind.LOAD)
+"""Kinds that only consume unless their nameplate says otherwise."""
+SOURCES = (DeviceKind.PV, DeviceKind.GENERATOR)
+"""Kinds that only produce unless their nameplate says otherwise."""
+
+LABELS = ("site", "vendor", "model", "zone", "feeder", "provider", "adapter", "address")
+NUMBERS = (
+    "nameplate_up_w",
+    "nameplate_down_w",
+    "energy_wh",
+    "reserve_soc",
+    "ramp_w_per_s",
+    "revert_s",
+    "report_every_s",
+)
+_POSITIVE = ("energy_wh", "ramp_w_per_s", "revert_s", "report_every_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What an operator enrols; the meaning of each field is that of `model.blocks.Enrolled`."""
+
+    id: str
+    kind: DeviceKind
+    site: str = ""
+    """Empty: a site of its own that bears the device's name."""
+    vendor: str = ""
+    model: str = ""
+    zone: str = ""
+    feeder: str = ""
+    provider: str = ""
+    adapter: str = "mqtt"
+    address: str = ""
+    nameplate_up_w: float = 0.0
+    nameplate_down_w: float = 0.0
+    energy_wh: float = math.nan
+    reserve_soc: float = 0.0
+    ramp_w_per_s: float = math.nan
+    revert_s: float = math.nan
+    report_every_s: float = math.nan
+
+
+class Flaw(NamedTuple):
+    """One thing wrong with one field of a device."""
+
+    field: str
+    what: str
+    remedy: str
+
+
+def flaws(device: Device) -> list[Flaw]:
+    """Return everything that keeps a device from being enrolled; empty when it can be."""
+    found = id_flaws(device.id)
+    for field in LABELS:
+        found += label_flaws(field, getattr(device, field))
+    found += _number_flaws(device)
+    return found
+
+
+def id_flaws(device_id: str) -> list[Flaw]:
+    """Return what is wrong with a device's name: it must be usable as an MQTT topic level."""
+    if not device_id:
+        return [Flaw("id", "is empty", "give every device a unique name")]
+    if ID_PATTERN.fullmatch(device_id) and device_id.strip("."):
+        return []
+    if len(device_id) > 64:
+        what = f"has {len(device_id)} characters, {device_id[:20]!r}…"
+    elif not device_id.strip("."):
+        what = f"{device_id!r} is a path step, not a name"
+    else:
+        strange = sorted(set(re.findall(r"[^A-Za-z0-9._-]", device_id)))
+        what = f"{device_id!r} contains {' '.join(repr(one) for one in strange)}"
+    remedy = "use 1 to 64 of A-Z a-z 0-9 . _ - (the id is a level of MQTT topics and of URLs)"
+    return [Flaw("id", what, remedy)]
+
+
+def label_flaws(field: str, text: str) -> list[Flaw]:
+    """Return what is wrong with a site, vendor or other label."""
+    if len(text) > LABEL_CHARS_MAX:
+        what = f"has {len(text)} characters, {text[:20]!r}…"
+        return [Flaw(field, what, f"use at most {LABEL_CHARS_MAX}")]
+    if not text.isprintable():
+        return [Flaw(field, f"{text!r} contains control characters", "remove them")]
+    return []
+
+
+def _number_flaws(device: Device) -> list[Flaw]:
+    found: list[Flaw] = []
+    for field in ("nameplate_up_w", "nameplate_down_w"):
+        value = getattr(device, field)
+        if not math.isfinite(value):
+            found.append(Flaw(field, f"is {value}", "write its rating in W, 0 if it has none"))
+        elif value < 0:
+            remedy = f"write {-value:g}: both nameplates are magnitudes, in W"
+            found.append(Flaw(field, f"{value:g} is negative", remedy))
+    if device.nameplate_up_w == 0 and device.nameplate_down_w == 0:
+        field = "nameplate_down_w" if device.kind in LOAD_LIKE else "nameplate_up_w"
+        found.append(Flaw(field, "the device has no power in either direction", "write it in W"))
+    for field in _POSITIVE:
+        value = getattr(device, field)
+        if not math.isnan(value) and not 0 < value < math.inf:
+            remedy = "write a number above 0, or leave it empty where it is not known"
+            found.append(Flaw(field, f"is {value:g}", remedy))
+    if device.kind == DeviceKind.BATTERY and math.isnan(device.energy_wh):
+        remedy = "write the usable energy in Wh; without it the plant would promise too much"
+        found.append(Flaw("energy_wh", "is missing for a battery", remedy))
+    if not 0 <= device.reserve_soc <= 1:
+        what = f"{device.reserve_soc:g} is not within 0 to 1"
+        found.append(Flaw("reserve_soc", what, _soc_remedy(device.reserve_soc)))
+    return found
+
+
+def _soc_remedy(soc: float) -> str:
+    if 1 < soc <= 100:
+        return f"looks like percent, write {soc / 100:g}"
+    return "write a fraction, for example 0.2 for 20 %"

@@ -1,0 +1,116 @@
+"""Who is who, in memory: the registry as the adapters, ingest and the last hop need it."""
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from kapelle.model.ids import DeviceId, DeviceNo, Floats, Ints
+from kapelle.registry import credentials
+
+_GROWTH = 1.5
+_NOBODY = -1
+
+
+class Bearer(NamedTuple):
+    """What the directory holds of one device."""
+
+    device_no: int
+    device_id: str
+    active: bool
+    nameplate_up_w: float
+    nameplate_down_w: float
+    credential: bytes = credentials.NOBODY
+    """As `credentials.hash_secret` returned it."""
+
+
+class Directory:
+    """Implements `ports.Directory`. A device that was removed is unknown to it.
+
+    About 300 bytes a device. Read and changed by one thread.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self._no_of: dict[str, int] = {}
+        self._names: list[str | None] = []
+        self._up_w: Floats = np.empty(0)
+        self._down_w: Floats = np.empty(0)
+        # Slot 0 is nobody's, so that an unknown name is looked up like a known one.
+        self._credentials = bytearray(credentials.NOBODY)
+
+    @classmethod
+    def build(cls, partitions: int, rows: Iterable[Bearer]) -> Self:
+        """Return a directory of these devices."""
+        directory = cls(partitions)
+        directory.apply(rows)
+        return directory
+
+    def count(self) -> int:
+        """Return how many devices it knows."""
+        return len(self._no_of)
+
+    def apply(self, rows: Iterable[Bearer]) -> None:
+        """Add, replace or (where not active) forget devices; a later row wins."""
+        rows = list(rows)
+        if not rows:
+            return
+        self._reserve(max(row.device_no for row in rows) + 1)
+        for row in rows:
+            device_no = row.device_no
+            before = self._names[device_no]
+            if before is not None:
+                del self._no_of[before]
+            at = (device_no + 1) * credentials.STORED_BYTES
+            if row.active:
+                self._names[device_no] = row.device_id
+                self._no_of[row.device_id] = device_no
+                self._up_w[device_no] = row.nameplate_up_w
+                self._down_w[device_no] = row.nameplate_down_w
+                self._credentials[at : at + credentials.STORED_BYTES] = row.credential
+            else:
+                self._names[device_no] = None
+                self._up_w[device_no] = self._down_w[device_no] = np.nan
+                self._credentials[at : at + credentials.STORED_BYTES] = credentials.NOBODY
+
+    def resolve(self, names: Sequence[str]) -> Ints:
+        """Return the number of each device name, -1 where nobody bears it."""
+        numbers = map(self._no_of.get, names, repeat(_NOBODY))
+        return np.fromiter(numbers, np.int32, len(names))
+
+    def name(self, device_no: int) -> DeviceId:
+        """Return the name of an enrolled device. Raises KeyError where there is none."""
+        name = self._names[device_no] if 0 <= device_no < len(self._names) else None
+        if name is None:
+            raise KeyError(device_no)
+        return DeviceId(name)
+
+    def authenticate(self, name: str, secret: str) -> DeviceNo | None:
+        """Return the device these credentials belong to, or None, in the same time."""
+        device_no = self._no_of.get(name, _NOBODY)
+        at = (device_no + 1) * credentials.STORED_BYTES
+        stored = bytes(self._credentials[at : at + credentials.STORED_BYTES])
+        genuine = credentials.matches(secret, stored)
+        return DeviceNo(device_no) if genuine and device_no != _NOBODY else None
+
+    def nameplate(self, device_no: Ints) -> tuple[Floats, Floats]:
+        """Return nameplate up and down of each device. [W] NaN where the number is unknown."""
+        known = (device_no >= 0) & (device_no < len(self._names))
+        up_w, down_w = np.full((2, len(device_no)), np.nan)
+        up_w[known] = self._up_w[device_no[known]]
+        down_w[known] = self._down_w[device_no[known]]
+        return up_w, down_w
+
+    def _reserve(self, size: int) -> None:
+        have = len(self._names)
+        if size <= have:
+            return
+        self._names.extend([None] * (size - have))
+        self._credentials.extend(credentials.NOBODY * (size - have))
+        if size > len(self._up_w):
+            capacity = max(size, int(have * _GROWTH))
+            for column in ("_up_w", "_down_w"):
+                longer = np.full(capacity, np.nan)
+                longer[:have] = getattr(self, column)[:have]
+                setattr(self, column, longer)

