@@ -39,7 +39,7 @@ BODY_BYTES_MAX = 512 << 20
 _START = struct.Struct("<BBHI")
 _BITS = struct.Struct("<II")
 _HEADER_BYTES = _START.size + _BITS.size
-_SEAL = struct.Struct("<qBqq")
+_SEAL = struct.Struct("<qBqqI")
 _PAD = tuple(bytes(n) for n in range(8))
 
 _BLOCKS: dict[Kind, type[Block]] = {
@@ -97,8 +97,8 @@ def checksum(
     topic: str, position: int, kind: int, writer: str, epoch: int, at_ns: int, body_crc: int
 ) -> int:
     """Return the CRC-32 of an entry, given that of its encoded body."""
-    seal = _SEAL.pack(position, kind, epoch, at_ns) + f"{topic}\0{writer}".encode()
-    return zlib.crc32(seal, body_crc)
+    seal = _SEAL.pack(position, kind, epoch, at_ns, body_crc) + f"{topic}\0{writer}".encode()
+    return zlib.crc32(seal)
 
 
 def _block_parts(kind: Kind, block: Block) -> list[bytes | memoryview]:

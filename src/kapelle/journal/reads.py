@@ -7,8 +7,8 @@ from pathlib import Path
 from kapelle.errors import JournalDamaged
 from kapelle.journal.codec import JournalNewer
 from kapelle.journal.damage import Damage
+from kapelle.journal.rows import Reader, Row, entry_of, place
 from kapelle.journal.settings import JournalSettings
-from kapelle.journal.store import Reader, Row, entry_of, place
 from kapelle.model.entries import Entry, Kind
 
 

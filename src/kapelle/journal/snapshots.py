@@ -9,10 +9,11 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from kapelle.errors import JournalDamaged, JournalFailed, JournalFull
 from kapelle.journal.codec import JournalNewer
 from kapelle.journal.damage import Damage
+from kapelle.journal.lines import TopicState
 from kapelle.ports import Snapshot
 
 FORMAT = 1
@@ -84,10 +86,24 @@ class SnapshotFiles:
                 self._damage.add(f"{topic}: snapshot {path.name}: {error}; the one before is used")
         return None
 
-    def newest(self, topic: str) -> int:
-        """Return the position of the newest snapshot, damaged or not; 0 where there is none."""
-        generations = self._generations(topic)
-        return int(generations[-1].stem) if generations else 0
+    def reconcile(self, topics: Mapping[str, TopicState]) -> dict[str, TopicState]:
+        """Return the topics, none of which ends before a snapshot of it was taken.
+
+        One that does has lost its end. The snapshot holds what those entries did, so the topic
+        goes on behind it, and no position is given out twice.
+        """
+        whole = dict(topics)
+        for folder in sorted(self._directory.glob("*")):
+            topic = unquote(folder.name)
+            reached = max((int(path.stem) for path in self._generations(topic)), default=0)
+            state = whole.get(topic, TopicState())
+            if reached > state.last:
+                whole[topic] = replace(state, last=reached)
+                self._damage.add(
+                    f"{topic}: entries {state.last + 1} to {reached} are missing; a snapshot "
+                    "taken after them is there"
+                )
+        return whole
 
     def _folder(self, topic: str) -> Path:
         return self._directory / quote(topic, safe="")

@@ -20,7 +20,7 @@ from kapelle.journal.reads import Reads
 from kapelle.journal.reserve import Reserve
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.snapshots import SnapshotFiles
-from kapelle.journal.store import NAME, Found, Store
+from kapelle.journal.store import NAME, open_store
 from kapelle.journal.tails import Tails
 from kapelle.journal.wakes import Wakes
 from kapelle.journal.writer import Append, Leasing, Outcome, Request, Trim, Writer
@@ -62,12 +62,12 @@ class SqliteJournal:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         path = settings.directory / NAME
-        self._store = Store(path, settings.synchronous)
-        found: Found = self._store.load()
-        self._topics: dict[str, TopicState] = dict(found.topics)
+        self._store, found = open_store(path, settings.synchronous)
         self._damage = Damage(found.damage)
-        self._reads = Reads(path, settings, self._damage)
         self._snapshots = SnapshotFiles(settings.directory / "snapshots", self._damage)
+        found.topics = self._snapshots.reconcile(found.topics)
+        self._topics: dict[str, TopicState] = dict(found.topics)
+        self._reads = Reads(path, settings, self._damage)
         self._tails = Tails(settings.cache_bytes)
         self._wakes = Wakes()
         self._failure: KapelleError | None = None

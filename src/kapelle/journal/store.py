@@ -1,21 +1,22 @@
-"""The journal's SQLite file: its tables, what is written in one transaction, what is read.
+"""The journal's SQLite file: its tables, what one transaction writes, what it holds when opened.
 
 Nothing here knows of tasks or threads; a connection belongs to whoever uses it.
 """
 
+import shutil
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from kapelle.errors import JournalDamaged, JournalFailed
-from kapelle.journal.codec import JournalNewer, checksum, decode
+from kapelle.journal import wal
+from kapelle.journal.codec import JournalNewer
 from kapelle.journal.leases import Held
 from kapelle.journal.lines import Line, TopicState
-from kapelle.model.entries import Entry, Kind
+from kapelle.journal.rows import Row, place
 
 FORMAT = 1
 """Version of the tables below, kept in `user_version`."""
@@ -23,7 +24,8 @@ APPLICATION = 0x4B504C4A
 """`KPLJ`, in `application_id`: so that no other database is taken for a journal."""
 NAME = "journal.sqlite"
 
-_POSITION_BITS = 40
+_PAGE_BYTES = 8192
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _TABLES = """
 CREATE TABLE IF NOT EXISTS topics (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, trimmed INTEGER NOT NULL, crc INTEGER);
@@ -38,10 +40,6 @@ CREATE TABLE IF NOT EXISTS entries (
     at_ns INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
 """
 _INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)"
-_SELECT = "SELECT place, kind, writer, epoch, at_ns, crc, body FROM entries"
-
-Row = tuple[int, int, str, int, int, int, bytes]
-"""place · kind · writer · epoch · at_ns · crc · body"""
 
 
 @dataclass(slots=True)
@@ -63,11 +61,6 @@ class Found:
     topics: dict[str, TopicState] = field(default_factory=dict)
     leases: dict[str, Held] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
-
-
-def place(topic_id: int, position: int) -> int:
-    """Return the key of an entry: entries of one topic lie side by side."""
-    return topic_id << _POSITION_BITS | position
 
 
 def check_format(path: Path) -> None:
@@ -95,16 +88,40 @@ def check_format(path: Path) -> None:
         )
 
 
+def open_store(path: Path, synchronous: str) -> tuple["Store", Found]:
+    """Open the file, made anew where there is none, and read where everything stands.
+
+    Raises:
+        JournalNewer: A newer Kapelle made it; nothing was changed.
+        JournalDamaged: It cannot be read at all.
+        JournalFailed: The disk does not let it be opened.
+    """
+    check_format(path)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        found = Found()
+        store = Store(db, path, synchronous, found)
+        store.load(found)
+    except (sqlite3.Error, JournalDamaged) as error:
+        db.close()
+        if isinstance(error, JournalDamaged):
+            raise
+        if _code(error) in _DAMAGED:
+            raise JournalDamaged(f"{path}: {error}; restore it from a backup") from error
+        raise failed(error, path) from error
+    return store, found
+
+
 class Store:
     """The writing connection."""
 
-    def __init__(self, path: Path, synchronous: str) -> None:
-        check_format(path)
-        fresh = not path.exists() or path.stat().st_size == 0
+    def __init__(self, db: sqlite3.Connection, path: Path, synchronous: str, found: Found) -> None:
+        self._db = db
         self._log = path.with_name(path.name + "-wal")
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        fresh = path.stat().st_size == 0
+        left = wal.scan(self._log, _page_size(path))
         for pragma in (
-            "page_size = 8192",
+            f"page_size = {_PAGE_BYTES}",
             "journal_mode = WAL",
             f"synchronous = {synchronous}",
             # The writer moves the log itself: SQLite would swallow an error while it does.
@@ -114,13 +131,28 @@ class Store:
             # Debian builds with SECURE_DELETE, which writes zeros over everything trimmed.
             "secure_delete = OFF",
         ):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(f"BEGIN;{_TABLES}COMMIT")
-        if fresh:
-            self._db.execute(f"PRAGMA application_id = {APPLICATION}")
-            self._db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.execute(f"PRAGMA {pragma}")
+        if synchronous == "full":
+            self._look_for_loss(left, found)
+        # The log starts anew: frames of before and after this point are told apart by their salts.
         self.checkpoint(whole=True)
-        self._ids: dict[str, int] = dict(self._db.execute("SELECT name, id FROM topics"))
+        db.executescript(f"BEGIN;{_TABLES}COMMIT")
+        if fresh:
+            db.execute(f"PRAGMA application_id = {APPLICATION}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            self.checkpoint(whole=True)
+        self._ids: dict[str, int] = dict(db.execute("SELECT name, id FROM topics"))
+
+    def _look_for_loss(self, left: wal.LeftLog, found: Found) -> None:
+        _, accepted, _ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        lost = wal.lost(left, accepted)
+        if lost:
+            kept = self._log.with_suffix(".damaged")
+            shutil.copyfile(self._log, kept)
+            found.damage.append(
+                f"{self._log.name}: damaged after frame {accepted}; at least {lost} acknowledged "
+                f"transactions at the journal's end are lost (copy: {kept.name})"
+            )
 
     def close(self) -> None:
         """Close the connection; SQLite moves the rest of the log if no other is open."""
@@ -175,9 +207,8 @@ class Store:
         """Return the size of the write-ahead log's file."""
         return self._log.stat().st_size if self._log.exists() else 0
 
-    def load(self) -> Found:
+    def load(self, found: Found) -> None:
         """Read where every topic and lease stands; what is damaged is worked out anew."""
-        found = Found()
         for row in self._db.execute("SELECT id, name, trimmed, crc FROM topics").fetchall():
             if _sealed(*row[:-1]) != row:
                 raise JournalDamaged(
@@ -192,7 +223,6 @@ class Store:
             else:
                 found.damage.append(f"lease {row[0]}: checksum wrong; taken as free")
                 found.leases[row[0]] = Held(epoch=max(epochs, default=0) + 1)
-        return found
 
     def _load_topic(self, topic_id: int, name: str, trimmed: int, found: Found) -> TopicState:
         lines = self._db.execute(
@@ -221,65 +251,26 @@ def _sealed(*values: int | str) -> tuple[int | str, ...]:
     return (*values, zlib.crc32(msgspec.msgpack.encode(values)))
 
 
-class Reader:
-    """A reading connection: it sees what was committed when it asks, and changes nothing."""
-
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._db.close()
-
-    def rows(
-        self, topic_id: int, after: int, through: int, kinds: Collection[Kind] | None, most: int
-    ) -> Iterator[Row]:
-        """Yield stored rows of a topic in (after, through], in order. Raises sqlite3.Error."""
-        wanted = "" if kinds is None else f" AND kind IN ({', '.join(str(int(k)) for k in kinds)})"
-        cursor = self._db.execute(
-            f"{_SELECT} WHERE place > ? AND place <= ?{wanted} ORDER BY place LIMIT ?",
-            (place(topic_id, after), place(topic_id, through), most),
-        )
-        try:
-            yield from cursor
-        finally:
-            # A statement left open would hold a mark in the log, and the log would grow.
-            cursor.close()
-
-
-def entry_of(topic: str, topic_id: int, row: Row) -> Entry:
-    """Check a row and decode it.
-
-    Raises:
-        JournalNewer: Its kind or schema is unknown here.
-        JournalDamaged: Its checksum is wrong, or it is no entry.
-    """
-    at, kind, writer, epoch, at_ns, crc, body = row
-    position = at - place(topic_id, 0)
-    try:
-        if checksum(topic, position, kind, writer, epoch, at_ns, zlib.crc32(body)) != crc:
-            raise JournalDamaged("checksum wrong")
-    except (TypeError, AttributeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        # A flipped bit in SQLite's record header turns a column into another type.
-        raise JournalDamaged(f"unreadable ({error})") from error
-    try:
-        known = Kind(kind)
-    except ValueError as error:
-        raise JournalNewer(
-            f"{topic} {position}: kind {kind} is not known to this Kapelle; start a newer one"
-        ) from error
-    return Entry(topic, position, known, writer, epoch, at_ns, decode(known, body))
-
-
 def failed(error: sqlite3.Error, path: Path) -> JournalFailed:
     """Say that the disk under the journal failed."""
-    code = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
     return JournalFailed(
-        f"{path}: {error} ({code}); nothing is acknowledged any more. Check the disk and the "
+        f"{path}: {error} ({name}); nothing is acknowledged any more. Check the disk and the "
         "system log, then start again"
     )
 
 
 def is_full(error: sqlite3.Error) -> bool:
     """Whether the disk is full, rather than broken."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def _code(error: sqlite3.Error) -> int:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF
+
+
+def _page_size(path: Path) -> int:
+    with path.open("rb") as file:
+        head = file.read(18)
+    return int.from_bytes(head[16:18]) or _PAGE_BYTES

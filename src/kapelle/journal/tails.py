@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from kapelle.journal.store import Row, entry_of
+from kapelle.journal.rows import Row, entry_of
 from kapelle.model.entries import Entry, Kind
 
 

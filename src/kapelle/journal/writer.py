@@ -13,8 +13,9 @@ from kapelle.journal.codec import checksum
 from kapelle.journal.leases import Held
 from kapelle.journal.lines import TopicState, step_append, step_trim
 from kapelle.journal.reserve import Reserve
+from kapelle.journal.rows import Row, place
 from kapelle.journal.settings import JournalSettings
-from kapelle.journal.store import Change, Found, Row, Store, failed, is_full, place
+from kapelle.journal.store import Change, Found, Store, failed, is_full
 from kapelle.model.entries import Kind
 
 _ESSENTIAL = frozenset({Kind.HOLD, Kind.CANCEL, Kind.AMEND, Kind.PHASES, Kind.NOTICE, Kind.PLAN})

@@ -1,0 +1,87 @@
+"""The backends every test of the port runs against, and bodies to put into them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from kapelle.journal.memory import MemoryJournal
+from kapelle.journal.settings import JournalSettings
+from kapelle.journal.sqlite import open_journal
+from kapelle.model.blocks import Readings
+from kapelle.model.enums import Metric
+from kapelle.model.ids import NS_PER_S
+from kapelle.ports import Journal
+
+# How long an example takes says something about the machine, not about the journal.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+
+class HandClock:
+    """A clock that only a test moves."""
+
+    def __init__(self) -> None:
+        self.ns = 1_700_000_000 * NS_PER_S
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    async def sleep(self, seconds: float) -> None:
+        self.ns += round(seconds * NS_PER_S)
+
+
+@dataclass
+class Backend:
+    """One way to keep a journal. Opening it again finds what was there."""
+
+    name: str
+    clock: HandClock
+    settings: JournalSettings
+    memory: MemoryJournal
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Journal]:
+        if self.name == "memory":
+            yield self.memory
+        else:
+            async with open_journal(self.settings, self.clock) as journal:
+                yield journal
+
+
+def make_backend(name: str, directory: Path) -> Backend:
+    clock = HandClock()
+    settings = JournalSettings(directory, reserve_bytes=0)
+    return Backend(name, clock, settings, MemoryJournal(clock))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    return make_backend(request.param, tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def backend_maker():
+    return make_backend
+
+
+def make_block(rows: int, seed: int = 0) -> Readings:
+    draw = np.random.default_rng(seed)
+    times = draw.integers(1, 1 << 60, rows)
+    return Readings(
+        device_no=draw.integers(0, 1000, rows, dtype=np.int32),
+        order=times,
+        measured_at_ns=times,
+        received_at_ns=times + 1,
+        quality=np.zeros(rows, np.uint8),
+        values={Metric.POWER_W: draw.normal(0, 5000, rows), Metric.SOC: draw.random(rows)},
+    )
+
+
+@pytest.fixture(scope="session")
+def block_maker():
+    return make_block
