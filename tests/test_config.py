@@ -44,9 +44,10 @@ def sample(monkeypatch: pytest.MonkeyPatch):
     class Trial:
         sample: Sample = field(default_factory=Sample)
 
-    module._sections.cache_clear()
     monkeypatch.setattr(module, "_sections", lambda: {"sample": Sample})
+    monkeypatch.setattr(module, "_optional", lambda: frozenset())
     monkeypatch.setattr(module, "Config", Trial)
+    monkeypatch.setattr(module, "_rooted", lambda config, given: config)
 
     def read(text: str = "", **environment: str) -> Sample:
         return parse(text, environment).config.sample
@@ -143,9 +144,20 @@ def test_what_is_shown_hides_secrets_names_origins_and_can_be_read_again(sample)
 
 def test_the_real_configuration_has_defaults_and_shows_itself(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    module._sections.cache_clear()
     loaded = load(None, {})
     assert loaded.config == Config()
     assert parse(as_toml(loaded), {}).config == Config()
     with pytest.raises(Invalid, match=r"nowhere\.toml"):
         load(Path("nowhere.toml"), {})
+
+
+def test_one_directory_holds_everything_and_a_broker_is_there_only_if_named() -> None:
+    config = parse('[plant]\ndata_dir = "/srv/kapelle"', {}).config
+    assert config.journal.directory == Path("/srv/kapelle")
+    assert config.broker is None
+    apart = parse('[plant]\ndata_dir = "/a"\n[journal]\ndirectory = "/b"\n[broker]', {}).config
+    assert apart.journal.directory == Path("/b")
+    assert apart.broker is not None
+    by_variable = parse("", {"KAPELLE_BROKER__HOST": "mq"}).config
+    assert by_variable.broker is not None
+    assert by_variable.broker.host == "mq"

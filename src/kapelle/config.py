@@ -8,22 +8,37 @@ a file (`password = "file:/run/secrets/x"`), never from the TOML file itself.
 import difflib
 import re
 import tomllib
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TypeVar, cast, get_args
 
+from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
+from kapelle.api.settings import ApiSettings
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid, Problem
+from kapelle.fleet.settings import FleetSettings
+from kapelle.ingest.settings import IngestSettings
+from kapelle.journal.settings import JournalSettings
+from kapelle.registry.settings import RegistrySettings
+from kapelle.runtime.typed import (
+    NOTHING,
+    as_type,
+    field_types,
+    from_text,
+    has_password,
+    redact,
+    to_toml,
+    type_name,
+    type_remedy,
+)
 
 PREFIX = "KAPELLE_"
 DEFAULT_FILE = Path("kapelle.toml")
 HIDDEN = "(hidden)"
 
 _SECRET_NAME = re.compile(r"(^|_)(password|secret|token|passphrase)$")
-_URL_PASSWORD = re.compile(r"(?<=://)([^/:@\s]*):([^/@\s]+)@")
 _KEY = re.compile(r"^\s*(?P<key>[A-Za-z0-9_.\-\"']+)\s*=")
 _TABLE = re.compile(r"^\s*\[+\s*(?P<table>[^\]]+?)\s*\]+")
 
@@ -49,6 +64,17 @@ class Config:
     """Everything an operator can set, by room."""
 
     plant: PlantSettings = field(default_factory=PlantSettings)
+    journal: JournalSettings = field(
+        default_factory=lambda: JournalSettings(directory=PlantSettings().data_dir)
+    )
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    broker: BrokerSettings | None = None
+    """A broker the user already runs; not used unless there is a `[broker]`."""
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    fleet: FleetSettings = field(default_factory=FleetSettings)
+    dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +90,7 @@ class Setting:
     @property
     def shown(self) -> str:
         """Return the value as TOML; secrets are hidden."""
-        return HIDDEN if _is_secret(self.key) and self.value else _toml(self.value)
+        return HIDDEN if _is_secret(self.key) and self.value else to_toml(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +130,12 @@ def parse(text: str, environment: Mapping[str, str], name: str = "kapelle.toml")
     made: dict[str, object] = {}
     for section, settings_type in _sections().items():
         values = {key: value for (where, key), (value, _) in given.items() if where == section}
-        made[section] = reader.build(settings_type, values, section)
+        if values or section in tables or section not in _optional():
+            made[section] = reader.build(settings_type, values, section)
     if reader.problems:
         raise Invalid("the configuration cannot be used", reader.problems)
-    config = _new(Config, made)
+    config = _rooted(_new(Config, made), given)
     return Loaded(config, tuple(_settings(config, given)))
-
-
-def redact(text: str) -> str:
-    """Return a text with passwords inside URLs hidden."""
-    return _URL_PASSWORD.sub(r"\1:***@", text)
 
 
 def as_toml(loaded: Loaded, *, origin: bool = False) -> str:
@@ -133,7 +155,6 @@ def as_toml(loaded: Loaded, *, origin: bool = False) -> str:
 
 T = TypeVar("T")
 _Given = dict[tuple[str, str], tuple[object, str]]
-_NOTHING = object()
 
 
 class _Reader:
@@ -174,15 +195,15 @@ class _Reader:
             if settings_type is None:
                 self._unknown(variable, f"section {section}", section, list(_sections()))
             elif self._known(settings_type, section, key):
-                given[section, key] = _from_text(raw, _types(settings_type)[key]), variable
+                given[section, key] = from_text(raw, field_types(settings_type)[key]), variable
         return given
 
     def build(self, settings_type: type, values: Mapping[str, object], dotted: str) -> object:
         """Return settings with these values; None where some cannot be used."""
         ready: dict[str, object] = {}
         for key, value in values.items():
-            made = self._convert(value, _types(settings_type)[key], f"{dotted}.{key}")
-            if made is not _NOTHING:
+            made = self._convert(value, field_types(settings_type)[key], f"{dotted}.{key}")
+            if made is not NOTHING:
                 ready[key] = made
         try:
             return settings_type(**ready)
@@ -192,7 +213,7 @@ class _Reader:
             return None
 
     def _known(self, settings_type: type, dotted: str, key: str) -> bool:
-        known = _types(settings_type)
+        known = field_types(settings_type)
         if key not in known:
             place = self._place.get(f"{dotted}.{key}", self._at(f"{dotted}.{key}"))
             self._unknown(place, f"{key} in [{dotted}]", key, list(known))
@@ -200,7 +221,7 @@ class _Reader:
 
     def _refuse_secret(self, dotted: str, value: object) -> None:
         inline = isinstance(value, str) and not value.startswith(("env:", "file:")) and value
-        bare = isinstance(value, str) and _URL_PASSWORD.search(value)
+        bare = isinstance(value, str) and has_password(value)
         if (inline and _is_secret(dotted.rpartition(".")[2])) or bare:
             variable = PREFIX + dotted.upper().replace(".", "__", 1)
             remedy = f'write "file:/path" here, or set {variable} in the environment'
@@ -210,15 +231,15 @@ class _Reader:
         place = self._place.get(dotted, dotted)
         if isinstance(value, str) and value.startswith(("env:", "file:")):
             value = self._resolve(value, dotted)
-            if value is _NOTHING:
+            if value is NOTHING:
                 return value
         if isinstance(wanted, type) and is_dataclass(wanted) and isinstance(value, dict):
             known = {k: v for k, v in value.items() if self._known(wanted, dotted, k)}
             return self.build(wanted, known, dotted)
-        made = _as_type(value, wanted)
-        if made is _NOTHING:
-            what = f"{dotted} = {_toml(value)} is not {_type_name(wanted)}"
-            self._say(place, what, _type_remedy(value, wanted))
+        made = as_type(value, wanted)
+        if made is NOTHING:
+            what = f"{dotted} = {to_toml(value)} is not {type_name(wanted)}"
+            self._say(place, what, type_remedy(value, wanted))
         return made
 
     def _resolve(self, reference: str, dotted: str) -> object:
@@ -226,13 +247,13 @@ class _Reader:
         if scheme == "env":
             remedy = "use KAPELLE_SECTION__KEY instead, or file:/path"
             self._say(self._place.get(dotted, dotted), f"{reference} is not supported", remedy)
-            return _NOTHING
+            return NOTHING
         try:
             return Path(target).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             remedy = "make the file readable for this user"
             self._say(self._place.get(dotted, dotted), str(error), remedy)
-            return _NOTHING
+            return NOTHING
 
     def _unknown(self, place: str, what: str, word: str, known: list[str]) -> None:
         near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
@@ -249,13 +270,16 @@ class _Reader:
 
 @cache
 def _sections() -> dict[str, type]:
-    return {section: cast(type, wanted) for section, wanted in _types(Config).items()}
+    return {
+        section: cast(type, next(arm for arm in (*get_args(wanted), wanted) if arm is not None))
+        for section, wanted in field_types(Config).items()
+    }
 
 
 @cache
-def _types(settings_type: type) -> dict[str, object]:
-    hints = get_type_hints(settings_type)
-    return {f.name: hints[f.name] for f in fields(settings_type) if f.init}
+def _optional() -> frozenset[str]:
+    """Return the sections that are None unless given."""
+    return frozenset(section for section, wanted in field_types(Config).items() if get_args(wanted))
 
 
 def _new(made_type: type[T], values: Mapping[str, object]) -> T:
@@ -266,108 +290,23 @@ def _settings(config: Config, given: _Given) -> list[Setting]:
     listed: list[Setting] = []
     for section, settings_type in _sections().items():
         room = getattr(config, section)
-        for key in _types(settings_type):
+        for key in field_types(settings_type) if room is not None else ():
             origin = given.get((section, key), (None, "default"))[1]
             listed.append(Setting(section, key, getattr(room, key), origin))
     return listed
 
 
+def _rooted(config: Config, given: _Given) -> Config:
+    """Keep the journal in the data directory, unless somebody says otherwise."""
+    if ("journal", "directory") in given:
+        return config
+    given["journal", "directory"] = config.plant.data_dir, "plant.data_dir"
+    journal = replace(config.journal, directory=config.plant.data_dir)
+    return replace(config, journal=journal)
+
+
 def _is_secret(key: str) -> bool:
     return bool(_SECRET_NAME.search(key))
-
-
-def _from_text(raw: str, wanted: object) -> object:
-    """Read an environment variable: text where text is wanted, else as TOML would read it."""
-    if _as_type(raw, wanted) is not _NOTHING:
-        return raw
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return [part.strip() for part in raw.split(",")] if get_origin(wanted) is tuple else raw
-
-
-def _as_type(value: object, wanted: object) -> object:
-    """Return a TOML value as the type a field declares; `_NOTHING` where it does not fit."""
-    origin, arms = get_origin(wanted), get_args(wanted)
-    made: object = _NOTHING
-    if origin in (Union, types.UnionType):
-        fitting = (_as_type(value, arm) for arm in arms)
-        made = next((one for one in fitting if one is not _NOTHING), _NOTHING)
-    elif origin is Literal:
-        made = value if value in arms else _NOTHING
-    elif origin is tuple and isinstance(value, list):
-        every = [_as_type(item, arms[0]) for item in value]
-        made = _NOTHING if _NOTHING in every else tuple(every)
-    elif origin is not None and isinstance(value, dict):
-        each = {key: _as_type(item, arms[1]) for key, item in value.items()}
-        made = _NOTHING if _NOTHING in each.values() else each
-    elif is_dataclass(wanted) and isinstance(wanted, type) and isinstance(value, dict):
-        known = _types(wanted)
-        parts = {key: _as_type(item, known.get(key)) for key, item in value.items()}
-        made = _NOTHING if _NOTHING in parts.values() else wanted(**parts)
-    elif isinstance(wanted, type):
-        made = _as_plain(value, wanted)
-    return made
-
-
-def _as_plain(value: object, wanted: type) -> object:
-    made: object = _NOTHING
-    if isinstance(value, bool):
-        made = value if wanted is bool else _NOTHING
-    elif wanted is float and isinstance(value, int | float):
-        made = float(value)
-    elif wanted is Path and isinstance(value, str):
-        made = Path(value).expanduser()
-    elif issubclass(wanted, Enum) and isinstance(value, str):
-        by_name = {member.name.lower(): member for member in wanted}
-        made = by_name.get(value.lower(), _NOTHING)
-    elif (wanted in (str, int) or is_dataclass(wanted)) and isinstance(value, wanted):
-        made = value
-    return made
-
-
-_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def _type_name(wanted: object) -> str:
-    arms = get_args(wanted)
-    if get_origin(wanted) is Literal:
-        return "one of " + ", ".join(map(str, arms))
-    if get_origin(wanted) in (Union, types.UnionType):
-        return " or ".join(_type_name(arm) for arm in arms if arm is not type(None))
-    if get_origin(wanted) is tuple:
-        return f"a list ({_type_name(arms[0])} each)"
-    if get_origin(wanted) is not None:
-        return "a table"
-    if isinstance(wanted, type) and issubclass(wanted, Enum):
-        return "one of " + ", ".join(member.name.lower() for member in wanted)
-    return _TYPE_NAMES.get(cast(type, wanted), "a path" if wanted is Path else "a table")
-
-
-def _type_remedy(value: object, wanted: object) -> str:
-    if isinstance(value, str) and wanted in (int, float, bool):
-        return "write it without quotes"
-    if isinstance(value, str) and get_origin(wanted) is Literal:
-        near = difflib.get_close_matches(value, list(map(str, get_args(wanted))), n=1)
-        return f"did you mean {near[0]}?" if near else "choose one of these"
-    return "write it in this form"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Enum):
-        return f'"{value.name.lower()}"'
-    if isinstance(value, str | Path):
-        return '"' + redact(str(value)).replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    if is_dataclass(value):
-        shown = ((f.name, getattr(value, f.name)) for f in fields(value))
-        return "{ " + ", ".join(f"{name} = {_toml(item)}" for name, item in shown) + " }"
-    return str(value)
 
 
 def _lines_of_keys(text: str) -> dict[str, int]:
