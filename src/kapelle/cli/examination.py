@@ -1,12 +1,13 @@
 """`kapelle doctor`: what the machine lacks, and how durable the journal is on it."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import typer
 
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import Exit, Json, out, print_json
 from kapelle.config import Config
+from kapelle.journal.durability import durability
 from kapelle.runtime.doctor import Finding, Verdict, examine
 
 _MARK = {
@@ -33,13 +34,23 @@ def doctor(config: File = None, json: Json = False) -> None:
 
 def find(config: Config) -> list[Finding]:
     """Return everything there is to say about this machine for this configuration."""
-    directory = Path(config.plant.data_dir)
-    return [*examine(directory, ports_of(config))]
+    directory = config.journal.directory
+    disk = durability(directory)
+    verdict = Verdict.OK if disk.ok else Verdict.BAD
+    if config.journal.synchronous != "full":
+        verdict, disk = (
+            Verdict.WARN,
+            replace(disk, text="synchronous = off: a power cut loses data"),
+        )
+    return [Finding("journal", verdict, disk.text), *examine(directory, ports_of(config))]
 
 
 def ports_of(config: Config) -> dict[str, tuple[str, int]]:
     """Return the addresses the plant will listen on, by what for."""
-    return {}
+    return {
+        "MQTT": (config.mqtt.host, config.mqtt.port),
+        "the API": (config.api.host, config.api.port),
+    }
 
 
 def _show(findings: list[Finding]) -> None:

@@ -20,6 +20,8 @@ from kapelle.errors import (
     KapelleError,
     LinkLost,
     NotFound,
+    RegistryUnavailable,
+    Unreachable,
 )
 
 
@@ -38,10 +40,6 @@ class Exit(IntEnum):
     """The disk under the journal cannot be trusted (EX_IOERR)."""
 
 
-class Unreachable(KapelleError):
-    """The plant does not answer where the command looked for it."""
-
-
 class Rejected(KapelleError):
     """The safety envelope refused what was asked."""
 
@@ -54,6 +52,7 @@ _EXIT_OF: tuple[tuple[type[KapelleError], Exit], ...] = (
     (DataDirectoryHeld, Exit.CONFLICT),
     (Unreachable, Exit.UNREACHABLE),
     (LinkLost, Exit.UNREACHABLE),
+    (RegistryUnavailable, Exit.UNREACHABLE),
     (Rejected, Exit.REJECTED),
     (JournalFailed, Exit.DISK),
 )

@@ -4,17 +4,13 @@ import os
 import resource
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-_FSYNCS = 24
 _FILES_ADVISED = 65_536
 _FILES_LEAST = 1_024
 _MEMORY_ADVISED = 2 << 30
@@ -55,7 +51,6 @@ def examine(directory: Path, ports: Mapping[str, tuple[str, int]]) -> list[Findi
         open_files(),
         memory(),
         free_disk(place),
-        sync_latency(place),
         clock(),
         *(port(use, *address) for use, address in ports.items()),
         tool("mosquitto", "compare rates with it, and run the interoperability tests"),
@@ -114,32 +109,6 @@ def free_disk(place: Path) -> Finding:
     if free < _DISK_ADVISED:
         return Finding("free disk", Verdict.WARN, found, "leave 10 GiB for the journal")
     return Finding("free disk", Verdict.OK, found)
-
-
-def sync_latency(place: Path) -> Finding:
-    """Measure how long a small durable write takes where the data will be."""
-    taken_ms: list[float] = []
-    try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".kapelle-doctor-") as file:
-            for _ in range(_FSYNCS):
-                before = time.perf_counter()
-                file.write(b"\0" * 4096)
-                file.flush()
-                os.fsync(file.fileno())
-                taken_ms.append((time.perf_counter() - before) * 1e3)
-    except OSError as error:
-        remedy = f"make {place} writable, or move plant.data_dir"
-        return Finding("durable write", Verdict.BAD, str(error), remedy)
-    median, worst = statistics.median(taken_ms), max(taken_ms)
-    found = f"fsync {median:.2f} ms median, {worst:.1f} ms at most"
-    if median < 0.02:
-        # No medium is this fast: something answers before the bytes are safe.
-        remedy = "readings may be lost in a power cut: use a disk whose cache is written through"
-        return Finding("durable write", Verdict.WARN, f"{found}: too fast to be true", remedy)
-    if median > 100:
-        remedy = "use a faster disk: every reading waits this long for its acknowledgement"
-        return Finding("durable write", Verdict.WARN, found, remedy)
-    return Finding("durable write", Verdict.OK, found)
 
 
 def clock() -> Finding:

@@ -1,0 +1,283 @@
+"""`kapelle order …`, `hold`, `release`, `status`: talking to a running plant."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kapelle.api.client import Client
+from kapelle.api.shapes import OrderTold, ResourceTold, StatusTold
+from kapelle.cli.configuration import File, config_of
+from kapelle.cli.output import Exit, Json, out, power, print_json, print_table, say
+from kapelle.cli.quantities import duration_s, moment
+from kapelle.errors import Invalid, Problem, Unreachable
+
+orders = typer.Typer(no_args_is_help=True, help="Order power, and follow what becomes of it.")
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="KAPELLE_URL", help="Of the plant; default from the config."),
+]
+Number = Annotated[int, typer.Argument(metavar="ORDER")]
+Megawatts = Annotated[float | None, typer.Option("--mw", help="Change in MW; + is towards grid.")]
+Kilowatts = Annotated[float | None, typer.Option("--kw", help="The same in kW.")]
+
+_OVER = {"completed": Exit.OK, "cancelled": Exit.FAILED, "declined": Exit.REJECTED}
+_MISSES_MAX = 10
+
+
+@contextmanager
+def plant(file: Path | None, url: str | None) -> Iterator[Client]:
+    """Connect to the plant a configuration describes, or to another."""
+    config = config_of(file)
+    scheme = "https" if config.api.tls_certificate else "http"
+    host = "127.0.0.1" if config.api.host in ("0.0.0.0", "::") else config.api.host  # noqa: S104  # not bound to, only looked at
+    place = config.api.token_file or str(config.plant.data_dir / "api-token")
+    with Client(url or f"{scheme}://{host}:{config.api.port}", _token(Path(place))) as client:
+        yield client
+
+
+@orders.command()
+def create(
+    mw: Megawatts = None,
+    kw: Kilowatts = None,
+    length: Annotated[str, typer.Option("--for", help="How long: 90s, 20m, 1h30m.")] = "15m",
+    resource: Annotated[str, typer.Option(help="Named set of devices.")] = "all",
+    at: Annotated[str | None, typer.Option(help="Start: +5m, 14:30 (UTC), RFC 3339.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Accepted deviation, 0-1.")] = 0.02,
+    key: Annotated[str, typer.Option(help="Repeating it repeats nothing.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Order nothing; say what if.")] = False,
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Order a change of power against what the devices do now; + is towards the grid."""
+    target_w = watts(mw, kw)
+    seconds = duration_s(length)
+    with plant(config, url) as client:
+        if dry_run:
+            preview = client.preview_order(target_w=target_w, resource=resource, duration_s=seconds)
+            if json:
+                print_json(preview.model_dump(mode="json"))
+            else:
+                _tell_promise(preview.committed_w, preview.declined_w, preview.reason)
+                say("nothing was ordered (--dry-run)")
+            return
+        made = client.create_order(
+            target_w=target_w,
+            resource=resource,
+            duration_s=seconds,
+            starts_at=moment(at, datetime.now(UTC)) if at else None,
+            tolerance=tolerance,
+            key=key,
+        )
+    _tell(made, json=json)
+    if made.status == "declined":
+        raise typer.Exit(Exit.REJECTED)
+
+
+@orders.command("ls")
+def list_orders(config: File = None, url: Url = None, json: Json = False) -> None:
+    """List orders, newest first."""
+    with plant(config, url) as client:
+        told = client.orders()
+    if json:
+        print_json(told.model_dump(mode="json"))
+        return
+    rows = [_row(order) for order in told.orders]
+    print_table(rows, _row_columns(), "no orders yet: kapelle order create --mw 1 --for 20m")
+
+
+@orders.command()
+def show(order: Number, config: File = None, url: Url = None, json: Json = False) -> None:
+    """Show one order."""
+    with plant(config, url) as client:
+        _tell(client.order(order), json=json)
+
+
+@orders.command()
+def amend(
+    order: Number,
+    mw: Megawatts = None,
+    kw: Kilowatts = None,
+    length: Annotated[str | None, typer.Option("--for", help="From now: 90s, 20m.")] = None,
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Change the target or the end of an order."""
+    target_w = watts(mw, kw) if mw is not None or kw is not None else None
+    if target_w is None and length is None:
+        problem = Problem("order amend", "nothing to change", "give --mw, --kw or --for")
+        raise Invalid("order", [problem])
+    seconds = duration_s(length) if length else None
+    with plant(config, url) as client:
+        _tell(client.amend_order(order, target_w=target_w, duration_s=seconds), json=json)
+
+
+@orders.command()
+def cancel(order: Number, config: File = None, url: Url = None, json: Json = False) -> None:
+    """End an order before its time; its devices are released."""
+    with plant(config, url) as client:
+        _tell(client.cancel_order(order), json=json)
+
+
+@orders.command()
+def watch(order: Number, config: File = None, url: Url = None, json: Json = False) -> None:
+    """Follow an order until it is over, a line a second."""
+    misses = 0
+    with plant(config, url) as client:
+        while True:
+            try:
+                now, picture = client.order(order), None
+                picture = client.resource(now.resource)
+                misses = 0
+            except Unreachable as error:
+                # A plant that restarts is back in seconds; its orders go on meanwhile.
+                misses += 1
+                if misses > _MISSES_MAX:
+                    raise
+                say(str(error))
+                time.sleep(1)
+                continue
+            _watch_line(now, picture, json=json)
+            if now.status in _OVER:
+                raise typer.Exit(_OVER[now.status])
+            time.sleep(1)
+
+
+def hold(
+    reason: Annotated[str, typer.Option(help="Kept in the journal.")] = "",
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Stop every command of the plant at once."""
+    with plant(config, url) as client:
+        told = client.hold(reason)
+    if json:
+        print_json(told.model_dump(mode="json"))
+    else:
+        out().print("[bold yellow]▲ held[/]: no command leaves; kapelle release ends it")
+
+
+def release(
+    reason: Annotated[str, typer.Option(help="Kept in the journal.")] = "",
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Allow commands again after `hold`."""
+    with plant(config, url) as client:
+        told = client.release_hold(reason)
+    if json:
+        print_json(told.model_dump(mode="json"))
+    else:
+        out().print("● released: commands leave again")
+
+
+def status(config: File = None, url: Url = None, json: Json = False) -> None:
+    """Say how the plant is."""
+    with plant(config, url) as client:
+        told = client.status()
+    if json:
+        print_json(told.model_dump(mode="json"))
+    else:
+        _tell_status(told)
+
+
+def watts(mw: float | None, kw: float | None) -> float:
+    """Return the target in W. Raises Invalid unless exactly one of the two is given."""
+    if (mw is None) == (kw is None):
+        raise Invalid("target", [Problem("--mw, --kw", "one of them is needed", "give one")])
+    return mw * 1e6 if mw is not None else (kw or 0.0) * 1e3
+
+
+def _token(file: Path) -> str:
+    if token := os.environ.get("KAPELLE_TOKEN"):
+        return token
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "start the plant here (kapelle up), name its --config, or set KAPELLE_TOKEN"
+        raise Unreachable(f"no token in {file}: {error}; {remedy}") from error
+
+
+def _row_columns() -> tuple[str, ...]:
+    return ("order", "status", "resource", "target", "promised", "starts", "ends", "reason")
+
+
+def _row(order: OrderTold) -> dict[str, object]:
+    return {
+        "order": order.order_no,
+        "status": order.status,
+        "resource": order.resource,
+        "target": power(order.target_w),
+        "promised": power(order.committed_w),
+        "starts": f"{order.starts_at:%Y-%m-%d %H:%M:%S}Z",
+        "ends": f"{order.ends_at:%H:%M:%S}Z",
+        "reason": order.reason,
+    }
+
+
+def _tell(order: OrderTold, *, json: bool) -> None:
+    if json:
+        print_json(order.model_dump(mode="json"))
+        return
+    out().print(
+        f"order {order.order_no} · {order.status} · {power(order.target_w)} of {order.resource}"
+        f" · {order.starts_at:%H:%M:%S}Z to {order.ends_at:%H:%M:%S}Z",
+        markup=False,
+    )
+    if order.planned:
+        _tell_promise(order.committed_w or 0.0, order.declined_w or 0.0, order.reason)
+    else:
+        say("dispatch has not spoken yet: kapelle order watch " + str(order.order_no))
+
+
+def _tell_promise(committed_w: float, declined_w: float, reason: str) -> None:
+    text = f"promised {power(committed_w)}"
+    if declined_w:
+        text += f" · ▲ declined {power(declined_w)}: {reason}"
+    out().print(text, markup=False)
+
+
+def _watch_line(order: OrderTold, picture: ResourceTold, *, json: bool) -> None:
+    if json:
+        line = {"order": order.model_dump(mode="json"), "resource": picture.model_dump(mode="json")}
+        print_json(line)
+        sys.stdout.flush()
+        return
+    goal_w = (order.baseline_w or 0.0) + (order.committed_w or 0.0)
+    shown = [
+        f"{datetime.now(UTC):%H:%M:%S}Z",
+        f"{order.status:<9}",
+        f"actual {power(picture.power_w)} ±{power((picture.high_w - picture.low_w) / 2)}",
+        f"target {power(goal_w) if order.planned else '–'}",
+        f"live {picture.freshness.get('live', 0):,} of {picture.devices:,}",
+        f"verified {picture.phases.get('verified', 0):,}",
+    ]
+    out().print("  ".join(shown), markup=False)
+
+
+def _tell_status(told: StatusTold) -> None:
+    console, plant_now = out(), told.plant
+    if told.held:
+        console.print(f"[bold yellow]▲ held[/] {told.hold_reason}")
+    console.print(
+        f"{power(plant_now.power_w)} "
+        f"({power(plant_now.low_w)} to {power(plant_now.high_w)}), "
+        f"headroom +{power(plant_now.headroom_up_w)} −{power(plant_now.headroom_down_w)}",
+        markup=False,
+    )
+    states = " · ".join(f"{count:,} {name}" for name, count in plant_now.freshness.items() if count)
+    console.print(f"{plant_now.devices:,} devices: {states or 'none heard yet'}", markup=False)
+    print_table([_row(order) for order in told.orders], _row_columns(), "no order is active")
+    for notice in told.notices[:5]:
+        console.print(f"{notice.at:%H:%M:%S}Z {notice.code}: {notice.text}", markup=False)
