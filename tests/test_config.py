@@ -153,7 +153,7 @@ def test_the_real_configuration_has_defaults_and_shows_itself(tmp_path: Path, mo
 
 def test_one_directory_holds_everything_and_a_broker_is_there_only_if_named() -> None:
     config = parse('[plant]\ndata_dir = "/srv/kapelle"', {}).config
-    assert config.journal.directory == Path("/srv/kapelle")
+    assert config.journal.directory == Path("/srv/kapelle/journal")
     assert config.broker is None
     apart = parse('[plant]\ndata_dir = "/a"\n[journal]\ndirectory = "/b"\n[broker]', {}).config
     assert apart.journal.directory == Path("/b")

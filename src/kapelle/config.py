@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar, cast, get_args
 
+from kapelle.adapters.http.settings import HttpSettings
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.api.settings import ApiSettings
 from kapelle.dispatch.settings import DispatchSettings
@@ -33,6 +34,7 @@ from kapelle.runtime.typed import (
     type_name,
     type_remedy,
 )
+from kapelle.safety.settings import SafetySettings
 
 PREFIX = "KAPELLE_"
 DEFAULT_FILE = Path("kapelle.toml")
@@ -59,21 +61,27 @@ class PlantSettings:
             raise ValueError("partitions lies between 1 and 1024")
 
 
+def _journal_in(plant: PlantSettings) -> Path:
+    return plant.data_dir / "journal"
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything an operator can set, by room."""
 
     plant: PlantSettings = field(default_factory=PlantSettings)
     journal: JournalSettings = field(
-        default_factory=lambda: JournalSettings(directory=PlantSettings().data_dir)
+        default_factory=lambda: JournalSettings(directory=_journal_in(PlantSettings()))
     )
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     broker: BrokerSettings | None = None
     """A broker the user already runs; not used unless there is a `[broker]`."""
+    http: HttpSettings = field(default_factory=HttpSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     fleet: FleetSettings = field(default_factory=FleetSettings)
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    safety: SafetySettings = field(default_factory=SafetySettings)
     api: ApiSettings = field(default_factory=ApiSettings)
 
 
@@ -300,9 +308,9 @@ def _rooted(config: Config, given: _Given) -> Config:
     """Keep the journal in the data directory, unless somebody says otherwise."""
     if ("journal", "directory") in given:
         return config
-    given["journal", "directory"] = config.plant.data_dir, "plant.data_dir"
-    journal = replace(config.journal, directory=config.plant.data_dir)
-    return replace(config, journal=journal)
+    directory = _journal_in(config.plant)
+    given["journal", "directory"] = directory, "plant.data_dir"
+    return replace(config, journal=replace(config.journal, directory=directory))
 
 
 def _is_secret(key: str) -> bool:
