@@ -117,6 +117,7 @@ class Store:
 
     def __init__(self, db: sqlite3.Connection, path: Path, synchronous: str, found: Found) -> None:
         self._db = db
+        self._path = path
         self._log = path.with_name(path.name + "-wal")
         fresh = path.stat().st_size == 0
         left = wal.scan(self._log, _page_size(path))
@@ -212,7 +213,7 @@ class Store:
         for row in self._db.execute("SELECT id, name, trimmed, crc FROM topics").fetchall():
             if _sealed(*row[:-1]) != row:
                 raise JournalDamaged(
-                    f"table topics, row {row[0]}: checksum wrong; restore a backup"
+                    f"{self._path}: table topics, row {row[0]}: checksum wrong; restore a backup"
                 )
             found.topics[row[1]] = self._load_topic(row[0], row[1], row[2], found)
         epochs = [line.epoch for state in found.topics.values() for line in state.lines.values()]
