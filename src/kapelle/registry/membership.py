@@ -42,16 +42,15 @@ def apply_devices(
     return {(name, device_no % partitions) for name, device_no in is_in ^ should}
 
 
-def apply_resource(connection: Connection, name: str, selection: Selection | None) -> int:
-    """Replace the members of a resource; None: it has none. Returns how many it has now."""
+def apply_resource(connection: Connection, name: str, selection: Selection | None) -> None:
+    """Replace the members of a resource; None: it has none."""
     connection.execute(delete(resource_members).where(resource_members.c.resource == name))
     if selection is None:
-        return 0
+        return
     wanted = select(literal(name), devices.c.device_no).where(
         devices.c.active == 1, selection.clause()
     )
-    added = insert(resource_members).from_select(["resource", "device_no"], wanted)
-    return int(connection.execute(added).rowcount)
+    connection.execute(insert(resource_members).from_select(["resource", "device_no"], wanted))
 
 
 def _memberships(connection: Connection, device_nos: Sequence[int]) -> set[tuple[str, int]]:

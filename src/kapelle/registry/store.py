@@ -205,11 +205,10 @@ class Registry:
             elif before != selection:
                 statement = update(resources).where(resources.c.name == name)
                 connection.execute(statement.values(values))
-            else:
-                return Resource(name, selection, _count(connection, name))
-            count = apply_resource(connection, name, parsed)
-            self._tell_members(connection, revision, self._everywhere(name))
-        return Resource(name, selection, count)
+            if before != selection:
+                apply_resource(connection, name, parsed)
+                self._tell_members(connection, revision, self._everywhere(name))
+            return Resource(name, selection, _count(connection, name))
 
     def remove_resource(self, name: str, now_ns: int) -> None:
         """Forget a resource; its devices stay. Raises NotFound."""

@@ -1,0 +1,132 @@
+"""Names, numbers and credentials in memory."""
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapelle.ports import Directory as DirectoryPort
+from kapelle.registry import credentials
+from kapelle.registry.directory import Bearer, Directory
+
+
+def bearer(number: int, name: str, active: bool = True, secret: str = "x") -> Bearer:
+    return Bearer(number, name, active, 100.0 * number, 10.0, credentials.hash_secret(secret))
+
+
+def test_it_is_a_directory() -> None:
+    directory: DirectoryPort = Directory.build(2, [bearer(0, "a"), bearer(3, "b")])
+    assert directory.partitions == 2
+    assert directory.resolve(["b", "nobody", "a", ""]).tolist() == [3, -1, 0, -1]
+    assert directory.resolve([]).dtype == np.int32
+    assert directory.name(3) == "b"
+    up_w, down_w = directory.nameplate(np.array([3, 0, 1, 99, -1], np.int32))
+    assert up_w.tolist()[:2] == [300, 0]
+    assert np.isnan(up_w[2:]).all()
+    assert np.isnan(down_w[2:]).all()
+
+
+@pytest.mark.parametrize("number", [-1, 1, 4])
+def test_a_number_nobody_bears(number: int) -> None:
+    with pytest.raises(KeyError):
+        Directory.build(1, [bearer(0, "a"), bearer(2, "b")]).name(number)
+
+
+def test_a_removed_device_is_unknown() -> None:
+    directory = Directory.build(1, [bearer(0, "a", secret="s"), bearer(1, "b")])
+    directory.apply([bearer(0, "a", active=False, secret="s")])
+    assert directory.resolve(["a"]).tolist() == [-1]
+    assert directory.authenticate("a", "s") is None
+    assert math.isnan(directory.nameplate(np.array([0], np.int32))[0][0])
+    assert directory.count() == 1
+    with pytest.raises(KeyError):
+        directory.name(0)
+
+
+def test_authentication() -> None:
+    secret = credentials.new_secret()
+    directory = Directory.build(1, [bearer(0, "a", secret=secret), bearer(5, "b")])
+    assert directory.authenticate("a", secret) == 0
+    for name, wrong in [
+        ("a", ""),
+        ("a", secret[:-1]),
+        ("a", secret + "x"),
+        ("b", secret),
+        ("nobody", secret),
+        ("", ""),
+        ("a", "\udcff"),
+        ("a", "é" * 70_000),
+    ]:
+        assert directory.authenticate(name, wrong) is None
+    # A row without a credential lets nobody in.
+    directory.apply([Bearer(5, "b", True, 1.0, 1.0)])
+    assert directory.authenticate("b", "x") is None
+
+
+def test_unknown_names_cost_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Directory.build(1, [bearer(0, "a")])
+    compared: list[int] = []
+    matches = credentials.matches
+
+    def counted(secret: str, stored: bytes) -> bool:
+        compared.append(len(stored))
+        return matches(secret, stored)
+
+    monkeypatch.setattr(credentials, "matches", counted)
+    directory.authenticate("a", "wrong")
+    directory.authenticate("nobody", "wrong")
+    assert compared == [credentials.STORED_BYTES] * 2
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.floats(0, 9)), max_size=30)
+
+
+@given(ROWS, st.integers(1, 7))
+def test_cutting_the_stream_of_rows_elsewhere_changes_nothing(
+    steps: list[tuple[int, bool, float]], size: int
+) -> None:
+    rows = [Bearer(n, f"d{n}", active, up_w, 1.0) for n, active, up_w in steps]
+    whole, pieces = Directory.build(1, rows), Directory(1)
+    for at in range(0, len(rows), size):
+        pieces.apply(rows[at : at + size])
+    newest = {row.device_no: row for row in rows}
+    numbers = np.arange(10, dtype=np.int32)
+    for directory in (whole, pieces):
+        names = directory.resolve([f"d{n}" for n in range(10)]).tolist()
+        assert names == [n if n in newest and newest[n].active else -1 for n in range(10)]
+        expected = [newest[n].nameplate_up_w if names[n] == n else math.nan for n in range(10)]
+        np.testing.assert_array_equal(directory.nameplate(numbers)[0], expected)
+
+
+def test_secrets_are_random_and_long() -> None:
+    made = [credentials.new_secret() for _ in range(2000)]
+    assert len(set(made)) == 2000
+    # 24 bytes as base64: 192 bits. Every place varies, so none of them is derived or fixed.
+    assert {len(secret) for secret in made} == {32}
+    assert min(len(set(place)) for place in zip(*made, strict=True)) > 32
+    stored = [credentials.hash_secret("same") for _ in range(2)]
+    assert stored[0] != stored[1]
+    assert all(credentials.matches("same", one) for one in stored)
+    assert not credentials.matches("other", stored[0])
+
+
+def test_nobody_matches_nothing() -> None:
+    for secret in ("", "\0", "nobody"):
+        assert not credentials.matches(secret, credentials.NOBODY)
+
+
+def test_a_device_takes_little_memory() -> None:
+    """At 50 thousand, so that the suite stays quick; it grows in proportion."""
+    size = 50_000
+    blank = credentials.NOBODY
+    tracemalloc.start()
+    directory = Directory.build(
+        8, (Bearer(i, f"device-{i:07}", True, 1.0, 1.0, blank) for i in range(size))
+    )
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert directory.count() == size
+    assert held / size < 400
