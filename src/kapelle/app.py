@@ -164,7 +164,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock),
             telemetry,
         ]
-        if config.broker.host:
+        if config.broker is not None:
             adapters.append(
                 BrokerClient(settings=config.broker, directory=directory, clock=clock)
             )
