@@ -62,6 +62,17 @@ def test_lost_reports_do_not_spoil_the_rhythm(lost: set[int]) -> None:
     assert fleet.cadence_s[0] < 6.5
 
 
+def test_one_lost_report_or_outage_hardly_moves_the_rhythm() -> None:
+    steady = reported(fleet_of(), 5.0, 200).cadence_s[0]
+    assert steady == pytest.approx(5.0)
+    one_lost = reported(fleet_of(), 5.0, 200, frozenset({39})).cadence_s[0]
+    assert one_lost <= 1.1 * steady
+    fleet = reported(fleet_of(), 5.0, 200)
+    say(fleet, block([power(0, 4000.0, 1.0)]))
+    tick(fleet, 4000)
+    assert fleet.cadence_s[0] <= 1.4 * steady
+
+
 def test_a_promise_holds_until_learned_otherwise_and_the_prior_without_one() -> None:
     promised, unknown = fleet_of(report_every_s=300.0), fleet_of()
     for fleet in (promised, unknown):

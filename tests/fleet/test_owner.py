@@ -164,7 +164,7 @@ def test_decisions_are_made_live_only_once_per_tick_and_signal() -> None:
         before = await plant.journal.last("p/0")
         lived = len(plant.decided)
         assert 3 <= lived <= 5
-        await run_for(1.5, plant.owner("two"), _speaks(plant, Signal("all", 1, 1.0, 1.0, 1, s(99))))
+        await run_for(1.5, plant.owner("two"), _Speaks(plant, Signal("all", 1, 1.0, 1.0, 1, s(99))))
         assert len(plant.decided) > lived
         assert all(position > before for _, position, _ in plant.decided[lived:])
         assert {epoch for epoch, _, _ in plant.decided} == {1, 2}
@@ -172,7 +172,7 @@ def test_decisions_are_made_live_only_once_per_tick_and_signal() -> None:
     play(story)
 
 
-class _speaks:
+class _Speaks:
     """Stands in for an owner: says something after the first tick."""
 
     def __init__(self, plant: Plant, *bodies: Body) -> None:
@@ -183,13 +183,38 @@ class _speaks:
         await self.plant.say(*self.bodies, writer="dispatch")
 
 
+def test_no_decision_before_its_first_tick_has_fenced_the_owner_before() -> None:
+    async def story(plant: Plant) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_for(3.5, plant.owner()))
+            await asyncio.sleep(0.5)
+            await plant.say(Signal("all", 1, 1.0, 1.0, 1, s(99)), writer="dispatch")
+        first_tick = (await plant.entries(kind=Kind.TICK))[0].position
+        assert plant.decided
+        assert min(position for _, position, _ in plant.decided) >= first_tick
+
+    play(story)
+
+
+def test_an_entry_of_somebody_else_in_its_line_makes_it_stand_down() -> None:
+    async def story(plant: Plant) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(plant.owner().run(), name="owner")
+            await asyncio.sleep(2.5)
+            await plant.journal.append("p/0", [Tick(s(99))], writer="owner", epoch=1)
+
+    with pytest.raises(ExceptionGroup) as errors:
+        play(story)
+    assert isinstance(errors.value.exceptions[0], JournalConflict)
+
+
 def test_a_decision_sees_the_one_before_it_applied() -> None:
     async def story(plant: Plant) -> None:
         await plant.say(enrolled(range(4)), writer="registry")
         plant.answers = [[commands([1], 1000.0, revision)] for revision in (1, 2, 3)]
         owner = plant.owner()
         signals = [Signal("all", 1, float(level), 1.0, 1, s(99)) for level in range(20)]
-        await run_for(4.5, owner, _speaks(plant, *signals))
+        await run_for(4.5, owner, _Speaks(plant, *signals))
         written = [e.position for e in await plant.entries(kind=Kind.COMMANDS)]
         assert len(written) == 3
         for (_, decided_at, _), (_, next_at, _), command_at in zip(

@@ -43,7 +43,7 @@ def plan(status: OrderStatus, order_no: int = 1) -> Plan:
 def test_summary_counts_what_is_measured_estimated_and_unknown() -> None:
     fleet = fleet_of(6)
     say(fleet, sessions(*((no, SessionEvent.UP, 1) for no in range(6))))
-    say(fleet, Members("pair", [0, 5]), enrolled([4], active=0))
+    say(fleet, Members("pair", [0, 4, 5]), enrolled([4], active=0))
     for second in range(5, 101, 5):
         # 0 and 1 go on, 2 and 3 fall silent at 50 s, 5 is never heard.
         heard = range(4) if second <= 50 else range(2)
