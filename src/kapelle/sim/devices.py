@@ -61,6 +61,11 @@ class Devices:
         """Return the kind of each device, as `DeviceKind` numbers."""
         return self.enrolled.kind
 
+    def feeder_codes(self) -> Ints:
+        """Return the feeder of each device as a number from 0."""
+        _, codes = np.unique(np.array(self.enrolled.feeder), return_inverse=True)
+        return codes.astype(np.int32)
+
     def groups(self, by: str) -> tuple[str, ...]:
         """Return the name each device bears in one grouping (vendor, provider, feeder, gateway)."""
         if by == "gateway":

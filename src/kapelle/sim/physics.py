@@ -27,9 +27,8 @@ class Physics:
     ) -> None:
         block, n = devices.enrolled, len(devices)
         kind = block.kind
-        _, feeder = np.unique(np.array(block.feeder), return_inverse=True)
         self._driver: Driver = driver or Weather(
-            feeder.astype(np.int32), block.nameplate_down_w, rng
+            devices.feeder_codes(), block.nameplate_down_w, rng
         )
         self._rng = rng
         self.now_ns = now_ns

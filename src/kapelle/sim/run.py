@@ -22,6 +22,7 @@ from kapelle.sim.faults import Restart
 from kapelle.sim.firm import firm_w
 from kapelle.sim.link import SimAdapter
 from kapelle.sim.loop import run_virtual
+from kapelle.sim.measured import Measured
 from kapelle.sim.result import (
     Ordered,
     OrderResult,
@@ -77,29 +78,35 @@ Act = Callable[[Play, Stage], Awaitable[None]]
 
 
 def run_scenario(
-    scenario: Scenario, seed: int, *, act: Act | None = None, shuffle: bool = False
+    scenario: Scenario,
+    seed: int,
+    *,
+    measured: Measured | None = None,
+    act: Act | None = None,
+    shuffle: bool = False,
 ) -> Result:
     """Play a scenario to its end.
 
     Args:
         scenario: What to play.
         seed: Of everything random: fleet, weather, faults.
+        measured: Homes and sessions to drive the devices; parametric without.
         act: Runs beside the play and ends with it.
         shuffle: Let tasks that are ready together run in a random order, too.
     """
     started = time.perf_counter()
-    result = run_virtual(lambda: _play(scenario, seed, act), seed if shuffle else None)
+    result = run_virtual(lambda: _play(scenario, seed, measured, act), seed if shuffle else None)
     result.wall_s = round(time.perf_counter() - started, 3)
     return result
 
 
-def prepare(scenario: Scenario, seed: int) -> Play:
+def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> Play:
     """Make the fleet, its world and an empty plant. Needs a running loop."""
     fleet_rng, world_rng, link_rng = np.random.default_rng(seed).spawn(3)
     devices = make_fleet(scenario.fleet, fleet_rng)
     clock = VirtualClock(scenario.start_ns)
     start_ns = clock.now_ns()
-    world = World(devices, scenario.faults, world_rng, start_ns)
+    world = World(devices, scenario.faults, world_rng, start_ns, measured=measured)
     at_s: list[float] = []
     power_w: list[float] = []
 
@@ -127,8 +134,10 @@ def prepare(scenario: Scenario, seed: int) -> Play:
     )
 
 
-async def _play(scenario: Scenario, seed: int, act: Act | None) -> Result:
-    play = prepare(scenario, seed)
+async def _play(
+    scenario: Scenario, seed: int, measured: Measured | None, act: Act | None
+) -> Result:
+    play = prepare(scenario, seed, measured)
     await enrol(play)
     try:
         async with asyncio.timeout(scenario.duration_s), asyncio.TaskGroup() as group:

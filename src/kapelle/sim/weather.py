@@ -60,14 +60,13 @@ class Weather:
     def step(self, now_ns: int, dt_s: float) -> None:
         """Advance clouds and households as mean-reverting walks (Ornstein-Uhlenbeck, exact)."""
         self._second_of_day = now_ns / NS_PER_S % DAY_S
-        self._cloud = _walk(self._cloud, dt_s / (60 * _CLOUD_MINUTES), self._rng)
-        self._home = _walk(self._home, dt_s / (60 * _HOME_MINUTES), self._rng)
+        self._cloud = walk(self._cloud, dt_s / (60 * _CLOUD_MINUTES), self._rng)
+        self._home = walk(self._home, dt_s / (60 * _HOME_MINUTES), self._rng)
 
     def sun(self) -> Floats:
         """Return clear sky times clouds; a cloud takes up to 70 %."""
         clear = max(0.0, np.sin(np.pi * (self._second_of_day / 3600 - 5.0) / 16.0)) ** 1.2
-        through = 1.0 - 0.7 / (1.0 + np.exp(-2.0 * (self._cloud - 0.8)))
-        sun: Floats = clear * 0.95 * through[self._feeder]
+        sun: Floats = clear * 0.95 * cloud_share(self._cloud)[self._feeder]
         return sun
 
     def load(self) -> Floats:
@@ -89,7 +88,13 @@ class Weather:
         return Cars(arrives_ns, arrives_ns + (stay_s * NS_PER_S).astype(np.int64), need_wh)
 
 
-def _walk(value: Floats, steps: float, rng: Generator) -> Floats:
+def cloud_share(cloud: Floats) -> Floats:
+    """Return the share of light that comes through, from a standard normal state of the sky."""
+    through: Floats = 1.0 - 0.7 / (1.0 + np.exp(-2.0 * (cloud - 0.8)))
+    return through
+
+
+def walk(value: Floats, steps: float, rng: Generator) -> Floats:
     """Advance a standard Ornstein-Uhlenbeck walk by `steps` correlation times."""
     keep = float(np.exp(-steps))
     moved: Floats = keep * value + np.sqrt(1.0 - keep * keep) * rng.standard_normal(len(value))

@@ -11,9 +11,9 @@ from kapelle.model.ids import Floats, Ints
 from kapelle.sim.agents import Agents, Answers
 from kapelle.sim.devices import Devices
 from kapelle.sim.faults import FaultPlan, Faults
+from kapelle.sim.measured import Measured, MeasuredWeather
 from kapelle.sim.physics import Physics
 from kapelle.sim.telemetry import Reports, Telemetry
-from kapelle.sim.weather import Driver
 
 
 class World:
@@ -26,10 +26,14 @@ class World:
         rng: Generator,
         now_ns: int,
         *,
-        driver: Driver | None = None,
+        measured: Measured | None = None,
     ) -> None:
         # Each part has a stream of its own, so that more messages do not change the weather.
-        physics_rng, agents_rng, telemetry_rng, faults_rng = rng.spawn(4)
+        physics_rng, agents_rng, telemetry_rng, faults_rng, weather_rng = rng.spawn(5)
+        driver = None
+        if measured is not None:
+            down_w = devices.enrolled.nameplate_down_w
+            driver = MeasuredWeather(measured, devices.feeder_codes(), down_w, weather_rng)
         self.devices = devices
         self.faults = Faults(plan, devices, faults_rng, now_ns)
         self.physics = Physics(devices, physics_rng, now_ns, driver)
