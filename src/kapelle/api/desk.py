@@ -5,8 +5,8 @@ import hashlib
 import math
 from collections.abc import Callable
 
+from kapelle.adapters.http.problems import Fault, Refused
 from kapelle.api.preview import Preview, preview
-from kapelle.api.problems import Fault, Refused
 from kapelle.api.quota import Quota
 from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import AmendAsked, OrderAsked

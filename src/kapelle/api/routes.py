@@ -7,10 +7,10 @@ from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 
 from kapelle import __version__
+from kapelle.adapters.http.problems import Refused
 from kapelle.api import metrics
 from kapelle.api.desk import OrderDesk, etag
 from kapelle.api.plant import Plant
-from kapelle.api.problems import Refused
 from kapelle.api.shapes import (
     AmendAsked,
     HoldAsked,

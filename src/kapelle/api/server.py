@@ -9,13 +9,14 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from kapelle import __version__
-from kapelle.api import problems, routes
+from kapelle.adapters.http import problems
+from kapelle.adapters.http.problems import Fault, Refused
+from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk
 from kapelle.api.metrics import IngestCounters
 from kapelle.api.openapi import complete
 from kapelle.api.plant import Plant
-from kapelle.api.problems import Fault, Refused
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.ports import Clock, Journal

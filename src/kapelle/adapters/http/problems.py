@@ -1,4 +1,4 @@
-"""Every error of the API as RFC 9457 problem details, each kind with a stable `type`."""
+"""Every error over HTTP as RFC 9457 problem details, each kind with a stable `type`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,7 +34,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Refused(Exception):
-    """A request that ends with a problem; `server` turns it into the answer."""
+    """A request that ends with a problem; whoever serves it turns it into the answer."""
 
     def __init__(
         self,
