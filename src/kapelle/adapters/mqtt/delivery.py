@@ -1,0 +1,90 @@
+"""Commands on their way to one device: at most one unanswered, the newest waits behind it."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kapelle.adapters.mqtt import writer
+from kapelle.model.enums import AckStatus
+
+if TYPE_CHECKING:
+    from kapelle.adapters.mqtt.endpoint import MqttEndpoint
+    from kapelle.adapters.mqtt.session import Session
+
+
+class Command(NamedTuple):
+    """A command to one device."""
+
+    payload: bytes
+    revision: int
+    not_after_ns: int
+
+
+class Delivery:
+    """The command topic of one session."""
+
+    __slots__ = (
+        "_endpoint",
+        "_next_id",
+        "_packet_max",
+        "_queued",
+        "_session",
+        "_topic",
+        "_unanswered",
+        "qos",
+    )
+
+    def __init__(self, session: "Session", endpoint: "MqttEndpoint", packet_max: int) -> None:
+        """`packet_max`: longest packet the device accepts, 0 where it did not say. [bytes]"""
+        self._session = session
+        self._endpoint = endpoint
+        self._packet_max = packet_max
+        self._topic = f"v1/{session.name}/cmd".encode()
+        self._next_id = 0
+        self._unanswered: Command | None = None
+        self._queued: Command | None = None
+        self.qos = -1
+        """-1 while the device has not subscribed."""
+
+    def offer(self, command: Command) -> bool:
+        """Write a command, or let it wait for the answer to the one before; return whether."""
+        if self.qos < 0 or self._session.closed:
+            return False
+        if self._unanswered is None:
+            return self._write(command)
+        if self._queued is not None:
+            self._endpoint.counters.commands_replaced += 1
+        self._queued = command
+        return True
+
+    def answered(self, packet_id: int, code: int) -> None:
+        """Take the device's PUBACK: evidence that it received the command."""
+        command = self._unanswered
+        if command is None or packet_id != self._next_id:
+            return
+        self._unanswered = None
+        self._endpoint.command_answered(self._session)
+        status = AckStatus.RECEIVED if code < 0x80 else AckStatus.REJECTED
+        reason = b"" if code < 0x80 else b"mqtt reason code 0x%02x" % code
+        self._endpoint.counters.commands_received += 1
+        self._endpoint.intake.command_answered(
+            self._session.device_no, command.revision, status, reason
+        )
+        queued, self._queued = self._queued, None
+        if queued is not None:
+            if queued.not_after_ns < self._endpoint.clock.now_ns():
+                self._endpoint.counters.commands_expired += 1
+            else:
+                self._write(queued)
+
+    def _write(self, command: Command) -> bool:
+        session, qos = self._session, max(self.qos, 0)
+        if qos:
+            self._next_id = self._next_id % 0xFFFF + 1
+        packet = writer.publish(session.version, self._topic, command.payload, qos, self._next_id)
+        if self._packet_max and len(packet) > self._packet_max:
+            return False
+        if qos:
+            self._unanswered = command
+            self._endpoint.command_written(session)
+        session.write(packet)
+        self._endpoint.counters.commands_sent += 1
+        return True

@@ -1,0 +1,446 @@
+"""One connection of one device: bytes in, acknowledgements and commands out."""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from kapelle.adapters.mqtt import reader as r
+from kapelle.adapters.mqtt import writer
+from kapelle.adapters.mqtt.admission import packet_size_max
+from kapelle.adapters.mqtt.delivery import Delivery
+from kapelle.adapters.mqtt.intake import ACK, REFUSED, TELEMETRY
+from kapelle.adapters.mqtt.packets import (
+    V5,
+    V311,
+    Answer,
+    Connect,
+    Disconnect,
+    Packet,
+    Ping,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    connect_version,
+    parse,
+)
+from kapelle.adapters.mqtt.reader import MalformedPacket, Property, Reason
+from kapelle.adapters.mqtt.throttle import TokenBucket
+from kapelle.model.enums import SessionEvent
+
+if TYPE_CHECKING:
+    from kapelle.adapters.mqtt.endpoint import MqttEndpoint
+
+FULL, INFLIGHT, RATE = "intake full", "too many unanswered", "above its rate"
+"""Why a connection is not read for a while."""
+_TOPIC_DEPTH_MAX = 8
+_GOODBYE_S = 5.0
+_PUBACK = bytes((r.PUBACK << 4, 2))
+_PUBREC = bytes((r.PUBREC << 4, 2))
+_PUBLISH_QOS1 = r.PUBLISH << 4 | 2
+
+
+class Session(asyncio.Protocol):
+    """Protocol state of one connection."""
+
+    __slots__ = (
+        "_ack",
+        "_bucket",
+        "_endpoint",
+        "_explains",
+        "_held",
+        "_inflight",
+        "_need",
+        "_qos2",
+        "_rest",
+        "_tel",
+        "_transport",
+        "closed",
+        "delivery",
+        "device_no",
+        "heard_ns",
+        "name",
+        "number",
+        "silence_ns_max",
+        "takeovers_ns",
+        "version",
+        "will",
+    )
+
+    def __init__(self, endpoint: "MqttEndpoint") -> None:
+        self._endpoint = endpoint
+        self._transport: asyncio.Transport | None = None
+        self._rest: bytearray | None = None
+        """The beginning of a packet whose end has not come."""
+        self._need = 0
+        self._tel: bytes | None = None
+        """How a publication of telemetry begins; None before CONNECT."""
+        self._ack = ""
+        self._bucket: TokenBucket | None = None
+        self._held: tuple[str, ...] = ()
+        self._inflight = 0
+        self._qos2: set[int] | None = None
+        self._explains = False
+        self.closed = False
+        self.delivery: Delivery | None = None
+        self.version = V311
+        self.name = ""
+        self.device_no = -1
+        self.number = 0
+        self.heard_ns = 0
+        self.silence_ns_max = 0
+        self.takeovers_ns: tuple[int, ...] = ()
+        self.will = False
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; the device has yet to say who it is."""
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(self._endpoint.settings.write_buffer_max)
+        self._endpoint.greeted(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, whoever ended it."""
+        self.closed = True
+        self._transport = None
+        self._rest = None
+        self._endpoint.ended(self, SessionEvent.WILL if self.will else SessionEvent.DOWN)
+
+    def pause_writing(self) -> None:
+        """Drop a device that does not read: what waits for it must not fill our memory."""
+        self.drop("slow reader")
+
+    def resume_writing(self) -> None:
+        """Nothing to do: a slow reader is gone by then."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in every complete packet."""
+        if self.closed:
+            return
+        endpoint = self._endpoint
+        endpoint.counters.received_size += len(data)
+        rest = self._rest
+        if rest is not None:
+            rest += data
+            if len(rest) < self._need:
+                return
+            data = bytes(rest)
+            self._rest = None
+        self.heard_ns = now_ns = endpoint.clock.now_ns()
+        try:
+            packets = self._read(data, now_ns)
+        except MalformedPacket as error:
+            self._malformed(error, data)
+            return
+        if self._tel is not None:
+            self._throttle(packets, now_ns)
+
+    def _read(self, data: bytes, now_ns: int) -> int:
+        # The hot loop: a QoS 1 report on the own topic is recognised by its bytes; everything
+        # else takes the strict way through `parse`.
+        intake = self._endpoint.intake
+        messages = intake.messages
+        before = len(messages)
+        tel, tel_size, properties_size = self._shape()
+        at, end, packets, size, unanswered = 0, len(data), 0, 0, 0
+        try:
+            while at < end and not self.closed:
+                if tel is not None and data[at] == _PUBLISH_QOS1 and end - at > 3:
+                    length = data[at + 1]
+                    if length < 0x80:
+                        body = at + 2
+                        stop = body + length
+                    else:
+                        length = length & 0x7F | data[at + 2] << 7
+                        body = at + 3
+                        stop = body + length if 0x80 <= length < 0x4000 else end + 1
+                    if stop <= end and data.startswith(tel, body):
+                        start = body + tel_size
+                        payload = start + 2 + properties_size
+                        packet_id = data[start : start + 2]
+                        if (
+                            payload <= stop
+                            and packet_id != b"\0\0"
+                            and (not properties_size or data[payload - 1] == 0)
+                        ):
+                            messages.append(
+                                (
+                                    self,
+                                    _PUBACK + packet_id,
+                                    TELEMETRY,
+                                    data[payload:stop],
+                                    now_ns,
+                                    self.name,
+                                )
+                            )
+                            size += stop - payload
+                            unanswered += 1
+                            packets += 1
+                            at = stop
+                            continue
+                body, stop = r.frame(data, at, packet_size_max(self._endpoint.settings))
+                if stop > end:
+                    self._rest = bytearray(data[at:])
+                    self._need = stop - at
+                    break
+                size += self._take(parse(data, at, body, stop, self.version), now_ns)
+                packets += 1
+                at = stop
+                if tel is None:
+                    tel, tel_size, properties_size = self._shape()
+        finally:
+            self._inflight += unanswered
+            if len(messages) != before:
+                intake.arrived(size)
+        return packets
+
+    def _shape(self) -> tuple[bytes | None, int, int]:
+        tel = self._tel
+        return tel, len(tel or b""), int(self.version == V5)
+
+    def _throttle(self, packets: int, now_ns: int) -> None:
+        endpoint = self._endpoint
+        if self._inflight > endpoint.settings.inflight_max:
+            if self.version == V5:
+                endpoint.counters.malformed["receive maximum exceeded"] += 1
+                self.end(Reason.RECEIVE_MAXIMUM_EXCEEDED, "more publications than granted")
+                return
+            self._hold(INFLIGHT)
+        if endpoint.intake.full:
+            self.hold_full()
+            if endpoint.intake.overrun():
+                endpoint.hold_everybody()
+        assert self._bucket is not None
+        wait_s = self._bucket.take(packets, now_ns)
+        if wait_s and RATE not in self._held:
+            self._hold(RATE)
+            asyncio.get_running_loop().call_later(wait_s, self._release, RATE)
+
+    # Reading less.
+
+    def _hold(self, why: str) -> None:
+        if self._transport is None or self.closed or why in self._held:
+            return
+        if not self._held:
+            self._transport.pause_reading()
+        self._held = (*self._held, why)
+        self._endpoint.counters.held[why] += 1
+
+    def _release(self, why: str) -> None:
+        if why not in self._held:
+            return
+        self._held = tuple(other for other in self._held if other != why)
+        if not self._held and self._transport is not None and not self.closed:
+            # While we did not read, the device could not be heard.
+            self.heard_ns = self._endpoint.clock.now_ns()
+            self._transport.resume_reading()
+
+    def hold_full(self) -> None:
+        """Stop reading until the intake has room."""
+        if FULL not in self._held:
+            self._hold(FULL)
+            self._endpoint.intake.when_room(self._room)
+
+    def _room(self) -> None:
+        self._release(FULL)
+
+    def overdue(self, now_ns: int) -> bool:
+        """Tell whether the device has been silent for longer than its keep-alive allows."""
+        return not self._held and now_ns - self.heard_ns > self.silence_ns_max
+
+    # Packets.
+
+    def _take(self, packet: Packet, now_ns: int) -> int:
+        if isinstance(packet, Connect):
+            if self._tel is not None:
+                raise MalformedPacket(Reason.PROTOCOL_ERROR, "second CONNECT")
+            self._endpoint.admit(self, packet)
+            return 0
+        if self._tel is None:
+            raise MalformedPacket(Reason.PROTOCOL_ERROR, "the first packet is not CONNECT")
+        if isinstance(packet, Publish):
+            return self._published(packet, now_ns)
+        if isinstance(packet, Answer):
+            self._answered(packet)
+        elif isinstance(packet, Ping) and packet.kind == r.PINGREQ:
+            self.write(writer.PINGRESP)
+        elif isinstance(packet, Subscribe):
+            self._subscribe(packet)
+        elif isinstance(packet, Unsubscribe):
+            self._unsubscribe(packet)
+        elif isinstance(packet, Disconnect):
+            self._goodbye(packet)
+        else:
+            raise MalformedPacket(Reason.PROTOCOL_ERROR, "a packet only servers send")
+        return 0
+
+    def _published(self, packet: Publish, now_ns: int) -> int:
+        topic, packet_id = packet.topic, packet.packet_id.to_bytes(2, "big")
+        if topic.count("/") >= _TOPIC_DEPTH_MAX:
+            raise MalformedPacket(Reason.TOPIC_NAME_INVALID, "a topic has more than 8 levels")
+        if packet.qos == 2 and self.version == V5:
+            raise MalformedPacket(Reason.QOS_NOT_SUPPORTED, "QoS 2 was not granted")
+        if len(packet.payload) > self._endpoint.settings.payload_size_max:
+            raise MalformedPacket(Reason.PACKET_TOO_LARGE, "a payload is too large")
+        kind = TELEMETRY if topic == f"v1/{self.name}/tel" else ACK
+        if kind == ACK and topic != self._ack:
+            self._foreign(packet, now_ns)
+            return 0
+        answer = b""
+        if packet.qos == 1:
+            answer = _PUBACK + packet_id
+        elif packet.qos == 2:
+            # MQTT 3.1.1 cannot refuse QoS 2. Handed over once, PUBREC when durable, and the
+            # packet id stays taken until PUBREL ([MQTT-4.3.3-2], method B).
+            answer = _PUBREC + packet_id
+            if self._qos2 is None:
+                self._qos2 = set()
+            if packet.packet_id in self._qos2:
+                kind = REFUSED
+            self._qos2.add(packet.packet_id)
+            if len(self._qos2) > 2 * self._endpoint.settings.inflight_max:
+                raise MalformedPacket(Reason.RECEIVE_MAXIMUM_EXCEEDED, "PUBREL never comes")
+        self._inflight += packet.qos > 0
+        payload = packet.payload if kind != REFUSED else b""
+        self._endpoint.intake.messages.append((self, answer, kind, payload, now_ns, self.name))
+        return len(payload)
+
+    def _foreign(self, packet: Publish, now_ns: int) -> None:
+        what = "command topic" if packet.topic.endswith("/cmd") else "foreign topic"
+        self._endpoint.counters.refused[f"publish on {what}"] += 1
+        if self.version != V5 or packet.qos == 0:
+            self.end(Reason.NOT_AUTHORIZED, f"publishing on a {what} is not allowed")
+            return
+        why = "publish on your own tel and ack only" if self._explains else ""
+        answer = writer.answer(
+            V5, r.PUBACK, packet.packet_id.to_bytes(2, "big"), Reason.NOT_AUTHORIZED, why
+        )
+        self._inflight += 1
+        self._endpoint.intake.messages.append((self, answer, REFUSED, b"", now_ns, self.name))
+
+    def _answered(self, packet: Answer) -> None:
+        if packet.kind == r.PUBREL:
+            if self._qos2 is not None:
+                self._qos2.discard(packet.packet_id)
+            self.write(writer.answer(self.version, r.PUBCOMP, packet.packet_id.to_bytes(2, "big")))
+        elif packet.kind == r.PUBACK and self.delivery is not None:
+            self.delivery.answered(packet.packet_id, packet.code)
+
+    def _subscribe(self, packet: Subscribe) -> None:
+        if Property.SUBSCRIPTION_ID in packet.properties:
+            raise MalformedPacket(
+                Reason.SUBSCRIPTION_IDS_NOT_SUPPORTED, "subscription identifiers were not granted"
+            )
+        codes = bytearray()
+        for name, qos in packet.filters:
+            if "+" in name or "#" in name or name.startswith("$share/"):
+                self._endpoint.counters.refused["subscribe with wildcard"] += 1
+                self.end(Reason.WILDCARDS_NOT_SUPPORTED, "subscribe to your own cmd only")
+                return
+            if name == f"v1/{self.name}/cmd":
+                qos = min(qos, 1)
+                assert self.delivery is not None
+                self.delivery.qos = qos
+                codes.append(qos)
+            else:
+                self._endpoint.counters.refused["subscribe to foreign topic"] += 1
+                codes.append(Reason.NOT_AUTHORIZED if self.version == V5 else Reason.UNSPECIFIED)
+        self.write(writer.suback(self.version, packet.packet_id, bytes(codes)))
+
+    def _unsubscribe(self, packet: Unsubscribe) -> None:
+        codes = bytearray()
+        for name in packet.filters:
+            assert self.delivery is not None
+            known = name == f"v1/{self.name}/cmd" and self.delivery.qos >= 0
+            codes.append(0 if known else 0x11)
+            if known:
+                self.delivery.qos = -1
+        self.write(writer.unsuback(self.version, packet.packet_id, bytes(codes)))
+
+    def _goodbye(self, packet: Disconnect) -> None:
+        if packet.properties.get(Property.SESSION_EXPIRY, 0):
+            raise MalformedPacket(Reason.PROTOCOL_ERROR, "session expiry was granted as 0")
+        if packet.code != Reason.DISCONNECT_WITH_WILL:
+            self.will = False
+        self._close(b"")
+
+    # What the endpoint calls.
+
+    def begin(self, connect: Connect, device_no: int, number: int, now_ns: int) -> None:
+        """Become the device's session."""
+        settings = self._endpoint.settings
+        self.version = connect.version
+        self.name = connect.client_id
+        self.device_no = device_no
+        self.number = number
+        self.will = connect.will is not None
+        self._ack = f"v1/{self.name}/ack"
+        self._explains = connect.properties.get(Property.REQUEST_PROBLEM, 1) == 1
+        self._bucket = TokenBucket(settings.publishes_per_s, settings.publishes_burst, now_ns)
+        size_max = connect.properties.get(Property.MAXIMUM_PACKET_SIZE, 0)
+        assert isinstance(size_max, int)
+        self.delivery = Delivery(self, self._endpoint, size_max)
+        self._tel = writer.text(f"v1/{self.name}/tel")
+
+    def write(self, packet: bytes) -> None:
+        """Write to the device, if it is still there."""
+        if self._transport is not None and not self.closed and packet:
+            self._endpoint.counters.sent_size += len(packet)
+            self._transport.write(packet)
+
+    def acknowledge(self, answers: list[bytes]) -> None:
+        """Write answers: the journal has what they answer."""
+        self._inflight -= len(answers)
+        self.write(b"".join(answers))
+        if INFLIGHT in self._held and self._inflight <= self._endpoint.settings.inflight_max // 2:
+            self._release(INFLIGHT)
+
+    def correct(self, answer: bytes, reason: str) -> bytes:
+        """Say in MQTT 5 that the content was not usable; MQTT 3.1.1 cannot."""
+        if self.version != V5:
+            return answer
+        why = reason if self._explains else ""
+        return writer.answer(V5, r.PUBACK, answer[2:4], Reason.PAYLOAD_FORMAT_INVALID, why)
+
+    def decline(self, reason: str) -> None:
+        """End the connection: the device sends what is unanswered again on the next one."""
+        self._endpoint.counters.dropped["declined"] += 1
+        self.end(Reason.SERVER_BUSY, reason)
+
+    def drop(self, why: str) -> None:
+        """Cut the connection at once."""
+        if self._transport is not None:
+            self._endpoint.counters.dropped[why] += 1
+            self.closed = True
+            self._transport.abort()
+
+    def end(self, code: Reason, reason: str) -> None:
+        """Say why, as far as the version can, and close."""
+        said = writer.disconnect(self.version, code, reason if self._explains else "")
+        self._close(said)
+
+    def refuse(self, connect: Connect, code: Reason) -> None:
+        """Answer CONNECT with a no, and close."""
+        self._close(writer.connack(connect.version, code))
+
+    def _malformed(self, error: MalformedPacket, data: bytes) -> None:
+        self._endpoint.counters.malformed[error.reason] += 1
+        if self._tel is not None:
+            self.end(Reason(error.code), error.reason)
+        elif error.code == Reason.UNSUPPORTED_VERSION:
+            self._close(writer.connack(V311, error.code))
+        else:
+            self._close(writer.connack(connect_version(data), error.code))
+
+    def _close(self, last: bytes) -> None:
+        if self._transport is None or self.closed:
+            return
+        self.write(last)
+        self.closed = True
+        self._transport.close()
+        # A peer that does not read our last words would keep the socket for many minutes.
+        asyncio.get_running_loop().call_later(_GOODBYE_S, self._abort)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
