@@ -3,10 +3,12 @@
 import threading
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from kapelle.errors import Invalid, NotFound, RegistryUnavailable
 from kapelle.model.enums import DeviceKind
@@ -232,6 +234,72 @@ def test_a_server_that_is_away_is_named_without_its_password() -> None:
     with pytest.raises(RegistryUnavailable) as away:
         Registry("postgresql://user:secret@127.0.0.1:1/kapelle?connect_timeout=2")
     assert "secret" not in str(away.value)
+
+
+def test_sites(registry: Registry) -> None:
+    registry.put_devices([battery("a", "one"), battery("b", "one"), battery("c")], 1)
+    registry.remove_devices(["c"], 2)
+    assert [(site.name, site.devices) for site in registry.sites()] == [("c", 0), ("one", 2)]
+    assert registry.sites(after="c", limit=1)[0].partition == registry.device("a").device_no % 3
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("change", ["put", "remove", "resource", "forget", "rotate", "resend"])
+def test_a_change_killed_at_any_statement_leaves_nothing(registry: Registry, change: str) -> None:
+    registry.put_devices([battery("a"), battery("b")], 1)
+    registry.put_resource("every", "all", 1)
+
+    def everything() -> object:
+        return (
+            registry.changed(Cursor(0, -1), 100),
+            registry.due(),
+            registry.resources(),
+            registry.sites(),
+            [registry.members("every", k).tolist() for k in range(3)],
+        )
+
+    changes = {
+        "put": lambda: registry.put_devices([battery("c"), battery("a", vendor="new")], 2),
+        "remove": lambda: registry.remove_devices(["a"], 2),
+        "resource": lambda: registry.put_resource("new", "id:a", 2),
+        "forget": lambda: registry.remove_resource("every", 2),
+        "rotate": lambda: registry.rotate_credential("a", 2),
+        "resend": registry.resend,
+    }
+    before, left = everything(), 0
+
+    def kill(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+
+    for statement in range(100):
+        left = statement
+        event.listen(registry._engine, "before_cursor_execute", kill)
+        try:
+            changes[change]()
+        except Killed:
+            event.remove(registry._engine, "before_cursor_execute", kill)
+            assert everything() == before
+        else:
+            event.remove(registry._engine, "before_cursor_execute", kill)
+            break
+    assert statement > 2
+    assert everything() != before
+    assert registry.revision() == 3
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.csv"
+    path.write_text("id,kind\n" * 100)
+    with pytest.raises(RegistryUnavailable, match=r"fleet\.csv: file is not a database"):
+        Registry(f"sqlite:///{path}")
+    with pytest.raises(RegistryUnavailable, match="unable to open"):
+        Registry(f"sqlite:///{tmp_path}/nowhere/registry.db")
 
 
 def test_a_database_in_memory() -> None:

@@ -25,7 +25,11 @@ def connect(url: str) -> Engine:
     """Return an engine for SQLite or PostgreSQL. Raises Invalid for anything else."""
     parsed = _parse(url)
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed, pool_pre_ping=True, pool_timeout=_BUSY_S)
+        # Whoever waits for the plant's row must see what the one before has done, whatever the
+        # server's default is.
+        return create_engine(
+            parsed, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_timeout=_BUSY_S
+        )
     return _sqlite(parsed)
 
 

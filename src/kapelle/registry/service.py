@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from kapelle.errors import JournalConflict, JournalFull, KapelleError, RegistryUnavailable
 from kapelle.model.blocks import Enrolled
 from kapelle.model.entries import Body
-from kapelle.model.ids import partition_topic
+from kapelle.model.ids import NS_PER_S, partition_topic
 from kapelle.model.plant import Members
 from kapelle.ports import Clock, Journal
 from kapelle.registry.directory import Directory
@@ -71,6 +71,7 @@ class OutboxPump:
         self._last: dict[int, int] = {}
         """Position of the last entry of this line in each partition's topic."""
         self._trouble = ""
+        self._trouble_at_ns = 0
 
     async def run(self) -> None:
         """Move changes until cancelled. Raises JournalFailed."""
@@ -161,9 +162,11 @@ class OutboxPump:
 
     def _say(self, trouble: str) -> None:
         if trouble and not self._trouble:
+            self._trouble_at_ns = self._clock.now_ns()
             _log.warning("registry changes are waiting", extra={"reason": trouble})
         if self._trouble and not trouble:
-            _log.info("registry changes move again")
+            waited_s = (self._clock.now_ns() - self._trouble_at_ns) / NS_PER_S
+            _log.info("registry changes move again", extra={"waited_s": waited_s})
         self._trouble = trouble
 
 

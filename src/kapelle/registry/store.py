@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kapelle.errors import Invalid, NotFound, Problem, RegistryUnavailable
@@ -21,7 +21,7 @@ from kapelle.registry.device import Device, id_flaws
 from kapelle.registry.membership import apply_devices, apply_resource
 from kapelle.registry.rows import COLUMNS, Stored
 from kapelle.registry.selection import parse
-from kapelle.registry.tables import devices, outbox, plant, resource_members, resources
+from kapelle.registry.tables import devices, outbox, plant, resource_members, resources, sites
 
 _EVERY_PARTITION = -1
 
@@ -41,6 +41,15 @@ class Put:
     updated: int
     credentials: dict[str, str]
     """Secret of each new device, by its id. Shown here and never again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One customer connection; all of its devices are in one partition."""
+
+    name: str
+    partition: int
+    devices: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +187,19 @@ class Registry:
         )
         with self._reading() as connection:
             return [Stored(*row) for row in connection.execute(query)]
+
+    def sites(self, after: str = "", limit: int = 1000) -> list[Site]:
+        """Return sites by name, a page at a time, with how many devices are enrolled there."""
+        query = (
+            select(sites.c.site, sites.c.partition, func.count(devices.c.device_no))
+            .outerjoin(devices, (devices.c.site == sites.c.site) & (devices.c.active == 1))
+            .where(sites.c.site > after)
+            .group_by(sites.c.site, sites.c.partition)
+            .order_by(sites.c.site)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [Site(*row) for row in connection.execute(query)]
 
     def count(self) -> int:
         """Return how many devices are enrolled."""
@@ -334,6 +356,12 @@ class Registry:
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise RegistryUnavailable(f"registry {self.url}: {cause}") from error
+        except DatabaseError as error:
+            # SQLite's word for a file that is damaged or something else; the classes derived
+            # from it mean a mistake of ours.
+            if type(error) is not DatabaseError:
+                raise
+            raise RegistryUnavailable(f"registry {self.url}: {error.orig}") from error
 
 
 def _tell_enrolled(connection: Connection, revision: int) -> None:
