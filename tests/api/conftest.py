@@ -18,20 +18,21 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT
-from kapelle.model.plant import Curve, Order, Plan, ResourceSummary, Summary
+from kapelle.model.plant import Amend, Cancel, Curve, Order, Plan, ResourceSummary, Summary
 from kapelle.runtime.clock import SystemClock
 
 TOKEN = "test-token-of-32-characters-here"
 
 
 def summary(partition: int, tick_ns: int, *, headroom_w: float = 1_000.0) -> Summary:
-    flat = Curve([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0])
+    curve = Curve([-1.0, 0.0, 1.0], [-headroom_w, 0.0, headroom_w])
+    flat = Curve([-1.0, 1.0], [0.0, 0.0])
     values: dict[str, object] = {
         "resource": "all", "devices": 5, "power_w": 100.0, "variance_w2": 16.0,
         "shared_std_w": {"acme": 3.0}, "measured_w": 80.0, "measured_nameplate_w": 9_000.0,
         "freshness": [0, 4, 1, 0, 0], "oldest_age_s": 2.5, "nameplate_w": 10_000.0,
         "uncontrolled_w": 10.0, "headroom_up_w": headroom_w, "headroom_down_w": headroom_w,
-        "commanded_w": 0.0, "continuous": flat, "blocks": flat, "phases": [0] * 18,
+        "commanded_w": 0.0, "continuous": curve, "blocks": flat, "phases": [0] * 18,
         "excluded": {"silent": 1}, "by_kind_w": {"battery": 100.0}, "vendors": {"acme": [5, 5]},
     }  # fmt: skip
     known = {name: values[name] for name in ResourceSummary.__struct_fields__}
@@ -85,17 +86,23 @@ def running(
 
     async def dispatch() -> None:
         """Commits up to 2 kW of every order, as the summaries allow."""
-        async for entries in journal.follow(PLANT, 0, [Kind.ORDER]):
-            for entry in entries:
-                order = entry.body
-                assert isinstance(order, Order)
+        orders: dict[int, Order] = {}
+        async for entries in journal.follow(PLANT, 0, [Kind.ORDER, Kind.AMEND, Kind.CANCEL]):
+            for body in (entry.body for entry in entries):
+                assert isinstance(body, Order | Amend | Cancel)
+                if isinstance(body, Order):
+                    orders[body.order_no] = body
+                target_w = orders[body.order_no].target_w
+                if isinstance(body, Amend):
+                    target_w = body.target_w
+                is_cancelled = isinstance(body, Cancel)
+                most = 0.0 if is_cancelled else min(target_w, 2_000.0)
+                status = OrderStatus.CANCELLED if is_cancelled else OrderStatus.ACTIVE
+                reason = "headroom" if target_w > most else ""
+                plan = Plan(
+                    body.order_no, clock.now_ns(), 1, status, 200.0, most, target_w - most, reason
+                )
                 if plans:
-                    most = min(order.target_w, 2_000.0)
-                    short = order.target_w - most
-                    plan = Plan(
-                        order.order_no, clock.now_ns(), 1, OrderStatus.ACTIVE, 200.0, most, short,
-                        "headroom" if short else "",
-                    )  # fmt: skip
                     await journal.append(PLANT, [plan], writer="dispatch")
 
     async def main() -> None:

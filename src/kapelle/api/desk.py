@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 
 from kapelle.adapters.http.problems import Fault, Refused
-from kapelle.api.preview import Preview, preview
 from kapelle.api.quota import Quota
 from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import AmendAsked, OrderAsked
 from kapelle.api.times import to_ns
 from kapelle.api.watch import Watch
+from kapelle.dispatch.preview import Preview, preview
 from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.entries import Body
@@ -66,8 +66,7 @@ class OrderDesk:
 
     def preview(self, asked: OrderAsked) -> Preview:
         """Say what would be committed, and write nothing."""
-        self._order(asked, "", "")
-        return preview(self._watch.view, asked.resource, asked.target_w)
+        return preview(self._watch.view, self._order(asked, "", ""))
 
     async def amend(
         self, order_no: int, asked: AmendAsked, issued_by: str, if_match: str | None
@@ -115,6 +114,10 @@ class OrderDesk:
             else:
                 raise _busy()
             await self._until_own(lambda view: view.orders[order_no].cancelled_at_ns > 0)
+        # Until dispatch has said so too, its devices are not free for another order.
+        await self._watch.wait_for(
+            lambda view: view.orders[order_no].is_over or None, self._settings.plan_wait_s
+        )
         return self.find(order_no)
 
     async def hold(self, held: bool, reason: str, issued_by: str) -> Hold:
@@ -179,12 +182,12 @@ class OrderDesk:
         view = self._watch.view
         if order.starts_at_ns > self._clock.now_ns() or len(view.summaries) < view.partitions:
             return
-        now = preview(view, order.resource, order.target_w)
+        now = preview(view, order)
         if now.committed_w == 0:
             raise Refused(
                 422,
                 "nothing-available",
-                f"no device can take any of it now: {now.reason}",
+                f"no device can take any of it now: {now.binding}",
                 more={
                     "headroom_up_w": now.headroom_up_w,
                     "headroom_down_w": now.headroom_down_w,

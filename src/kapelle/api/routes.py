@@ -26,7 +26,7 @@ from kapelle.api.shapes import (
 from kapelle.api.times import to_datetime
 from kapelle.api.token import bearer, is_token
 from kapelle.api.told import tell_notice, tell_order, tell_resource
-from kapelle.fleet.plant import total
+from kapelle.fleet.plant import OrderState, total
 from kapelle.model.ids import ALL
 
 ISSUED_BY = "api"
@@ -84,12 +84,15 @@ async def create_order(
             target_w=asked.target_w,
             committed_w=preview.committed_w,
             declined_w=preview.declined_w,
-            reason=preview.reason,
+            feasible=preview.feasible,
+            reason=preview.binding,
             baseline_w=preview.baseline_w,
+            baseline_std_w=preview.baseline_std_w,
             headroom_up_w=preview.headroom_up_w,
             headroom_down_w=preview.headroom_down_w,
             devices=preview.devices,
             excluded=preview.excluded,
+            held_s=preview.held_s,
         )
     state, is_new = await desk.create(asked, key, ISSUED_BY)
     response.status_code = 201 if is_new else 200
@@ -182,7 +185,7 @@ async def read_status(plant: PlantNow) -> StatusTold:
         partitions=view.partitions,
         partitions_heard=len(view.summaries),
         plant=tell_resource(total(view, ALL, now_ns)),
-        orders=[tell_order(s) for _, s in sorted(view.orders.items()) if not s.is_over],
+        orders=[tell_order(s) for _, s in sorted(view.orders.items()) if _is_open(s)],
         ingest={
             "accepted": sum(c.accepted for c in counters),
             "quarantined": sum(sum(c.quarantined.values()) for c in counters),
@@ -206,6 +209,10 @@ async def read_metrics(
     """Read every metric as Prometheus text."""
     text = metrics.render(plant.view, plant.clock.now_ns(), plant.counters, plant.commit_bounds_s)
     return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
+
+
+def _is_open(state: OrderState) -> bool:
+    return not (state.is_over or state.cancelled_at_ns)
 
 
 async def _hold(desk: OrderDesk, held: bool, asked: HoldAsked | None) -> HoldTold:

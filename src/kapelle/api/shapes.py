@@ -74,14 +74,17 @@ class PreviewTold(BaseModel):
     dry_run: bool = True
     resource: str
     target_w: float
-    committed_w: float
+    feasible: bool = Field(description="Whether all of it would be promised.")
+    committed_w: float = Field(description="The nearest feasible target. [W]")
     declined_w: float
-    reason: str
+    reason: str = Field(description="What binds; empty where it is feasible.")
     baseline_w: float
+    baseline_std_w: float
     headroom_up_w: float
     headroom_down_w: float
     devices: int
     excluded: dict[str, int]
+    held_s: float = Field(description="How long the published headroom holds. [s]")
 
 
 class OrdersTold(BaseModel):
