@@ -82,10 +82,10 @@ class Physics:
             return
         self.now_ns = now_ns
         self._driver.step(now_ns, dt_s)
-        self._move(dt_s)
-        self._store(dt_s)
         self._come_and_go()
         self._decide()
+        self._move(dt_s)
+        self._store(dt_s)
 
     def _move(self, dt_s: float) -> None:
         """Approach what is wanted: first-order lag, within the ramp; switches switch at once."""
