@@ -196,7 +196,9 @@ def _fill(telemetry: Telemetry, rows: list[_Row], payloads: Sequence[bytes]) -> 
             said |= here
     seq = np.array([row.seq for row in rows], np.int64)
     boot = np.array([row.boot for row in rows], np.int64)
-    telemetry.order = np.where(seq >= 0, (boot << 32) | seq, telemetry.measured_at_ns)
+    # The very first report of a first boot would have order 0, which means: none sent.
+    numbered = np.maximum((boot << 32) | seq, 1)
+    telemetry.order = np.where(seq >= 0, numbered, telemetry.measured_at_ns)
     good = said & (telemetry.measured_at_ns >= 0)
     if not good.all():
         _leave_out(telemetry, good, said, payloads)

@@ -1,4 +1,4 @@
-"""Fields of MQTT packets: a strict cursor over one packet's bytes, and the property table of MQTT 5.
+"""Fields of MQTT packets: a strict cursor over a packet, and the property table of MQTT 5.
 
 Sources: OASIS MQTT 3.1.1 (2014), section 1.5 and 2.2; OASIS MQTT 5.0 (2019), section 1.5 and 2.2.2.
 """
