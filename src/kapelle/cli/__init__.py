@@ -5,7 +5,7 @@ from importlib.metadata import version as installed
 
 import typer
 
-from kapelle.cli import configuration, devices, examination, orders
+from kapelle.cli import configuration, devices, examination, orders, running, simulation
 from kapelle.cli.output import Exit, Json, complain, exit_code, out, print_json
 from kapelle.errors import KapelleError
 
@@ -17,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(running.up)
+app.command()(simulation.demo)
 app.command()(examination.doctor)
 app.command()(orders.status)
 app.add_typer(orders.orders, name="order")
@@ -25,6 +27,8 @@ app.command()(orders.release)
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.resources, name="resources")
 app.add_typer(configuration.commands, name="config")
+app.add_typer(simulation.sim, name="sim")
+app.command()(simulation.bench)
 
 
 @app.command()

@@ -15,16 +15,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import Literal
 
 import msgspec
 import numpy as np
 import uvloop
 
 from kapelle.model.ids import Ints
-from kapelle.sim.devices import FleetPlan, make_fleet
-from kapelle.sim.faults import FaultPlan
+from kapelle.sim.devices import make_fleet
 from kapelle.sim.peers import packets, wire
+from kapelle.sim.peers.messages import Do, Start, Truth
 from kapelle.sim.peers.mqtt import Client
 from kapelle.sim.peers.swarm import Swarm
 from kapelle.sim.world import World
@@ -36,61 +35,6 @@ _DEAF = 0.5
 _RETURN_S = 4.0
 _PR_SET_PDEATHSIG = 1
 _FILES_SPARE = 64
-
-
-class Start(msgspec.Struct, frozen=True):
-    """What fleet to play, against which plant. The same plan and seed make the same fleet."""
-
-    host: str
-    port: int
-    plan: FleetPlan
-    seed: int
-    secrets: dict[str, str]
-    """Device name -> password; devices that are not named stay out."""
-    faults: FaultPlan = msgspec.field(default_factory=FaultPlan)
-    connects_per_s: float = 800.0
-    keep_alive_s: int = 30
-    v5_share: float = 0.25
-
-
-class Do(msgspec.Struct, frozen=True):
-    """An order from whoever runs the process."""
-
-    do: Literal["silence", "lose", "return", "stop"]
-    fraction: float = 0.0
-    by: Literal["vendor", "provider", "feeder", "gateway"] = "vendor"
-    name: str = ""
-    spare: str = ""
-    """`silence`: a group (of `by`) that is left alone."""
-
-
-class Truth(msgspec.Struct, frozen=True, tag="truth", tag_field="event"):
-    """What the devices really do now, and what they have been through."""
-
-    at_ns: int
-    power_w: float
-    own_w: float
-    """What they would do without orders. [W]"""
-    connected: int
-    reachable: int
-    following: int
-    published: int
-    acked: int
-    repeated: int
-    forgotten: int
-    commands: int
-    unreadable: int
-    effects: int
-    double_effects: int
-    stale_effects: int
-    reverted: int
-    expired: int
-    fenced: int
-    connects: int
-    refused: int
-    drops: int
-    ack_ms: tuple[float, float]
-    """Median and 99th percentile of publication to acknowledgement, since the last line. [ms]"""
 
 
 class Playing:
@@ -110,6 +54,7 @@ class Playing:
             now=time.monotonic,
         )
         self._unreadable = 0
+        self._reports = 0
         self._stop = asyncio.Event()
         names = [name.decode() for name in devices.enrolled.device_id]
         self._clients = [self._client(index, name) for index, name in enumerate(names)]
@@ -166,6 +111,7 @@ class Playing:
             self._say(wire.answers(world.agents.receive_commands(rows, block, now_ns), now_ns))
         for row, payload in wire.telemetry(world.reports(now_ns)):
             self._clients[row].publish(payload)
+            self._reports += 1
 
     def _say(self, said: Iterator[tuple[int, bytes]]) -> None:
         for row, payload in said:
@@ -212,6 +158,7 @@ class Playing:
             connected=swarm.up,
             reachable=int(world.faults.reachable.sum()),
             following=int(agents.commanded().sum()),
+            reports=self._reports,
             published=sum(client.published for client in self._clients),
             acked=swarm.counts.acked,
             repeated=sum(client.repeated for client in self._clients),

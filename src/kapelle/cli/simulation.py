@@ -1,0 +1,121 @@
+"""`kapelle demo`, `kapelle sim run`, `kapelle bench`: plants that are not real."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+import uvloop
+
+from kapelle.cli.output import Exit, Json, print_json, say
+from kapelle.errors import NotFound
+
+sim = typer.Typer(no_args_is_help=True, help="Simulate plants in virtual time.")
+
+T = TypeVar("T")
+_INTERRUPTED = 130
+
+
+def demo(
+    devices: Annotated[int, typer.Option(min=20, max=50_000, help="How many.")] = 2000,
+    seconds: Annotated[float, typer.Option(min=20, max=3600, help="How long.")] = 90.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same devices.")] = 1,
+    data: Annotated[
+        Path | None, typer.Option(help="Directory with measured homes and sessions to replay.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the plant's data in this (empty) directory.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the picture, as it was late in the order, as SVG.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a picture.")] = False,
+    json: Json = False,
+) -> None:
+    """Watch simulated devices become one plant, lose some, and deliver all the same.
+
+    Each device is a real MQTT client over TCP, in a process of their own. Exit 0 only if what
+    they delivered, by their own physics, met the tolerance of the order.
+    """
+    # Costly to import, and only needed here.
+    from kapelle.sim import demo as play
+    from kapelle.sim.demo_show import showing
+    from kapelle.sim.demo_summary import as_json, tell
+
+    options = play.Options(devices, seconds, seed, keep, data)
+    live = sys.stderr.isatty() and not (plain or json)
+    with showing(live=live, picture=picture, seconds=seconds) as show:
+        outcome = run_until_signal(lambda: play.run_demo(options, show))
+    if outcome is None:
+        say("stopped; nothing is left running")
+        raise typer.Exit(_INTERRUPTED)
+    if json:
+        print_json(as_json(outcome))
+    else:
+        tell(outcome)
+    raise typer.Exit(Exit.OK if outcome.passed else Exit.FAILED)
+
+
+@sim.command()
+def run(
+    scenario: Annotated[Path, typer.Argument(help="SCENARIO.toml")],
+    seed: Annotated[int, typer.Option(help="Same seed, same result, byte for byte.")] = 1,
+    data: Annotated[
+        Path | None, typer.Option(help="Directory with measured homes and sessions to replay.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Play a scenario in virtual time against the plant's own rooms."""
+    command = [sys.executable, "-m", "kapelle.sim.run", str(scenario), "--seed", str(seed)]
+    command += ["--data", str(data)] if data else []
+    raise typer.Exit(_call([*command, *(["--json"] if json else [])]))
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="One of benchmarks/, or all.")] = "all",
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, fewer runs.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Do not append to results.jsonl.")] = False,
+    json: Json = False,
+) -> None:
+    """Print benchmarks and append them to benchmarks/results.jsonl. Needs a checkout."""
+    root = _checkout()
+    if root is None:
+        raise NotFound("no benchmarks here: run this in a checkout of the repository")
+    given = {"--quick": quick, "--json": json, "--dry": dry}
+    flags = [flag for flag, wanted in given.items() if wanted]
+    raise typer.Exit(_call([sys.executable, "-m", "benchmarks.run", name, *flags], root))
+
+
+def run_until_signal(make: Callable[[], Coroutine[None, None, T]]) -> T | None:
+    """Run to the end and return the result; None when SIGINT or SIGTERM ended it early."""
+
+    async def watched() -> T | None:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            return await make()
+        except asyncio.CancelledError:
+            return None
+
+    return uvloop.run(watched())
+
+
+def _checkout() -> Path | None:
+    here = Path.cwd()
+    found = (place for place in (here, *here.parents) if (place / "benchmarks/run.py").is_file())
+    return next(found, None)
+
+
+def _call(command: list[str], directory: Path | None = None) -> int:
+    """Run a program of ours in the foreground and return its exit code."""
+    sys.stdout.flush()
+    done = subprocess.run(command, cwd=directory, env=dict(os.environ), check=False)  # noqa: S603  # our own modules
+    return done.returncode

@@ -1,0 +1,385 @@
+"""`kapelle demo`: a plant on this machine, thousands of real MQTT clients, and a bad minute.
+
+An order starts; 10 % of the devices fall silent; one vendor with 20 % of them is lost and returns.
+The verdict counts what the devices really did, by their own physics, not what the plant believes.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from math import isnan, nan
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from kapelle.adapters.mqtt.endpoint import MqttEndpoint
+from kapelle.api.client import Client
+from kapelle.api.settings import ApiSettings
+from kapelle.api.shapes import OrderTold
+from kapelle.app import Plant, open_plant
+from kapelle.config import Config, PlantSettings
+from kapelle.errors import KapelleError
+from kapelle.fleet.plant import OrderState, total
+from kapelle.model.enums import OrderStatus
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Notice
+from kapelle.registry.importing import import_devices
+from kapelle.sim.demo_gauge import Gauge
+from kapelle.sim.demo_record import Event, Record, Seen, Verdict, judge
+from kapelle.sim.demo_view import Scene
+from kapelle.sim.devices import Devices, FleetPlan, make_fleet
+from kapelle.sim.peers.leash import Peers, started
+from kapelle.sim.peers.messages import Do, Start, Truth
+
+VENDORS = {"alpen": 0.30, "borealis": 0.25, "cirrus": 0.20, "delta": 0.15, "eider": 0.10}
+LOST = "cirrus"
+SILENT = 0.10
+REVERT_S = 30.0
+"""Short, so that what silent devices stop doing shows within the demo. [s]"""
+_CADENCE_S = 2.0
+_ORDER_SHARE = 0.55
+"""Of the headroom at that moment: the rest stands in for whoever falls silent."""
+_DRAW_S = 0.25
+_OPEN_S_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to show. The times of the script scale with `seconds`."""
+
+    devices: int = 2000
+    seconds: float = 90.0
+    seed: int = 1
+    directory: Path | None = None
+    """Where the plant keeps its data; None: a temporary place, removed afterwards."""
+    data: Path | None = None
+    """Measured homes and charging sessions the devices follow; None: parametric ones."""
+    tolerance: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """When what happens. [s]"""
+
+    order: float
+    silence: float
+    lose: float
+    back: float
+    end: float
+
+    @classmethod
+    def scaled(cls, seconds: float) -> "Script":
+        """Return the script of 90 s for another length."""
+        part = seconds / 90.0
+        return cls(*(round(at * part, 3) for at in (15.0, 35.0, 50.0, 70.0, 84.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo ends with."""
+
+    options: Options
+    verdict: Verdict
+    readings: Mapping[str, int]
+    commands: Mapping[str, int]
+    latency_s: tuple[float, float]
+    """Device to aggregate: median and 99th percentile. [s]"""
+    ack_ms: tuple[float, float]
+    """Publication to durable acknowledgement, seen by the devices, worst half second. [ms]"""
+    journal_bytes: int
+    truth: Truth
+    events: tuple[Event, ...]
+    started_ns: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the promise was kept, and no command took effect twice."""
+        return self.verdict.met and not self.truth.double_effects
+
+
+@dataclass(slots=True)
+class _Stage:
+    """What the parts of the demo share."""
+
+    options: Options
+    script: Script
+    devices: Devices
+    plant: Plant
+    gauge: Gauge
+    scene: Scene
+    notices: int = 0
+    order_no: int = 0
+    promise: OrderState | None = None
+    ack_ms: list[tuple[float, float]] = field(default_factory=list)
+    rates: list[tuple[int, int]] = field(default_factory=list)
+
+    def now_ns(self) -> int:
+        return self.plant.doors.clock.now_ns()
+
+
+async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
+    """Play the demo; `show` is called a few times a second with what there is to see.
+
+    Raises:
+        KapelleError: Something that must not fail did; the message says what.
+    """
+    record = Record(time.time_ns(), options.tolerance)
+    scene = Scene(record, options.seconds, options.devices, now_ns=time.time_ns())
+    scene.heading = "enrolling the devices …"
+    show(scene)
+    with _place(options.directory) as directory:
+        plan = FleetPlan(
+            devices=options.devices,
+            telemetry_period_s=_CADENCE_S,
+            vendors=VENDORS,
+            revert_s=REVERT_S,
+        )
+        devices = make_fleet(plan, np.random.default_rng(options.seed))
+        async with open_plant(_config(directory)) as plant:
+            secrets = await _enrol(plant, devices)
+            gauge = Gauge(plant.doors.journal, plan.partitions)
+            stage = _Stage(options, Script.scaled(options.seconds), devices, plant, gauge, scene)
+            async with _running(plant):
+                port = await _ready(stage, next(iter(secrets)))
+                record.started_ns = stage.now_ns()
+                start = Start(host="127.0.0.1", port=port, plan=plan, seed=options.seed,
+                              secrets=secrets)  # fmt: skip
+                async with started(start) as peers:
+                    await _play(stage, peers, show)
+                    assert peers.truth is not None
+                    return _outcome(stage, peers.truth, directory)
+
+
+@contextmanager
+def _place(directory: Path | None) -> Iterator[Path]:
+    if directory is not None:
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="kapelle-demo-", ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+def _config(directory: Path) -> Config:
+    config = Config(plant=PlantSettings(name="demo", data_dir=directory))
+    return replace(
+        config,
+        journal=replace(config.journal, directory=directory / "journal"),
+        mqtt=replace(config.mqtt, host="127.0.0.1", port=0),
+        api=ApiSettings(port=0),
+    )
+
+
+async def _enrol(plant: Plant, devices: Devices) -> dict[str, str]:
+    """Register every device as an operator would, and return their credentials."""
+    rows = [{k: v for k, v in row.items() if v is not None} for row in devices.rows()]
+    document = msgspec.json.encode(rows)
+    done = await asyncio.to_thread(
+        import_devices, plant.registry, document, "json", plant.doors.clock.now_ns()
+    )
+    if len(done.credentials) < len(rows):
+        raise KapelleError("these devices are enrolled already: choose an empty directory")
+    return done.credentials
+
+
+@asynccontextmanager
+async def _running(plant: Plant) -> AsyncIterator[None]:
+    """Run the plant around a block; its failure ends the block, the block's end stops it."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(plant.run(), name="plant")
+            yield
+            task.cancel()
+    except ExceptionGroup as errors:
+        raise _first(errors) from errors
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error inside nested groups: the reason of all the others."""
+    inner = errors.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+async def _ready(stage: _Stage, first: str) -> int:
+    """Wait until devices may connect; return the port."""
+    plant = stage.plant
+    endpoint = next(a for a in plant.doors.adapters if isinstance(a, MqttEndpoint))
+    async with asyncio.timeout(_OPEN_S_MAX):
+        await plant.api.ready.wait()
+        # The adapter port has no event for it, and the directory neither: ask now and then.
+        while not endpoint.port or plant.doors.directory.resolve([first])[0] < 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return endpoint.port
+
+
+async def _play(stage: _Stage, peers: Peers, show: Callable[[Scene], None]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(peers.run(lambda truth: _take_truth(stage, truth))),
+                group.create_task(stage.gauge.run(lambda: _take_summary(stage))),
+                group.create_task(_draw(stage, show)),
+            ]
+            await _follow_script(stage, peers)
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as errors:
+        raise _first(errors) from errors
+
+
+async def _draw(stage: _Stage, show: Callable[[Scene], None]) -> None:
+    while True:
+        scene, gauge = stage.scene, stage.gauge
+        scene.now_ns = stage.now_ns()
+        scene.readings = gauge.readings
+        stage.rates.append((scene.now_ns, gauge.readings))
+        del stage.rates[:-20]
+        (then_ns, before), (now_ns, now) = stage.rates[0], stage.rates[-1]
+        if now_ns > then_ns:
+            scene.rate = (now - before) * NS_PER_S / (now_ns - then_ns)
+        show(scene)
+        await asyncio.sleep(_DRAW_S)
+
+
+async def _follow_script(stage: _Stage, peers: Peers) -> None:
+    script, n = stage.script, stage.options.devices
+    await _until(stage, script.order)
+    await _order(stage)
+    await _until(stage, script.silence)
+    peers.order(Do("silence", fraction=SILENT, by="vendor", spare=LOST))
+    _say(
+        stage, "✕", f"{SILENT * 100:.0f} % of the devices fall silent ({round(SILENT * n):,})", True
+    )
+    await _until(stage, script.lose)
+    peers.order(Do("lose", by="vendor", name=LOST))
+    lost = stage.devices.groups("vendor").count(LOST)
+    _say(stage, "✕", f"vendor {LOST} loses its cloud: {lost:,} devices at once", True)
+    await _until(stage, script.back)
+    peers.order(Do("return", by="vendor", name=LOST))
+    _say(stage, "●", f"vendor {LOST} is back; its devices reconnect")
+    await _until(stage, script.end)
+    _say(stage, "■", "the order ends; devices are released")
+    await _until(stage, stage.options.seconds)
+
+
+async def _until(stage: _Stage, seconds: float) -> None:
+    left_s = seconds - stage.scene.record.seconds(stage.now_ns())
+    await asyncio.sleep(max(0.0, left_s))
+
+
+async def _order(stage: _Stage) -> None:
+    """Order through the API, like everybody else."""
+    aggregate = total(stage.gauge.view)
+    target_w = round(_ORDER_SHARE * aggregate.headroom_up_w / 1e5) * 1e5
+    if target_w <= 0:
+        target_w = _ORDER_SHARE * aggregate.headroom_up_w
+    length_s = stage.script.end - stage.script.order
+    token = (Path(stage.plant.doors.config.plant.data_dir) / "api.token").read_text().strip()
+    url = f"http://127.0.0.1:{stage.plant.api.port}"
+
+    def post() -> OrderTold:
+        with Client(url, token) as client:
+            return client.create_order(target_w=target_w, duration_s=length_s, tolerance=0.02)
+
+    told = await asyncio.to_thread(post)
+    stage.order_no = told.order_no
+    _say(stage, "▲", f"order {told.order_no}: {target_w / 1e6:+.2f} MW for {length_s:.0f} s")
+
+
+def _say(stage: _Stage, mark: str, text: str, is_fault: bool = False) -> None:
+    event = Event(stage.now_ns(), mark, text, is_fault)
+    stage.scene.record.events.append(event)
+    stage.scene.log.append(event)
+
+
+def _take_truth(stage: _Stage, truth: Truth) -> None:
+    stage.scene.record.true.append((truth.at_ns, truth.power_w))
+    stage.scene.connected = truth.connected
+    if stage.scene.record.seconds(truth.at_ns) > stage.script.order:
+        stage.ack_ms.append(truth.ack_ms)
+
+
+def _take_summary(stage: _Stage) -> None:
+    """Take the plant's own picture into the scene."""
+    view, scene = stage.gauge.view, stage.scene
+    aggregate = total(view, now_ns=stage.now_ns())
+    if not aggregate.complete or not aggregate.devices:
+        return
+    scene.aggregate = aggregate
+    order = view.orders.get(stage.order_no)
+    is_active = order is not None and order.status == OrderStatus.ACTIVE
+    if order is not None and is_active:
+        stage.promise = stage.promise or replace(order)
+        scene.baseline_w, scene.committed_w = order.baseline_w, order.committed_w
+    scene.target_w = scene.baseline_w + scene.committed_w if is_active else nan
+    seen = scene.record.seen
+    if not seen or aggregate.tick_ns > seen[-1].at_ns:
+        seen.append(
+            Seen(
+                aggregate.tick_ns,
+                aggregate.power_w,
+                aggregate.low_w,
+                aggregate.high_w,
+                scene.target_w,
+            )
+        )
+    _take_notices(stage, list(view.notices))
+
+
+def _take_notices(stage: _Stage, notices: list[Notice]) -> None:
+    for notice in notices[stage.notices :]:
+        mark = "●" if notice.code.endswith(("-back", "-over")) else "▲"
+        stage.scene.log.append(Event(notice.at_ns, mark, notice.text))
+    stage.notices = len(notices)
+
+
+def _outcome(stage: _Stage, truth: Truth, directory: Path) -> Outcome:
+    order = stage.promise
+    if order is None or order.plan is None or isnan(order.baseline_w):
+        raise KapelleError("the order never became active; see the timeline for what was said")
+    record = stage.scene.record
+    verdict = judge(
+        record,
+        order.committed_w,
+        order.baseline_w,
+        order.order.starts_at_ns,
+        order.order.ends_at_ns,
+    )
+    gauge, counters = stage.gauge, stage.plant.doors.counters
+    acks = {name: gauge.acks[name] for name in sorted(gauge.acks)}
+    phases = {name: gauge.phases[name] for name in ("sent", "verified", "unknown", "diverged")}
+    return Outcome(
+        options=stage.options,
+        verdict=verdict,
+        readings={
+            "sent": truth.reports,
+            "accepted": gauge.readings,
+            "quarantined": sum(sum(c.quarantined.values()) for c in counters.values()),
+        },
+        commands={"issued": gauge.commands, "retries": gauge.retries, **phases, **acks},
+        latency_s=gauge.latency(),
+        ack_ms=_worst(stage.ack_ms),
+        journal_bytes=_size(directory / "journal"),
+        truth=truth,
+        events=tuple(stage.scene.log),
+        started_ns=record.started_ns,
+    )
+
+
+def _worst(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the median of medians and the highest 99th percentile."""
+    if not pairs:
+        return nan, nan
+    return float(np.median([median for median, _ in pairs])), max(worst for _, worst in pairs)
+
+
+def _size(directory: Path) -> int:
+    with contextlib.suppress(OSError):
+        files = [file for file in directory.rglob("*") if file.is_file()]
+        # What the journal keeps back for a full disk says nothing about what was written.
+        return sum(file.stat().st_size for file in files if "reserve" not in file.name)
+    return 0

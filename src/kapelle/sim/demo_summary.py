@@ -1,0 +1,145 @@
+"""What the demo says at its end, for people and for scripts."""
+
+from math import isnan
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.sim.demo import Outcome
+from kapelle.sim.demo_record import Recovery
+
+_GOOD, _BAD, _QUIET = "bold green", "bold red", "grey50"
+
+
+def tell(outcome: Outcome) -> None:
+    """Print the summary on stdout."""
+    console = Console(highlight=False)
+    verdict, tolerance = outcome.verdict, outcome.options.tolerance
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style=_QUIET, no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(style=_QUIET)
+    for name, value, note in _rows(outcome):
+        table.add_row(name, value, note)
+    console.print()
+    console.print(table)
+    console.print()
+    style, mark = (_GOOD, "●") if outcome.passed else (_BAD, "✕")
+    console.print(
+        Text.assemble(
+            (f"{mark} delivered {_percent(verdict.delivered_mean)}", style),
+            f" of the {verdict.committed_w / 1e6:.2f} MW promised; the order allows ",
+            f"±{tolerance:.0%}. ",
+            ("Everything here is simulated, but for the plant.", _QUIET),
+        )
+    )
+
+
+def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
+    verdict, truth = outcome.verdict, outcome.truth
+    readings, commands = outcome.readings, outcome.commands
+    band = f"±{outcome.options.tolerance:.0%}"
+    believed = _percent(verdict.believed_mean)
+    held = f"its 95 % interval held {verdict.interval_coverage:.0%} of the truths"
+    effects = f"{truth.effects:,} took effect, {truth.double_effects:,} twice"
+    return [
+        (
+            "delivered",
+            _percent(verdict.delivered_mean),
+            f"by the devices' own physics; the plant itself says {believed}",
+        ),
+        ("worst 5 s", _percent(verdict.worst_5s), "after settling, both faults included"),
+        ("settled", _seconds(verdict.settle_s), f"from the start until within {band}"),
+        *(("after: " + _short(r.text), *_recovery(r, band)) for r in verdict.recoveries),
+        ("estimate", f"{verdict.error_mean:.2%} off", f"mean distance from the truth; {held}"),
+        (
+            "readings",
+            f"{readings['accepted']:,} durable",
+            f"of {readings['sent']:,} sent, {readings['quarantined']:,} quarantined",
+        ),
+        (
+            "commands",
+            f"{commands['issued']:,} issued",
+            f"{commands['retries']:,} retries · {effects}",
+        ),
+        (
+            "latency",
+            _seconds(outcome.latency_s[0]),
+            f"device to aggregate, median; 99 % within {_seconds(outcome.latency_s[1])}",
+        ),
+        (
+            "acknowledged",
+            f"{outcome.ack_ms[0]:.0f} ms",
+            "from a device's publication to the answer that it is on disk, median",
+        ),
+        ("journal", f"{outcome.journal_bytes / 1e6:.1f} MB", "everything above, replayable"),
+    ]
+
+
+def as_json(outcome: Outcome) -> dict[str, object]:
+    """Return the summary as plain values; NaN becomes null."""
+    verdict, truth = outcome.verdict, outcome.truth
+    return {
+        "passed": outcome.passed,
+        "devices": outcome.options.devices,
+        "seconds": outcome.options.seconds,
+        "seed": outcome.options.seed,
+        "tolerance": outcome.options.tolerance,
+        "committed_w": _known(verdict.committed_w),
+        "delivered_mean": _known(verdict.delivered_mean),
+        "believed_mean": _known(verdict.believed_mean),
+        "delivered_with_rise": _known(verdict.delivered_with_rise),
+        "worst_5s": _known(verdict.worst_5s),
+        "settle_2pct_s": _known(verdict.settle_s),
+        "faults": [
+            {"text": r.text, "recover_2pct_s": _known(r.back_s), "outside_s": _known(r.outside_s)}
+            for r in verdict.recoveries
+        ],
+        "aggregate": {
+            "error_mean": _known(verdict.error_mean),
+            "interval_coverage": _known(verdict.interval_coverage),
+        },
+        "readings": dict(outcome.readings),
+        "commands": dict(outcome.commands),
+        "double_effects": truth.double_effects,
+        "stale_effects": truth.stale_effects,
+        "reverted": truth.reverted,
+        "device_to_aggregate_s": {
+            "p50": _known(outcome.latency_s[0]), "p99": _known(outcome.latency_s[1])
+        },
+        "publish_to_ack_ms": {"p50": _known(outcome.ack_ms[0]), "p99": _known(outcome.ack_ms[1])},
+        "connections": {
+            "made": truth.connects, "refused": truth.refused, "dropped": truth.drops
+        },
+        "journal_bytes": outcome.journal_bytes,
+        "events": [
+            {"at_s": round((e.at_ns - outcome.started_ns) / 1e9, 3), "text": e.text}
+            for e in outcome.events
+        ],
+    }  # fmt: skip
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else round(value, 6)
+
+
+def _percent(share: float) -> str:
+    return "–" if isnan(share) else f"{share:.1%}"
+
+
+def _seconds(value: float) -> str:
+    return "never" if isnan(value) else f"{value:.1f} s"
+
+
+def _short(text: str) -> str:
+    return text.split(":")[0].removesuffix(")").split(" (")[0]
+
+
+def _recovery(recovery: Recovery, band: str) -> tuple[str, str]:
+    if recovery.back_s == 0.0:
+        return "in band", f"delivery never left {band}"
+    return (
+        f"{recovery.outside_s:.1f} s out",
+        f"of {band}; back {_seconds(recovery.back_s)} after it",
+    )

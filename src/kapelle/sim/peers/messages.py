@@ -1,0 +1,65 @@
+"""What the process of simulated devices and its parent say to each other, as JSON lines."""
+
+from typing import Literal
+
+import msgspec
+
+from kapelle.sim.devices import FleetPlan
+from kapelle.sim.faults import FaultPlan
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What fleet to play, against which plant. The same plan and seed make the same fleet."""
+
+    host: str
+    port: int
+    plan: FleetPlan
+    seed: int
+    secrets: dict[str, str]
+    """Device name -> password; devices that are not named stay out."""
+    faults: FaultPlan = msgspec.field(default_factory=FaultPlan)
+    connects_per_s: float = 800.0
+    keep_alive_s: int = 30
+    v5_share: float = 0.25
+
+
+class Do(msgspec.Struct, frozen=True):
+    """An order from whoever runs the process."""
+
+    do: Literal["silence", "lose", "return", "stop"]
+    fraction: float = 0.0
+    by: Literal["vendor", "provider", "feeder", "gateway"] = "vendor"
+    name: str = ""
+    spare: str = ""
+    """`silence`: a group (of `by`) that is left alone."""
+
+
+class Truth(msgspec.Struct, frozen=True, tag="truth", tag_field="event"):
+    """What the devices really do now, and what they have been through."""
+
+    at_ns: int
+    power_w: float
+    own_w: float
+    """What they would do without orders. [W]"""
+    connected: int
+    reachable: int
+    following: int
+    reports: int
+    """Telemetry of reachable devices, handed to their clients; each may be sent more than once."""
+    published: int
+    acked: int
+    repeated: int
+    forgotten: int
+    commands: int
+    unreadable: int
+    effects: int
+    double_effects: int
+    stale_effects: int
+    reverted: int
+    expired: int
+    fenced: int
+    connects: int
+    refused: int
+    drops: int
+    ack_ms: tuple[float, float]
+    """Median and 99th percentile of publication to acknowledgement, since the last line. [ms]"""
