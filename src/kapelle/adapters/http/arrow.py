@@ -131,7 +131,11 @@ def _devices(table: Any, directory: Directory, sender_no: int | None) -> tuple[I
     column = _chunk(table.column("device"))
     coded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
     # One more at the end, which null rows point to.
-    numbers = resolve([*(n or "" for n in coded.dictionary.to_pylist()), ""], directory, sender_no)
+    known = coded.dictionary.to_pylist()
+    if coded.dictionary.null_count:
+        known = [name or "" for name in known]
+    known.append("")
+    numbers = resolve(known, directory, sender_no)
     codes = pc.fill_null(pc.cast(coded.indices, pa.int64()), len(numbers) - 1)
     return numbers[codes.to_numpy(zero_copy_only=False)], column
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -63,6 +64,8 @@ class _Named(msgspec.Struct):
 
 _FIELDS = Row.__struct_fields__
 _DEFAULT = dict(zip(_FIELDS, Row.__struct_defaults__, strict=True))
+_FIELD_OF = {field: attrgetter(field) for field in _FIELDS}
+_device_of = _FIELD_OF["device"]
 _decode_row = msgspec.json.Decoder(Row)
 _decode_rows = msgspec.json.Decoder(list[Row] | _Wrapped)
 _decode_raws = msgspec.json.Decoder(list[msgspec.Raw] | _WrappedRaw)
@@ -117,17 +120,19 @@ def _columns(
     count = len(rows) + len(bad)
     if count > rows_max:
         raise Unreadable("too-many-rows", f"{count} rows, at most {rows_max} in one request")
-    sent = _every(rows) if found.is_sure else _sent(body, rows)
+    names = list(map(_device_of, rows))
+    named = len(names) - names.count("")
+    sent = _every(rows) if found.is_sure else _sent(body, rows, named)
     if sent is None:
         return _columns(_rowwise(found.raws()), body, directory, sender_no, rows_max)
     nothing = np.zeros(len(rows), np.int64)
     at_ns = sent.get("at_ns", nothing)
-    names = [row.device for row in rows]
-    bad += [
-        BadRow(place, "", "device-missing", "no device named; add `device`", "device")
-        for place, name in zip(places, names, strict=True)
-        if not name and sender_no is None
-    ]
+    if sender_no is None and named < len(names):
+        bad += [
+            BadRow(place, "", "device-missing", "no device named; add `device`", "device")
+            for place, name in zip(places, names, strict=True)
+            if not name
+        ]
     if "at" in sent:
         at_ns = _with_texts(rows, places, at_ns, bad)
     order = at_ns
@@ -163,7 +168,7 @@ def _every(rows: Sequence[Row]) -> dict[str, Column]:
     return {field: column for field, column in columns.items() if _said(field, column)}
 
 
-def _sent(body: bytes, rows: Sequence[Row]) -> dict[str, Column] | None:
+def _sent(body: bytes, rows: Sequence[Row], named: int) -> dict[str, Column] | None:
     """Return the columns some row has, or None where an object may name a key twice.
 
     Decoders keep the last of two and say nothing. So the keys in the text are counted, and have to
@@ -174,13 +179,12 @@ def _sent(body: bytes, rows: Sequence[Row]) -> dict[str, Column] | None:
     if any(space in body for space in (b'" ', b'"\t', b'"\n', b'"\r')):
         # Perhaps there are spaces before colons; then keys cannot be counted so simply.
         columns = _every(rows)
-        counted = {"device": sum(bool(row.device) for row in rows)} | {
+        counted = {"device": named} | {
             field: _said(field, column) for field, column in columns.items()
         }
         is_sure = all(body.count(f'"{f}"'.encode()) == counted.get(f, 0) for f in _FIELDS)
         return columns if is_sure else None
-    wanted = body.count(b'":') - body.count(b'"readings":')
-    wanted -= sum(bool(row.device) for row in rows)
+    wanted = body.count(b'":') - body.count(b'"readings":') - named
     columns = {}
     # What the first row has, the others probably have: then the search ends early.
     first = rows[0]
@@ -197,10 +201,10 @@ def _sent(body: bytes, rows: Sequence[Row]) -> dict[str, Column] | None:
 
 
 def _column(rows: Sequence[Row], field: str) -> Column:
+    values = map(_FIELD_OF[field], rows)
     if field == "at":
-        return np.fromiter([bool(row.at) for row in rows], np.bool_, len(rows))
-    dtype = np.float64 if field in METRIC_OF else np.int64
-    return np.fromiter([getattr(row, field) for row in rows], dtype, len(rows))
+        return np.fromiter(map(bool, values), np.bool_, len(rows))
+    return np.fromiter(values, np.float64 if field in METRIC_OF else np.int64, len(rows))
 
 
 def _said(field: str, column: Column) -> int:
@@ -311,7 +315,7 @@ def _rowwise(raws: Sequence[bytes]) -> _Found:
     for place, raw in enumerate(raws):
         try:
             row = _decode_row.decode(raw)
-            if _sent(raw, [row]) is None and _names_twice(raw):
+            if _sent(raw, [row], bool(row.device)) is None and _names_twice(raw):
                 bad.append(BadRow(place, row.device, "row-ambiguous", "a key stands there twice"))
                 continue
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
