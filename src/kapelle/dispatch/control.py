@@ -5,7 +5,7 @@ of the state starts anew.
 """
 
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import exp, isnan, nan
 
 from kapelle.dispatch.allocation import Solution
 from kapelle.dispatch.promise import binding, clash, levels_for, parts_of, room_of
@@ -13,9 +13,11 @@ from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.watch import Watch, cause_of, step_groups, step_shortfall
 from kapelle.fleet.curve import HOLD_S
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView, total
-from kapelle.model.enums import OrderStatus
+from kapelle.model.enums import OrderStatus, Phase
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Notice, Order, Plan, Signal
+
+_WAITING = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
 
 
 @dataclass(slots=True)
@@ -26,7 +28,7 @@ class Running:
     block_level: float = 0.0
     trim_w: float = 0.0
     reached_w: float = nan
-    """What the last solution asked of the controllable devices. [W]"""
+    """What the solution asked of the controllable devices when it last moved. [W]"""
     uncounted: int = -1
     """Devices not counted on at the last step; -1 before the first."""
     settled_at_ns: int = 0
@@ -206,7 +208,11 @@ def _trim(running: Running, cycle: _Cycle, known: Aggregate, plan: Plan, target_
     elapsed_s = (now_ns - running.stepped_at_ns) / NS_PER_S if running.stepped_at_ns else 0.0
     running.stepped_at_ns = now_ns
     error_w = target_w - known.power_w
-    if now_ns < running.settled_at_ns or abs(error_w) <= known.std_w:
+    if abs(error_w) <= known.std_w:
+        running.trim_w *= exp(-elapsed_s / settings.trim_fades_s)
+        return
+    waiting = sum(known.phases[phase] for phase in _WAITING)
+    if now_ns < running.settled_at_ns or waiting > settings.waiting_max * sum(known.phases):
         return
     if isnan(known.measured_share) or known.measured_share < settings.measured_share_min:
         return
@@ -224,9 +230,10 @@ def _note_moves(
     moved_w = abs(found.reached_w - running.reached_w)
     if not moved_w <= settings.moved * abs(plan.committed_w):
         running.settled_at_ns = now_ns + int(settings.settle_s * NS_PER_S)
+        running.reached_w = found.reached_w
     elif uncounted - running.uncounted > settings.moved * known.devices:
         running.settled_at_ns = max(running.settled_at_ns, now_ns + 2 * NS_PER_S)
-    running.reached_w, running.uncounted = found.reached_w, uncounted
+    running.uncounted = uncounted
 
 
 def _signal(

@@ -7,12 +7,11 @@ the journal; called again before that, or after a crash, it returns the same.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.desired import REVERT_S
+from kapelle.fleet.desired import REVERT_S, holds_setpoint
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Freshness, Phase
@@ -54,8 +53,7 @@ def decide(fleet: Fleet, settings: DispatchSettings, epoch: int) -> list[Body]:
     phases = _findings(fleet, settings)
     wanted = _wanted(fleet)
     reached = curve.reachable(fleet, np.arange(size, dtype=np.int32))
-    new_w = np.full(size, np.nan)
-    new = _new_desires(fleet, settings, wanted, reached, new_w)
+    new = _new_desires(fleet, settings, wanted, reached)
     released = reached & (fleet.order_no[:size] != 0) & _unwanted(fleet, wanted)
     new |= released
     again = _retries(fleet, settings, wanted, reached) & ~new
@@ -109,9 +107,9 @@ def _may_be_probed(fleet: Fleet) -> Flags:
 
 
 def _new_desires(
-    fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags, new_w: Floats
+    fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags
 ) -> Flags:
-    """Choose who is told something new. Never anybody whose last command is still open."""
+    """Choose who is told something new: in general nobody whose last command is still open."""
     size, now_ns = fleet.size, fleet.now_ns
     phase, desired_w = fleet.phase[:size], fleet.desired_w[:size]
     trusted = fleet.excluded[:size] == Exclusion.NONE
@@ -122,21 +120,26 @@ def _new_desires(
     # A release on its way is overtaken: the order that follows must not wait for it.
     free |= asked & (fleet.order_no[:size] == 0)
 
-    follows = _IN_FORCE[phase] & (fleet.order_no[:size] == wanted.order_no) & ~np.isnan(desired_w)
+    same = (fleet.order_no[:size] == wanted.order_no) & ~np.isnan(desired_w)
+    follows = _IN_FORCE[phase] & same
     fresh = free & ~follows
     revert_ns = _revert_s(fleet, slice(0, size)) * NS_PER_S
-    early = settings.refresh_at * (0.8 + 0.2 * _spread(fleet))
-    refresh = free & follows & (now_ns >= fleet.reverts_at_ns[:size] - revert_ns * (1.0 - early))
+    part = settings.refresh_at * (1.0 - settings.refresh_spread * _spread(fleet, fleet.revision))
+    refresh = free & follows & (now_ns >= fleet.reverts_at_ns[:size] - revert_ns * (1.0 - part))
     moved = _moved(fleet, settings, wanted, free & follows & ~refresh)
     chosen: Flags = fresh | refresh | moved
+    # What is asked meanwhile has moved so far that the answer is not worth waiting for.
+    waited = now_ns - fleet.tried_at_ns[:size] >= int(settings.overtake_s * NS_PER_S)
+    far = np.abs(wanted.setpoint_w - desired_w) > settings.overtake * _nameplate_w(fleet)
+    chosen |= asked & trusted & same & _OPEN[phase] & waited & far
     return chosen
 
 
 def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates: Flags) -> Flags:
     """Choose whose setpoint changes enough, and enough others that the sum comes out right.
 
-    Small changes of many devices add up: those left undone are cut down, largest first, until
-    together they are within `plan_error`.
+    Small changes of many devices add up: where those left undone exceed `plan_error`, the largest
+    are sent until the rest cancels out.
     """
     size = fleet.size
     chosen = np.zeros(size, np.bool_)
@@ -144,20 +147,18 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
     if not len(rows):
         return chosen
     change_w = wanted.setpoint_w[rows] - fleet.desired_w[rows]
-    nameplate_w = np.maximum(fleet.nameplate_up_w[rows], fleet.nameplate_down_w[rows])
-    band_w = settings.dead_band * nameplate_w * (0.5 + _spread(fleet)[rows])
+    band_w = settings.dead_band * (_nameplate_w(fleet) * (0.5 + _spread(fleet)))[rows]
     large = np.abs(change_w) > band_w
     chosen[rows[large]] = True
 
     rows, change_w = rows[~large], change_w[~large]
     left_w = float(change_w.sum())
     share_w = float(np.abs(wanted.setpoint_w[candidates] - fleet.own_w[:size][candidates]).sum())
-    excess_w = abs(left_w) - settings.plan_error * share_w
-    if excess_w > 0.0:
+    if abs(left_w) > settings.plan_error * share_w:
         helps_w = change_w * np.sign(left_w)
         order = np.argsort(-helps_w, kind="stable")
         done_w = np.cumsum(helps_w[order])
-        count = int(np.searchsorted(done_w[: int((helps_w > 0).sum())], excess_w)) + 1
+        count = int(np.searchsorted(done_w[: int((helps_w > 0).sum())], abs(left_w))) + 1
         chosen[rows[order[:count]]] = True
     return chosen
 
@@ -196,6 +197,13 @@ def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
     # After its last try's time has passed a device would refuse it.
     late = now_ns - fleet.not_after_ns[:size] >= int(settings.unknown_s * NS_PER_S)
     found[(phase == Phase.UNKNOWN) & late] = Phase.EXPIRED
+    # A lost refresh costs nothing until the timer ends or the meter leaves the mark.
+    unheeded = np.flatnonzero(
+        ((phase == Phase.UNKNOWN) | (phase == Phase.EXPIRED))
+        & (fleet.excluded[:size] == Exclusion.NONE)
+        & (fleet.order_no[:size] != 0)
+    )
+    found[unheeded[~holds_setpoint(fleet, unheeded.astype(np.int32))]] = Phase.UNKNOWN
     gone = (fleet.freshness[:size] == Freshness.LOST) & (fleet.reverts_at_ns[:size] <= now_ns)
     found[gone & _IN_FORCE[phase]] = Phase.LOST
     asked = fleet.order_no[:size] != 0
@@ -250,8 +258,16 @@ def _revert_s(fleet: Fleet, at: slice | Ints) -> Floats:
     return stated
 
 
-def _spread(fleet: Fleet) -> Floats:
-    """Return a fixed number in [0, 1) per device, so that not all act in the same cycle."""
-    rows: NDArray[np.int64] = np.arange(fleet.size, dtype=np.int64)
-    spread: Floats = np.mod((rows * fleet.partitions + fleet.partition) * _GOLDEN, 1.0)
+def _nameplate_w(fleet: Fleet) -> Floats:
+    size = fleet.size
+    nameplate_w: Floats = np.maximum(fleet.nameplate_up_w[:size], fleet.nameplate_down_w[:size])
+    return nameplate_w
+
+
+def _spread(fleet: Fleet, revision: Longs | None = None) -> Floats:
+    """Return a fixed number in [0, 1) per device (and command): not all act in the same cycle."""
+    number = np.arange(fleet.size, dtype=np.int64) * fleet.partitions + fleet.partition
+    if revision is not None:
+        number += revision[: fleet.size] * 31
+    spread: Floats = np.mod(number * _GOLDEN, 1.0)
     return spread

@@ -16,10 +16,16 @@ class DispatchSettings:
     command_ttl_s: float = 10.0
     """A device that receives a command later than this ignores it. [s]"""
     refresh_at: float = 0.5
-    """Part of the revert time after which a setpoint is sent again; spread 80-100 % of it."""
+    """Part of the revert time after which a setpoint is sent again, at the latest …"""
+    refresh_spread: float = 0.4
+    """… and up to this part of it sooner, so that a fleet commanded at once does not stay so."""
+    overtake_s: float = 1.0
+    """A command without an answer is overtaken by another after this at the earliest … [s]"""
+    overtake: float = 0.03
+    """… and only by one that differs by more than this part of nameplate."""
     dead_band: float = 0.01
     """Change of a setpoint, in nameplates, that is not worth a command. Spread 0.5-1.5."""
-    plan_error: float = 0.001
+    plan_error: float = 0.004
     """Sum of such changes left undone, as part of all shares; more are sent beyond."""
     verify_after: int = 2
     """Readings in a row that agree before a command counts as verified."""
@@ -31,10 +37,14 @@ class DispatchSettings:
     """Part of the remaining error that the trim takes up each second."""
     trim_max: float = 0.1
     """Largest trim as a part of the commitment."""
+    trim_fades_s: float = 60.0
+    """Where the estimate cannot tell an error from noise, the trim decays with this time. [s]"""
     settle_s: float = 12.0
     """After the plan has moved, measurements follow this much later; the trim rests. [s]"""
     moved: float = 0.02
-    """A plan moved when its sum changes by more than this part of the commitment in a cycle."""
+    """A plan moved when its sum has changed by more than this part of the commitment."""
+    waiting_max: float = 0.1
+    """The trim rests while more than this part of all commands waits for an answer."""
     measured_share_min: float = 0.5
     """The trim rests while less than this part of the power is measured."""
     summary_age_s_max: float = 10.0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.columns import Fleet
+from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.thinning import staircase, thinned
 from kapelle.model.enums import SWITCHED, DeviceKind, Exclusion, Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints
@@ -25,6 +25,8 @@ HOLD_S = 900.0
 """How long a setpoint must be possible where no order says otherwise. [s]"""
 HOLD_S_MIN = 60.0
 
+_AHEAD_NS = 3 * NS_PER_S
+"""From a summary to the device's move: half a cycle, sending, and who is asked already."""
 _CHUNK = 1 << 15
 """Rows at once: their temporaries stay in the processor's cache."""
 _SORTED_MAX = 4096
@@ -45,7 +47,7 @@ _CELL_EDGES = np.append(
 )
 _CELLS_PER_PART = _CELLS * (TIER + 1.0) / TIER
 
-Rows = Ints | NDArray[np.int64]
+Rows = Ints
 
 
 class Shares(NamedTuple):
@@ -117,6 +119,24 @@ def reachable(fleet: Fleet, rows: Rows) -> Flags:
     heard = (freshness == Freshness.LIVE) | (freshness == Freshness.LATE)
     reached: Flags = heard & fleet.active[at] & fleet.connected[at]
     return reached
+
+
+def left_alone_w(fleet: Fleet, rows: Rows, power_w: Floats) -> Floats:
+    """Return what devices that no setpoint will reach do by the time others could make up for it.
+
+    A silent device holds its setpoint until its revert timer ends. That moment is known, so its
+    replacement is under way when it comes, and not only afterwards.
+
+    Args:
+        fleet: The partition.
+        rows: Devices that are not controllable.
+        power_w: What they do now.
+    """
+    at = span(rows)
+    ends_ns = fleet.reverts_at_ns[at]
+    ends = (ends_ns > fleet.now_ns) & (ends_ns <= fleet.now_ns + _AHEAD_NS)
+    ends &= fleet.freshness[at] >= Freshness.STALE
+    return np.where(ends, fleet.own_w[at], power_w)
 
 
 def weights(fleet: Fleet, rows: Rows, head_w: Floats) -> Floats:
@@ -329,11 +349,3 @@ def _turn(fleet: Fleet, rows: Rows, which: NDArray[np.intp]) -> Floats:
     device_no = fleet.device_nos(np.asarray(rows[which], np.int32))
     turn: Floats = 1.0 - np.mod(device_no * _GOLDEN, 1.0)
     return turn
-
-
-def span(rows: Rows) -> slice | Rows:
-    """Return a slice where the ascending rows have no gaps: views cost nothing, copies do."""
-    count = len(rows)
-    if count and int(rows[-1]) - int(rows[0]) + 1 == count:
-        return slice(int(rows[0]), int(rows[-1]) + 1)
-    return rows

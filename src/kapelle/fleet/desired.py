@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet
 from kapelle.model.blocks import Acks, Commands, Phases
-from kapelle.model.enums import AckStatus, Exclusion, Freshness, Phase
-from kapelle.model.ids import NS_PER_S, Ints, Longs
+from kapelle.model.enums import AckStatus, Exclusion, Freshness, Metric, Phase
+from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
 
 BACK_OFF_S = 60.0
 """Pause before a device that failed is tried again; doubles with every failure in a row."""
@@ -19,6 +19,10 @@ BACK_OFF_S_MAX = 3600.0
 REVERT_S = 120.0
 """Revert time sent to devices that state none of their own. [s]"""
 _FORGETTING = np.float32(0.98)
+_ABOUT = 0.1
+"""What counts as about a setpoint, as a part of nameplate …"""
+_ABOUT_W = 50.0
+"""… but at least this. [W]"""
 _AHEAD_NS = 2 * NS_PER_S
 """An answer may carry a time this far after the last tick; ticks are a second apart."""
 _COUNTED_MAX = 250
@@ -46,6 +50,7 @@ _REFUSALS = {
 _UNANSWERED = np.isin(
     np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN, Phase.EXPIRED]
 )
+_AWAITS_ANSWER = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN])
 _BEFORE_SENT = np.isin(np.arange(32), [Phase.PLANNED])
 
 
@@ -62,15 +67,20 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     is_again = (revision == present) & (commands.attempt[known] > fleet.attempt[rows])
 
     at, new = rows[is_new], known[is_new]
+    # A command that overtakes one without an answer does not start the waiting anew.
+    waits = _AWAITS_ANSWER[fleet.phase[at]] & (fleet.order_no[at] != 0)
+    waits &= (commands.order_no[new] != 0) & (fleet.excluded[at] == Exclusion.NONE)
+    since_ns = np.where(waits, fleet.planned_at_ns[at], commands.issued_at_ns[new])
+    # Who strayed stays suspected as long as the same order asks for something.
+    fleet.strayed[at[commands.order_no[new] != fleet.order_no[at]]] = 0
     fleet.desired_w[at] = commands.setpoint_w[new]
     fleet.order_no[at] = commands.order_no[new]
     fleet.revision[at] = commands.revision[new]
     fleet.phase[at] = Phase.PLANNED
-    fleet.planned_at_ns[at] = commands.issued_at_ns[new]
+    fleet.planned_at_ns[at] = since_ns
     fleet.sent_at_ns[at] = 0
     fleet.applied_at_ns[at] = 0
     fleet.followed[at] = 0
-    fleet.strayed[at] = 0
     for taken in (is_new, is_again):
         at, which = rows[taken], known[taken]
         fleet.attempt[at] = commands.attempt[which]
@@ -87,8 +97,10 @@ def apply_acks(fleet: Fleet, acks: Acks) -> None:
     rows, known = _known(fleet, acks.device_no)
     # -1: a transport's acknowledgement knows no epoch. A higher one than ours cannot be meant
     # for a command of ours.
+    ours = acks.epoch[known] <= fleet.epoch[rows]
+    rows, known = rows[ours], known[ours]
+    _apply_overtaken(fleet, rows[acks.revision[known] < fleet.revision[rows]])
     meant = acks.revision[known] == fleet.revision[rows]
-    meant &= acks.epoch[known] <= fleet.epoch[rows]
     rows, known = rows[meant], known[meant]
     said, at_ns = acks.status[known], acks.at_ns[known]
     for status, phase in _PHASE_OF_STATUS.items():
@@ -119,7 +131,8 @@ def apply_phases(fleet: Fleet, phases: Phases) -> None:
                 fleet.sent_at_ns[at] = at_ns
                 at = at[_BEFORE_SENT[fleet.phase[at]]]
             case Phase.UNKNOWN:
-                _exclude(fleet, at, at_ns, Exclusion.UNKNOWN)
+                astray = ~holds_setpoint(fleet, at)
+                _exclude(fleet, at[astray], at_ns[astray], Exclusion.UNKNOWN)
             case Phase.DIVERGED:
                 _exclude(fleet, at, at_ns, Exclusion.DIVERGED)
             case Phase.REJECTED:
@@ -137,6 +150,20 @@ def apply_phases(fleet: Fleet, phases: Phases) -> None:
         fleet.phase[at] = phase
 
 
+def holds_setpoint(fleet: Fleet, rows: Ints) -> Flags:
+    """Tell whose meter shows about what is asked now, under a command whose timer still runs.
+
+    Where only a small change or a refresh got lost, the device goes on delivering: nothing has to
+    be replaced before its timer ends.
+    """
+    nameplate_w = np.maximum(fleet.nameplate_up_w[rows], fleet.nameplate_down_w[rows])
+    off_w = np.abs(fleet.value[Metric.POWER_W, rows] - fleet.desired_w[rows])
+    heard = np.isin(fleet.freshness[rows], (Freshness.LIVE, Freshness.LATE))
+    holds: Flags = heard & (fleet.reverts_at_ns[rows] > fleet.now_ns)
+    holds &= off_w <= np.maximum(_ABOUT * nameplate_w, _ABOUT_W)
+    return holds
+
+
 def step_exclusions(fleet: Fleet) -> None:
     """Let devices back in whose back-off is over, while no order runs.
 
@@ -147,6 +174,12 @@ def step_exclusions(fleet: Fleet) -> None:
     excluded = np.flatnonzero(fleet.excluded[: fleet.size])
     over = fleet.excluded_until_ns[excluded] <= fleet.now_ns
     fleet.excluded[excluded[over]] = Exclusion.NONE
+
+
+def _apply_overtaken(fleet: Fleet, rows: Ints) -> None:
+    """An answer to an earlier command says that the device listens: the wait starts anew."""
+    rows = rows[_AWAITS_ANSWER[fleet.phase[rows]]]
+    fleet.planned_at_ns[rows] = np.maximum(fleet.planned_at_ns[rows], fleet.tried_at_ns[rows])
 
 
 def _apply_progress(
