@@ -3,8 +3,11 @@
 Nothing here knows of tasks or threads; a connection belongs to whoever uses it.
 """
 
+import fcntl
+import os
 import shutil
 import sqlite3
+import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +28,8 @@ APPLICATION = 0x4B504C4A
 NAME = "journal.sqlite"
 
 _PAGE_BYTES = 8192
+_SHARED_LOCK = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
+"""A read lock on the bytes SQLite locks to write (os.h: SHARED_FIRST, SHARED_SIZE)."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _TABLES = """
 CREATE TABLE IF NOT EXISTS topics (
@@ -158,6 +163,15 @@ class Store:
     def close(self) -> None:
         """Close the connection; SQLite moves the rest of the log if no other is open."""
         self._db.close()
+
+    def abandon(self) -> None:
+        """See to it that this process never syncs the file again, not even when it ends.
+
+        SQLite moves its log when the last connection goes, and Python drops connections at exit.
+        For that it needs an exclusive lock; this one, of another open file, is in its way.
+        """
+        file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _SHARED_LOCK)
 
     def id_of(self, topic: str) -> int:
         """Return the number of a topic; a new one becomes durable with its first change."""

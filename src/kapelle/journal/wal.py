@@ -9,7 +9,6 @@ Source: SQLite, "Database File Format", section 4 (The Write-Ahead Log).
 """
 
 import struct
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +60,27 @@ def lost(log: LeftLog, accepted: int) -> int:
 
 
 def _salts(path: Path, frames: list[tuple[int, int, int]]) -> tuple[int, int]:
-    """Return the salts of the newest generation: the header's, unless no frame bears them."""
-    borne = Counter(frame[1:] for frame in frames)
-    if not borne:
+    """Return the salts of the newest generation.
+
+    A sound header tells, even where no frame bears them yet: then the log was just begun anew and
+    what follows is old. The header is synced before the first frame is written, so that a header
+    that is not sound was damaged later; then the first frame tells.
+    """
+    if not frames:
         return (0, 0)
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
-    told = _HEADER.unpack(head)[4:6] if len(head) == _HEADER.size else (0, 0)
-    return told if told in borne else frames[0][1:]
+    mark, *_, salt1, salt2, sum1, sum2 = _HEADER.unpack(head)
+    return (salt1, salt2) if _sums(mark, head[:24]) == (sum1, sum2) else frames[0][1:]
+
+
+def _sums(mark: int, head: bytes) -> tuple[int, int]:
+    sum1 = sum2 = 0
+    words = struct.unpack(">6I" if mark & 1 else "<6I", head)
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        sum1 = (sum1 + even + sum2) & 0xFFFFFFFF
+        sum2 = (sum2 + odd + sum1) & 0xFFFFFFFF
+    return sum1, sum2
 
 
 def _newest(frames: list[tuple[int, int, int]], salts: tuple[int, int]) -> tuple[bool, ...]:

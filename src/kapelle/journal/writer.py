@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from kapelle.model.entries import Kind
 
 _ESSENTIAL = frozenset({Kind.HOLD, Kind.CANCEL, Kind.AMEND, Kind.PHASES, Kind.NOTICE, Kind.PLAN})
 """What may use the reserve when the disk is full: what stops the plant or tells what it did."""
-_TRIM_ROWS = 1000
+_TRIM_ROWS = 250
 """Entries deleted in one go, so that appends never wait long behind a trim."""
 
 
@@ -93,7 +92,7 @@ class Writer:
         self._settle = settle
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         # A trim that a crash cut short goes on.
-        self._trims = deque(Trim(topic, 0) for topic, s in found.topics.items() if s.trimmed)
+        self._trims = dict.fromkeys(topic for topic, s in found.topics.items() if s.trimmed)
         self._failure: JournalFailed | None = None
         self._full = not reserve.hold()
         self._log_bytes = 0
@@ -117,12 +116,8 @@ class Writer:
             group, going = self._take()
             if group:
                 self._settle(self._perform(group))
-            elif self._trims:
-                self._trim_some()
             if self._failure is None:
-                self._keep_log_short(whole=not going)
-                if self._failure is not None:
-                    self._settle(self._failed(0))
+                self._keep_house(whole=not going)
 
     def _take(self) -> tuple[list[Request], bool]:
         """Wait for a request, then take everything that waits behind it, up to a size."""
@@ -157,10 +152,14 @@ class Writer:
         except sqlite3.Error as error:
             if is_full(error):
                 return Outcome([self._refusal()] * len(group))
-            self._failure = failed(error, self._path)
+            self._fail(error)
         except Exception as error:  # noqa: BLE001 -- outermost line of the thread: nobody else could say it
             self._failure = JournalFailed(f"{self._path}: the writer stopped: {error!r}")
         return self._failed(len(group))
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        self._failure = failed(error, self._path)
+        self._store.abandon()
 
     def _failed(self, count: int) -> Outcome:
         assert self._failure is not None
@@ -189,7 +188,7 @@ class Writer:
         self._topics |= outcome.topics
         self._leases |= leases
         self._log_bytes += sum(len(row[-1]) + 200 for row in change.rows) + 20_000
-        self._trims += (request for request in group if isinstance(request, Trim))
+        self._trims |= dict.fromkeys(topic for topic, t in change.trimmed.items() if t)
         return outcome
 
     def _plan_append(self, request: Append, change: Change, outcome: Outcome) -> int:
@@ -220,20 +219,27 @@ class Writer:
         change.trimmed[request.topic] = state.trimmed
         return state.trimmed
 
+    def _keep_house(self, *, whole: bool) -> None:
+        if self._trims:
+            self._trim_some()
+        if self._failure is None:
+            self._keep_log_short(whole=whole)
+        if self._failure is not None:
+            self._settle(self._failed(0))
+
     def _trim_some(self) -> None:
         """Delete a few of the entries that were already declared forgotten."""
-        trim = self._trims[0]
-        through = self._topics[trim.topic].trimmed if trim.topic in self._topics else 0
+        topic = next(iter(self._trims))
+        done = False
         try:
-            done = self._failure is not None
-            done = done or self._store.delete(trim.topic, through, _TRIM_ROWS) < _TRIM_ROWS
+            done = self._store.delete(topic, self._topics[topic].trimmed, _TRIM_ROWS) < _TRIM_ROWS
         except sqlite3.Error as error:
-            done = True
             if not is_full(error):
-                self._failure = failed(error, self._path)
+                self._fail(error)
+            done = True
         if done:
-            self._trims.popleft()
-        self._log_bytes += 4096 * 10
+            del self._trims[topic]
+        self._log_bytes += 10 * 8192
 
     def _keep_log_short(self, *, whole: bool) -> None:
         if not whole and self._log_bytes < self._settings.wal_bytes:
@@ -244,7 +250,7 @@ class Writer:
             self._store.checkpoint(whole=whole or behind)
         except sqlite3.Error as error:
             if not is_full(error):
-                self._failure = failed(error, self._path)
+                self._fail(error)
             elif not self._full:
                 self._full = True
                 self._reserve.release()
