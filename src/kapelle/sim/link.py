@@ -132,7 +132,9 @@ class SimAdapter:
     def _step(self, now_ns: int) -> None:
         world = self.world
         self._answer(world.step(now_ns), now_ns)
-        for orders, _ in self._orders.take(now_ns):
+        arrived = self._orders.take(now_ns)
+        if arrived:
+            orders = _in_order(arrived)
             heard = orders.where(world.faults.reachable[orders.rows])
             if len(heard):
                 self._obey(heard, now_ns)
@@ -345,6 +347,17 @@ class SimLink:
         ]
         self._unconfirmed.clear()
         return lost
+
+
+def _in_order(arrived: list[tuple[_Orders, Longs]]) -> _Orders:
+    """Return all commands that arrived, in the order of arrival."""
+    by_time = np.argsort(np.concatenate([at_ns for _, at_ns in arrived]), kind="stable")
+    rows = np.concatenate([orders.rows for orders, _ in arrived])[by_time]
+    columns = {
+        name: np.concatenate([getattr(orders.commands, name) for orders, _ in arrived])[by_time]
+        for name in Commands.COLUMNS
+    }
+    return _Orders(rows, Commands(**columns))
 
 
 def cut(commands: Commands, keep: Flags) -> Commands:

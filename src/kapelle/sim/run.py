@@ -8,6 +8,8 @@ from random import Random
 
 import numpy as np
 
+from kapelle.app import Doors
+from kapelle.config import Config, PlantSettings
 from kapelle.fleet.plant import PlantView, apply_plant, total
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
@@ -34,7 +36,7 @@ from kapelle.sim.result import (
     measure_order,
 )
 from kapelle.sim.scenario import OrderPlan, Scenario
-from kapelle.sim.stage import ROLES, Plant, Stage
+from kapelle.sim.stage import ROLES, Stage
 from kapelle.sim.world import World
 
 _CAPABILITY_WAIT_S = 60.0
@@ -54,7 +56,8 @@ class Play:
     adapter: SimAdapter
     journal: MemoryJournal
     disk: Disk
-    plant: Plant
+    doors: Doors
+    """What the roles stand on; their settings may be changed before they start."""
     view: PlantView
     start_ns: int
     at_s: list[float] = field(default_factory=list)
@@ -126,7 +129,14 @@ def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> 
         adapter=adapter,
         journal=journal,
         disk=Disk(journal, clock, Random(seed)),
-        plant=Plant(partitions, _directory(devices, partitions), adapter, clock, Random(seed + 1)),
+        doors=Doors(
+            config=Config(plant=PlantSettings(partitions=partitions)),
+            clock=clock,
+            journal=journal,
+            directory=_directory(devices, partitions),
+            adapters=[adapter],
+            holder="simulated",
+        ),
         view=PlantView(partitions),
         start_ns=start_ns,
         at_s=at_s,
@@ -141,7 +151,7 @@ async def _play(
     await enrol(play)
     try:
         async with asyncio.timeout(scenario.duration_s), asyncio.TaskGroup() as group:
-            stage = Stage(play.plant, play.disk, group)
+            stage = Stage(play.doors, play.disk, group)
             group.create_task(play.adapter.drive(), name="world")
             group.create_task(_observe(play), name="observer")
             stage.start()
@@ -153,7 +163,7 @@ async def _play(
                 group.create_task(_as_coroutine(act(play, stage)), name="act")
     except TimeoutError:
         play.restarts = stage.restarts
-    settings = play.plant.fleet
+    settings = play.doors.config.fleet
     places = index_of(play.devices.enrolled.device_no)
     kept = play.adapter.ledger.kept
     found = await audit(play.journal, scenario.fleet.partitions, kept, places, settings)
