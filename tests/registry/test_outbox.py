@@ -14,9 +14,10 @@ from kapelle.model.ids import partition_topic
 from kapelle.model.plant import Members
 from kapelle.registry.device import Device
 from kapelle.registry.directory import Directory
+from kapelle.registry.outbox import Due
 from kapelle.registry.service import WRITER, OutboxPump, at_once
 from kapelle.registry.settings import RegistrySettings
-from kapelle.registry.store import Cursor, Due, Registry
+from kapelle.registry.store import Cursor, Registry
 
 
 class FixedClock:

@@ -13,9 +13,10 @@ from kapelle.model.ids import NS_PER_S, partition_topic
 from kapelle.model.plant import Members
 from kapelle.ports import Clock, Journal
 from kapelle.registry.directory import Directory
+from kapelle.registry.outbox import Due
 from kapelle.registry.rows import Stored, to_bearer, to_enrolled
 from kapelle.registry.settings import RegistrySettings
-from kapelle.registry.store import Cursor, Due, Registry
+from kapelle.registry.store import Cursor, Registry
 
 WRITER = "registry"
 _log = logging.getLogger(__name__)

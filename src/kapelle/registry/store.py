@@ -6,6 +6,7 @@ Everything here is synchronous; a change is one transaction that writes rows and
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -14,16 +15,13 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kapelle.errors import Invalid, NotFound, Problem, RegistryUnavailable
-from kapelle.model.entries import Kind
 from kapelle.model.ids import ALL, Ints
-from kapelle.registry import credentials, enrolment, schema
+from kapelle.registry import credentials, enrolment, outbox, schema
 from kapelle.registry.device import Device, id_flaws
 from kapelle.registry.membership import apply_devices, apply_resource
 from kapelle.registry.rows import COLUMNS, Stored
 from kapelle.registry.selection import parse
-from kapelle.registry.tables import devices, outbox, plant, resource_members, resources, sites
-
-_EVERY_PARTITION = -1
+from kapelle.registry.tables import devices, resource_members, resources, sites
 
 
 class Cursor(NamedTuple):
@@ -59,20 +57,6 @@ class Resource:
     name: str
     selection: str
     devices: int
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """What the journal has yet to hear."""
-
-    through: int
-    """Revision up to which this is all."""
-    rows: int
-    """Rows in the outbox; 0: the journal has heard everything."""
-    enrolled_since: int
-    """Every device changed in this revision or later is due."""
-    members: tuple[tuple[str, int], ...]
-    """Resources whose members changed, and in which partition."""
 
 
 class Registry:
@@ -169,7 +153,7 @@ class Registry:
             }
             enrolment.write(connection, [changed])
             # The journal carries no credentials, so it is told nothing.
-            _set_revision(connection, revision)
+            outbox.set_revision(connection, revision)
         return secret
 
     def device(self, device_id: str) -> Stored:
@@ -229,7 +213,7 @@ class Registry:
                 connection.execute(statement.values(values))
             if before != selection:
                 apply_resource(connection, name, parsed)
-                self._tell_members(connection, revision, self._everywhere(name))
+                self._tell_everywhere(connection, revision, [name])
             return Resource(name, selection, _count(connection, name))
 
     def remove_resource(self, name: str, now_ns: int) -> None:
@@ -239,7 +223,7 @@ class Registry:
             gone = connection.execute(delete(resources).where(resources.c.name == name))
             if not gone.rowcount:
                 raise NotFound(f"there is no resource {name!r}")
-            self._tell_members(connection, revision, self._everywhere(name))
+            self._tell_everywhere(connection, revision, [name])
 
     def resources(self) -> list[Resource]:
         """Return every resource by name, without `all`."""
@@ -270,7 +254,7 @@ class Registry:
     def revision(self) -> int:
         """Return the number of the last change."""
         with self._reading() as connection:
-            return int(connection.execute(select(plant.c.revision)).scalar_one())
+            return outbox.read_revision(connection)
 
     def changed(self, after: Cursor, limit: int) -> list[Stored]:
         """Return devices changed after a cursor, oldest change first; removed ones too."""
@@ -284,58 +268,43 @@ class Registry:
         with self._reading() as connection:
             return [Stored(*row) for row in connection.execute(query)]
 
-    def due(self) -> Due:
+    def due(self) -> outbox.Due:
         """Return what the journal has yet to hear."""
         with self._reading() as connection:
-            # First the revision: all of its rows are then visible to the second question.
-            revision = int(connection.execute(select(plant.c.revision)).scalar_one())
-            rows = connection.execute(select(outbox)).all()
-        through = max([revision, *(row.revision for row in rows)])
-        enrolled = [row.revision for row in rows if row.kind == Kind.ENROLLED]
-        members = {(row.resource, row.partition) for row in rows if row.kind == Kind.MEMBERS}
-        return Due(through, len(rows), min([through + 1, *enrolled]), tuple(sorted(members)))
+            return outbox.read_due(connection)
 
     def settle(self, through: int) -> None:
         """Forget what was due up to a revision: the journal has it."""
         with self._writing() as connection:
-            connection.execute(delete(outbox).where(outbox.c.revision <= through))
+            outbox.settle(connection, through)
 
     def resend(self) -> None:
         """Make everything due again, for a journal that was lost or begun anew."""
         with self._change() as (connection, revision):
             connection.execute(update(devices).values(revision=revision))
             names = connection.scalars(select(resources.c.name)).all()
-            told = {pair for name in names for pair in self._everywhere(name)}
-            _tell_enrolled(connection, revision)
-            self._tell_members(connection, revision, told)
+            outbox.tell_enrolled(connection, revision)
+            self._tell_everywhere(connection, revision, names)
 
     # How.
 
     def _tell(self, connection: Connection, revision: int, rows: Sequence[enrolment.Row]) -> None:
-        if not rows:
-            return
-        _tell_enrolled(connection, revision)
-        told = apply_devices(connection, rows, self.partitions)
-        self._tell_members(connection, revision, told)
+        if rows:
+            outbox.tell_enrolled(connection, revision)
+            told = apply_devices(connection, rows, self.partitions)
+            outbox.tell_members(connection, revision, told)
+            outbox.set_revision(connection, revision)
 
-    def _tell_members(
-        self, connection: Connection, revision: int, told: set[tuple[str, int]]
-    ) -> None:
-        if told:
-            head = {"revision": revision, "kind": int(Kind.MEMBERS)}
-            rows = [{**head, "resource": name, "partition": k} for name, k in sorted(told)]
-            connection.execute(insert(outbox), rows)
-        _set_revision(connection, revision)
-
-    def _everywhere(self, resource: str) -> set[tuple[str, int]]:
-        return {(resource, partition) for partition in range(self.partitions)}
+    def _tell_everywhere(self, connection: Connection, revision: int, names: Sequence[str]) -> None:
+        places = product(names, range(self.partitions))
+        outbox.tell_members(connection, revision, places)
+        outbox.set_revision(connection, revision)
 
     @contextmanager
     def _change(self) -> Iterator[tuple[Connection, int]]:
         """Lock the plant, so that one change at a time is made, and yield its revision."""
         with self._writing() as connection:
-            locked = select(plant.c.revision).with_for_update()
-            yield connection, connection.execute(locked).scalar_one() + 1
+            yield connection, outbox.lock_revision(connection)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -362,15 +331,6 @@ class Registry:
             if type(error) is not DatabaseError:
                 raise
             raise RegistryUnavailable(f"registry {self.url}: {error.orig}") from error
-
-
-def _tell_enrolled(connection: Connection, revision: int) -> None:
-    row = {"revision": revision, "kind": int(Kind.ENROLLED), "resource": ""}
-    connection.execute(insert(outbox), {**row, "partition": _EVERY_PARTITION})
-
-
-def _set_revision(connection: Connection, revision: int) -> None:
-    connection.execute(update(plant).values(revision=revision))
 
 
 def _existing(connection: Connection, device_ids: Sequence[str]) -> dict[str, Stored]:
