@@ -53,6 +53,8 @@ class Running:
             base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
         )
 
+    summary = staticmethod(summary)
+
     def client(self) -> Client:
         return Client(self.url, TOKEN)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from kapelle.api.asgi import Application
+from kapelle.api.protocol import BoundedProtocol
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.errors import Invalid
@@ -38,13 +39,14 @@ class Api:
         server = _Server(
             uvicorn.Config(
                 self._application,
+                http=_protocol(settings.request_s),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
-                limit_concurrency=1_000,
+                limit_concurrency=settings.connections_max,
                 h11_max_incomplete_event_size=64 * 1024,
                 ssl_certfile=settings.tls_certificate or None,
                 ssl_keyfile=settings.tls_key or None,
@@ -66,6 +68,11 @@ class Api:
                             await asyncio.shield(serving)
                 if watching is not None:
                     watching.cancel()
+
+
+def _protocol(head_s: float) -> type[BoundedProtocol]:
+    """Return the protocol with its deadline: uvicorn makes one object per connection itself."""
+    return type("Protocol", (BoundedProtocol,), {"head_s": head_s})
 
 
 class _Server(uvicorn.Server):

@@ -30,5 +30,7 @@ class ApiSettings:
     """Largest body of any request but telemetry."""
     request_s: float = 10.0
     """A request's headers, and then its body, arrive within this long. [s]"""
+    connections_max: int = 4_096
+    """Connections at once, idle ones included; more are answered 503."""
     shutdown_s: float = 5.0
     """Requests under way get so long when the plant stops. [s]"""

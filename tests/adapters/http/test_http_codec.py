@@ -259,6 +259,28 @@ def test_arrow_columns_that_do_not_fit(names: Any, columns: Any, code: str) -> N
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize("coded", [False, True])
+def test_compressed_arrow_buffers_are_not_unpacked(names: Any, codec: str, coded: bool) -> None:
+    device = pa.array(["d1"] * 1_000)
+    columns = {"device": device.dictionary_encode() if coded else device, "soc": [0.5] * 1_000}
+    body = arrow_bytes(columns, options=pa.ipc.IpcWriteOptions(compression=codec))
+    with pytest.raises(Unreadable) as refused:
+        decode_arrow(body, names, None, 10_000)
+    assert refused.value.code == "encoding-unknown"
+
+
+def test_arrow_in_several_batches_with_growing_dictionaries(names: Any) -> None:
+    schema = pa.schema({"device": pa.dictionary(pa.int32(), pa.string()), "power_w": pa.float64()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for part in (["d1", "d2"], ["d2", "d3"], ["d9"]):
+            coded = pa.array(part).dictionary_encode()
+            writer.write_batch(pa.record_batch([coded, [1.0] * len(part)], schema=schema))
+    columns = decode_arrow(sink.getvalue().to_pybytes(), names, None, 100)
+    assert columns.device_no.tolist() == [1, 2, 2, 3, 9]
+
+
 def test_arrow_units_out_of_range(names: Any) -> None:
     decoded = arrow(
         {

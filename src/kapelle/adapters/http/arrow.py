@@ -1,5 +1,6 @@
 """Reads telemetry as an Arrow IPC stream: columns go straight to NumPy."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -33,14 +34,13 @@ def decode_arrow(
         Unreadable: It is no Arrow stream, or its columns are not those of telemetry.
     """
     try:
-        return _decode(_read(body, rows_max), directory, sender_no)
+        return _decode(_read(body, sender_no, rows_max), directory, sender_no)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise Unreadable("body-malformed", f"no Arrow IPC stream: {reason}") from None
 
 
 def _decode(table: Any, directory: Directory, sender_no: int | None) -> Columns:
-    _check_columns(table, sender_no)
     count = table.num_rows
     bad: dict[int, BadRow] = {}
     device_no, names = _devices(table, directory, sender_no)
@@ -81,10 +81,12 @@ def _decode(table: Any, directory: Directory, sender_no: int | None) -> Columns:
     )
 
 
-def _read(body: bytes, rows_max: int) -> Any:
+def _read(body: bytes, sender_no: int | None, rows_max: int) -> Any:
     count = 0
     batches = []
+    _refuse_compressed(body)
     with pa.ipc.open_stream(body) as stream:
+        _check_columns(stream.schema, sender_no)
         for batch in stream:
             count += batch.num_rows
             if count > rows_max:
@@ -95,8 +97,46 @@ def _read(body: bytes, rows_max: int) -> Any:
         return pa.Table.from_batches(batches, stream.schema).combine_chunks()
 
 
-def _check_columns(table: Any, sender_no: int | None) -> None:
-    names = table.column_names
+def _refuse_compressed(body: bytes) -> None:
+    """Refuse compressed buffers: each claims its unpacked size, and the reader believes it."""
+    for message in pa.ipc.MessageReader.open_stream(body):
+        if message.type == "schema":
+            continue
+        # Field 2 of Message is its header; field 1 of DictionaryBatch is a RecordBatch, whose
+        # field 3 is the compression (Arrow format, Message.fbs).
+        flat = message.metadata.to_pybytes()
+        header = _table(flat, _UINT.unpack_from(flat, 0)[0], 2)
+        if message.type == "dictionary" and header is not None:
+            header = _table(flat, header, 1)
+        if header is None or _table(flat, header, 3) is not None:
+            raise Unreadable(
+                "encoding-unknown",
+                "compressed Arrow buffers are not read; send them plain, and gzip the body",
+            )
+
+
+_UINT = struct.Struct("<I")
+_INT = struct.Struct("<i")
+_USHORT = struct.Struct("<H")
+
+
+def _table(flat: bytes, table: int, slot: int) -> int | None:
+    """Return where the table in a slot of a FlatBuffers table begins; None where it is absent."""
+    try:
+        slots = table - _INT.unpack_from(flat, table)[0]
+        if 4 + 2 * slot >= _USHORT.unpack_from(flat, slots)[0]:
+            return None
+        offset = _USHORT.unpack_from(flat, slots + 4 + 2 * slot)[0]
+        if not offset:
+            return None
+        place: int = table + offset
+        return place + int(_UINT.unpack_from(flat, place)[0])
+    except struct.error:
+        raise Unreadable("body-malformed", "no Arrow IPC stream: a message is damaged") from None
+
+
+def _check_columns(schema: Any, sender_no: int | None) -> None:
+    names = schema.names
     unknown = sorted(set(names) - _KNOWN)
     if unknown:
         raise Unreadable("field-unknown", f"columns nobody knows: {', '.join(unknown)[:200]}")
@@ -105,7 +145,7 @@ def _check_columns(table: Any, sender_no: int | None) -> None:
     if "device" not in names and sender_no is None:
         raise Unreadable("device-missing", "no column `device`")
     for field in names:
-        kind = table.schema.field(field).type
+        kind = schema.field(field).type
         if field == "device" and pa.types.is_dictionary(kind):
             kind = kind.value_type
         if not _fits(field, kind):
