@@ -174,9 +174,13 @@ class Dispatcher:
         if promises:
             await self._append(PLANT, promises)
         if outcome.signals:
-            async with asyncio.TaskGroup() as group:
-                for partition in range(self._partitions):
-                    group.create_task(self._append(partition_topic(partition), outcome.signals))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for partition in range(self._partitions):
+                        group.create_task(self._append(partition_topic(partition), outcome.signals))
+            except ExceptionGroup as errors:
+                # A full journal is answered by name, also where several appends met it.
+                raise errors.exceptions[0] from errors
         if others or outcome.notices:
             await self._append(PLANT, [*others, *outcome.notices])
         self._full = False
