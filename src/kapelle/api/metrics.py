@@ -23,17 +23,16 @@ class IngestCounters(Protocol):
     commit_s: float
     commit_buckets: list[int]
 
+    @property
+    def commit_bounds_s(self) -> Sequence[float]:
+        """Upper bounds of `commit_buckets`, but for the last, which has none. [s]"""
+
 
 Labels = Mapping[str, str]
 Sample = tuple[Labels, float]
 
 
-def render(
-    view: PlantView,
-    now_ns: int,
-    counters: Mapping[str, IngestCounters],
-    commit_bounds_s: Sequence[float],
-) -> str:
+def render(view: PlantView, now_ns: int, counters: Mapping[str, IngestCounters]) -> str:
     """Return every metric of the plant. `counters`: by protocol."""
     lines: list[str] = []
     _metric(lines, "kapelle_build_info", "gauge", "Version.", [({"version": __version__}, 1)])
@@ -44,14 +43,12 @@ def render(
         "1 while every command is held.",
         [({}, float(view.held))],
     )
-    _ingest(lines, counters, commit_bounds_s)
+    _ingest(lines, counters)
     _plant(lines, view, now_ns)
     return "\n".join(lines) + "\n"
 
 
-def _ingest(
-    lines: list[str], counters: Mapping[str, IngestCounters], bounds_s: Sequence[float]
-) -> None:
+def _ingest(lines: list[str], counters: Mapping[str, IngestCounters]) -> None:
     told = sorted(counters.items())
     _metric(
         lines,
@@ -96,7 +93,7 @@ def _ingest(
     _head(lines, name, "histogram", "From append to durable.")
     for protocol, c in told:
         below = 0
-        for bound, count in zip((*bounds_s, float("inf")), c.commit_buckets, strict=True):
+        for bound, count in zip((*c.commit_bounds_s, float("inf")), c.commit_buckets, strict=True):
             below += count
             text = "+Inf" if bound == float("inf") else f"{bound:g}"
             _sample(lines, f"{name}_bucket", {"protocol": protocol, "le": text}, below)

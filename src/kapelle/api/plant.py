@@ -1,6 +1,6 @@
 """What the routes work on, joined by `server.build`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kapelle.api.desk import OrderDesk
@@ -20,7 +20,6 @@ class Plant:
     token: str
     counters: Mapping[str, IngestCounters]
     """What ingest counted, by protocol."""
-    commit_bounds_s: Sequence[float]
 
     @property
     def view(self) -> PlantView:

@@ -207,7 +207,7 @@ async def read_metrics(
     plant: PlantNow, _: Annotated[None, Depends(authenticate)]
 ) -> PlainTextResponse:
     """Read every metric as Prometheus text."""
-    text = metrics.render(plant.view, plant.clock.now_ns(), plant.counters, plant.commit_bounds_s)
+    text = metrics.render(plant.view, plant.clock.now_ns(), plant.counters)
     return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
 
 

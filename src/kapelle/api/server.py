@@ -33,7 +33,6 @@ def build(
     token: str,
     telemetry: Application | None = None,
     counters: Mapping[str, IngestCounters] | None = None,
-    commit_bounds_s: Sequence[float] = (),
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -45,7 +44,6 @@ def build(
         token: The bearer token.
         telemetry: Raw application for bulk telemetry (`adapters.http.route.HttpTelemetry`).
         counters: What ingest counts, by protocol; read at each request.
-        commit_bounds_s: Upper bounds of the counters' commit histogram. [s]
     """
     desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings)
     app = application()
@@ -55,7 +53,6 @@ def build(
         clock=clock,
         token=token,
         counters=counters if counters is not None else {},
-        commit_bounds_s=commit_bounds_s,
     )
     return _Front(app, telemetry, settings)
 

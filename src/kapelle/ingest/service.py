@@ -35,7 +35,12 @@ class Counters:
     commit_s: float = 0.0
     """Sum of the time commits took. [s]"""
     commit_buckets: list[int] = field(default_factory=lambda: [0] * (len(COMMIT_BOUNDS_S) + 1))
-    """Commits by duration: at most each of `COMMIT_BOUNDS_S`, and longer."""
+    """Commits by duration: at most each of `commit_bounds_s`, and longer."""
+
+    @property
+    def commit_bounds_s(self) -> Sequence[float]:
+        """Upper bounds of the buckets, but for the last, which has none. [s]"""
+        return COMMIT_BOUNDS_S
 
 
 class Ingest:
