@@ -153,7 +153,7 @@ class MemoryJournal:
 
     def _check_writable(self) -> None:
         if self.refusing is not None:
-            raise self.refusing
+            raise self.refusing.with_traceback(None)
 
     def _between(
         self, topic: str, after: int, end: int, kinds: Collection[Kind] | None
