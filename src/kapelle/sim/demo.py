@@ -287,11 +287,12 @@ async def _order(stage: _Stage) -> None:
 
     told = await asyncio.to_thread(post)
     stage.order_no = told.order_no
-    _say(stage, "▲", f"order {told.order_no}: {target_w / 1e6:+.2f} MW for {length_s:.0f} s")
+    text = f"order {told.order_no}: {target_w / 1e6:+.2f} MW for {length_s:.0f} s"
+    _say(stage, "▲", text, at_ns=round(told.starts_at.timestamp() * 1e6) * 1000)
 
 
-def _say(stage: _Stage, mark: str, text: str, is_fault: bool = False) -> None:
-    event = Event(stage.now_ns(), mark, text, is_fault)
+def _say(stage: _Stage, mark: str, text: str, is_fault: bool = False, at_ns: int = 0) -> None:
+    event = Event(at_ns or stage.now_ns(), mark, text, is_fault)
     stage.scene.record.events.append(event)
     stage.scene.log.append(event)
 
@@ -381,5 +382,5 @@ def _size(directory: Path) -> int:
     with contextlib.suppress(OSError):
         files = [file for file in directory.rglob("*") if file.is_file()]
         # What the journal keeps back for a full disk says nothing about what was written.
-        return sum(file.stat().st_size for file in files if "reserve" not in file.name)
+        return sum(file.stat().st_size for file in files if file.name != "RESERVE")
     return 0

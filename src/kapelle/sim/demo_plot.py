@@ -110,7 +110,8 @@ def _span_y(values: Sequence[float], height: int) -> tuple[float, float, float]:
     rough = (high - low) / max(2, height // 2)
     power = 10.0 ** floor(log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
-    return floor(low / step + 1e-9) * step, ceil(high / step - 1e-9) * step, step
+    half = step / 2
+    return floor(low / half + 1e-9) * half, ceil(high / half - 1e-9) * half, step
 
 
 def _dots(line: Line, frame: Frame) -> Iterator[tuple[int, int]]:
@@ -154,8 +155,8 @@ def _filled(band: Band, frame: Frame) -> set[tuple[int, int]]:
 
 def _labels(frame: Frame) -> dict[int, str]:
     digits = max(0, -floor(log10(frame.step)))
-    count = round((frame.high - frame.low) / frame.step)
-    ticks = [frame.low + frame.step * number for number in range(count + 1)]
+    first, last = ceil(frame.low / frame.step - 1e-9), floor(frame.high / frame.step + 1e-9)
+    ticks = [frame.step * number for number in range(first, last + 1)]
     return {frame.dot_y(tick) // 4: f"{tick + 0.0:.{digits}f}" for tick in ticks}
 
 

@@ -31,13 +31,18 @@ def showing(
         yield tell
         return
     console = Console(stderr=True)
+    last: list[Scene] = []
     with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False) as screen:
 
         def show(scene: Scene) -> None:
             camera.see(scene)
+            last[:] = [scene]
             screen.update(draw(scene, (console.width, console.height)), refresh=True)
 
         yield show
+    for scene in last:
+        # The screen of the live picture is gone: leave its last state in the scroll-back.
+        console.print(draw(scene, (console.width, SIZE[1])), height=SIZE[1])
 
 
 class _Lines:

@@ -189,7 +189,7 @@ def _coverage(scene: Scene, width: int) -> Panel:
         bar = _bar(count / total, width - 22, style)
         grid.add_row(Text(shape, shown), Text(word, shown), Text(f"{count:,}", shown), bar)
     measured = scene.aggregate.measured_share if scene.aggregate else nan
-    note = f"{measured:.1%} of nameplate measured" if not isnan(measured) else "waiting"
+    note = f"{measured:.1%} measured" if not isnan(measured) else "waiting"
     return _panel(grid, "Coverage", note)
 
 
@@ -221,7 +221,7 @@ def _exceptions(scene: Scene) -> Panel:
                 rows.append(Text(f"✕ {name}: {heard:,} of {devices:,} heard", BAD))
         for reason, count in sorted(aggregate.excluded.items(), key=lambda item: -item[1]):
             if count and reason != "none":
-                rows.append(Text(f"▲ {count:,} {reason.replace('_', ' ')}, not counted on", ODD))
+                rows.append(Text(f"▲ {count:,} {reason.replace('_', ' ')}: set aside", ODD))
     if not rows:
         rows = [Text("○ none", QUIET)]
     return _panel(Group(*rows[:5]), "Exceptions")
