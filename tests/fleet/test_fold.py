@@ -53,7 +53,7 @@ def stored(snapshot: Snapshot) -> Snapshot:
     return Snapshot(snapshot.position, columns, bytes(snapshot.meta))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(histories(), st.data())
 def test_snapshot_and_replay_is_full_replay_bit_for_bit(
     bodies: list[Body], data: st.DataObject
@@ -70,7 +70,7 @@ def test_snapshot_and_replay_is_full_replay_bit_for_bit(
         assert digest(folded(entries[again:], restored)) == whole
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(histories(), histories())
 def test_different_states_have_different_digests(one: list[Body], other: list[Body]) -> None:
     first, second = folded(entries_of(one)), folded(entries_of(other))
@@ -143,7 +143,7 @@ def aggregate_over(partitions: int, moments: list[list], resource: str) -> Aggre
     return total(view, resource)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(reports(20, DEVICES), min_size=1, max_size=4))
 def test_aggregates_do_not_depend_on_the_number_of_partitions(moments: list) -> None:
     """R-06."""

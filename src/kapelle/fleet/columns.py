@@ -13,7 +13,8 @@ from kapelle.model.plant import Signal
 Floats32 = NDArray[np.float32]
 Shorts = NDArray[np.int16]
 
-_GROWTH = 1.25
+_GROWTH = 1.0625
+"""Little, because room nobody uses costs memory for ever and growing is rare."""
 _COLUMN = "dtype"
 
 
@@ -144,7 +145,7 @@ class Fleet:
             capacity = max(rows, int(have * _GROWTH))
             for name, (dtype, fill, deep) in column_specs().items():
                 longer = _filled(dtype, fill, deep, capacity)
-                longer[..., :have] = getattr(self, name)
+                _refill(longer, getattr(self, name))
                 setattr(self, name, longer)
         self.size = max(self.size, rows)
 
@@ -176,3 +177,12 @@ def _filled(
     shape = (deep, capacity) if deep else (capacity,)
     # Zeros come from the system untouched: columns nobody reports take no memory.
     return np.full(shape, fill, dtype) if fill else np.zeros(shape, dtype)
+
+
+def _refill(longer: NDArray[np.generic], shorter: NDArray[np.generic]) -> None:
+    if longer.ndim == 2:
+        for into, out_of in zip(longer, shorter, strict=True):
+            _refill(into, out_of)
+    # What is zero already stays untouched, and so takes no memory.
+    elif longer[-1] != 0 or shorter.any():
+        longer[: len(shorter)] = shorter

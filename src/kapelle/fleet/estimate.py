@@ -13,7 +13,7 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats
 
-_CHUNK = 16_384
+_CHUNK = 1 << 15
 """Rows handled at once, so that what is computed stays in the cache."""
 _S_PER_NS = 1e-9
 
@@ -63,12 +63,14 @@ def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
 
     desired_w = fleet.desired_w[at]
     kind = fleet.kind[at]
-    share = np.array(settings.drift_share, np.float32)[kind]
+    share = np.array(settings.drift_share, np.float32).take(kind, mode="clip")
     held = fleet.reverts_at_ns[at] > fleet.now_ns
     if held.any():
         held &= ~np.isnan(desired_w)
         share[held] = settings.commanded_share
-    std_w = _drift(age_s, np.array(settings.drift_s, np.float32)[kind])
+    half_s = np.array(settings.drift_s, np.float32).take(kind, mode="clip")
+    half_s += age_s
+    std_w = np.sqrt(age_s / half_s)
     std_w *= share
     std_w += np.float32(settings.meter_share)
     std_w *= nameplate_w
@@ -83,11 +85,6 @@ def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
         std_w[never] = nameplate_w[never] * np.float32(settings.never_share)
     fleet.estimate_w[at] = mean_w
     fleet.estimate_std_w[at] = std_w
-
-
-def _drift(age_s: Floats32, half_s: Floats32) -> Floats32:
-    drift: Floats32 = np.sqrt(age_s / (age_s + half_s))
-    return drift
 
 
 def _move(

@@ -8,7 +8,7 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Longs
 
-_CHUNK = 16_384
+_CHUNK = 1 << 15
 """Rows handled at once, so that what is computed stays in the cache: measured 2-3 times faster."""
 _NO_SKEW = np.iinfo(np.int64).max
 _S_PER_NS = 1e-9
