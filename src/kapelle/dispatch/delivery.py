@@ -126,7 +126,9 @@ def _new_desires(
     revert_ns = _revert_s(fleet, slice(0, size)) * NS_PER_S
     part = settings.refresh_at * (1.0 - settings.refresh_spread * _spread(fleet, fleet.revision))
     refresh = free & follows & (now_ns >= fleet.reverts_at_ns[:size] - revert_ns * (1.0 - part))
-    moved = _moved(fleet, settings, wanted, free & follows & ~refresh)
+    moved = _moved(fleet, settings, wanted, free & follows)
+    kept = refresh & ~moved
+    wanted.setpoint_w[kept] = desired_w[kept]
     chosen: Flags = fresh | refresh | moved
     # What is asked meanwhile has moved so far that the answer is not worth waiting for.
     waited = now_ns - fleet.tried_at_ns[:size] >= int(settings.overtake_s * NS_PER_S)
@@ -136,30 +138,44 @@ def _new_desires(
 
 
 def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates: Flags) -> Flags:
-    """Choose whose setpoint changes enough, and enough others that the sum comes out right.
+    """Choose whose setpoint changes enough, and some others so that the sum comes out right.
 
-    Small changes of many devices add up: where those left undone exceed `plan_error`, the largest
-    are sent until the rest cancels out.
+    A slight move of λ asks a little of everyone. Instead of telling everyone, those left within
+    their dead-band are summed up, and where that exceeds `plan_error` a few are moved to the far
+    half of theirs: `wanted.setpoint_w` is changed for them. So shares are fair to within the
+    dead-band, the sum is right, and a correction costs few commands.
     """
     size = fleet.size
     chosen = np.zeros(size, np.bool_)
     rows = np.flatnonzero(candidates)
     if not len(rows):
         return chosen
-    change_w = wanted.setpoint_w[rows] - fleet.desired_w[rows]
+    want_w, desired_w = wanted.setpoint_w[rows], fleet.desired_w[rows]
+    change_w = want_w - desired_w
     band_w = settings.dead_band * (_nameplate_w(fleet) * (0.5 + _spread(fleet)))[rows]
     large = np.abs(change_w) > band_w
     chosen[rows[large]] = True
-
-    rows, change_w = rows[~large], change_w[~large]
-    left_w = float(change_w.sum())
-    share_w = float(np.abs(wanted.setpoint_w[candidates] - fleet.own_w[:size][candidates]).sum())
+    share_w = float(np.abs(want_w - fleet.own_w[rows]).sum())
+    small = ~large
+    left_w = float(change_w[small].sum())
     if abs(left_w) > settings.plan_error * share_w:
-        helps_w = change_w * np.sign(left_w)
-        order = np.argsort(-helps_w, kind="stable")
-        done_w = np.cumsum(helps_w[order])
-        count = int(np.searchsorted(done_w[: int((helps_w > 0).sum())], abs(left_w))) + 1
-        chosen[rows[order[:count]]] = True
+        sign = 1.0 if left_w > 0 else -1.0
+        small &= ~curve.is_switched(fleet, rows.astype(np.int32))
+        rows, band_w = rows[small], band_w[small]
+        lower_w, upper_w = curve.bounds(fleet, rows.astype(np.int32), _horizon_s(fleet))
+        far_w = np.clip(want_w[small] + 0.5 * sign * band_w, lower_w, upper_w)
+        gain_w = (far_w - desired_w[small]) * sign
+        order = np.argsort(-gain_w, kind="stable")
+        order = order[: int((gain_w > 0.25 * band_w).sum())]
+        reached_w = np.cumsum(gain_w[order])
+        count = int(np.searchsorted(reached_w, abs(left_w))) + 1
+        order = order[:count]
+        wanted.setpoint_w[rows[order]] = far_w[order]
+        if count <= len(reached_w):
+            # The last one goes only as far as is still missing.
+            over_w = reached_w[count - 1] - abs(left_w)
+            wanted.setpoint_w[rows[order[-1]]] -= sign * over_w
+        chosen[rows[order]] = True
     return chosen
 
 
@@ -256,6 +272,11 @@ def _commands(
 def _revert_s(fleet: Fleet, at: slice | Ints) -> Floats:
     stated: Floats = np.nan_to_num(fleet.revert_s[at].astype(np.float64), nan=REVERT_S)
     return stated
+
+
+def _horizon_s(fleet: Fleet) -> float:
+    """Return the longest time any setpoint now given must be possible. [s]"""
+    return max((curve.horizon_s(fleet, resource) for resource in fleet.signals), default=0.0)
 
 
 def _nameplate_w(fleet: Fleet) -> Floats:

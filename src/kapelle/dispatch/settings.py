@@ -23,10 +23,10 @@ class DispatchSettings:
     """A command without an answer is overtaken by another after this at the earliest … [s]"""
     overtake: float = 0.03
     """… and only by one that differs by more than this part of nameplate."""
-    dead_band: float = 0.01
+    dead_band: float = 0.03
     """Change of a setpoint, in nameplates, that is not worth a command. Spread 0.5-1.5."""
-    plan_error: float = 0.004
-    """Sum of such changes left undone, as part of all shares; more are sent beyond."""
+    plan_error: float = 0.002
+    """Sum of such changes left undone, as part of all shares; beyond, a few make up for it."""
     verify_after: int = 2
     """Readings in a row that agree before a command counts as verified."""
     diverge_after: int = 3

@@ -139,6 +139,12 @@ def left_alone_w(fleet: Fleet, rows: Rows, power_w: Floats) -> Floats:
     return np.where(ends, fleet.own_w[at], power_w)
 
 
+def is_switched(fleet: Fleet, rows: Rows) -> Flags:
+    """Tell which devices are on or off."""
+    switched: Flags = _IS_SWITCHED[fleet.kind[span(rows)]]
+    return switched
+
+
 def weights(fleet: Fleet, rows: Rows, head_w: Floats) -> Floats:
     """Return each device's share per unit of λ: p̂ · headroom · priority. [W]
 
