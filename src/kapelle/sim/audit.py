@@ -7,19 +7,26 @@ from hashlib import blake2b
 
 import numpy as np
 
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.fold import apply_entry
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import digest, from_snapshot
-from kapelle.model.blocks import Commands, Readings
+from kapelle.model.blocks import Acks, Commands, Phases, Readings
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Metric, Phase
-from kapelle.model.ids import NS_PER_S, Ints, Longs, partition_topic
+from kapelle.model.ids import NS_PER_S, Bytes, Ints, Longs, partition_topic
 from kapelle.ports import Journal, Snapshot
 
 _PAGE = 4096
 _CARRIED_OUT = (Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED, Phase.COMPLETED)
 _OPEN = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
+_RANK = np.zeros(32, np.int64)
+"""How far along the funnel each phase is; 0 for its exits, which may be reopened."""
+_RANK[[Phase.PLANNED, Phase.SENT, Phase.RECEIVED, *_CARRIED_OUT]] = range(1, 8)
+_OWNERS = ("owner", "dispatch")
+_OVERTAKEN_NS_MIN = int(DispatchSettings().overtake_s * NS_PER_S)
+"""A setpoint on its way is not replaced by another sooner than this."""
 _STRANDED_S = 30.0
 """An open command must have come to an end this long after its expiry. [s]"""
 
@@ -41,6 +48,12 @@ class Audit:
     """Accepted readings that are not in the journal, or not in the state made from it."""
     applied_twice: int = 0
     """Old or repeated readings that changed the state."""
+    overlapped: int = 0
+    """Commands given while the one before was on its way and still in time."""
+    backwards: int = 0
+    """Commands that fell back to an earlier phase."""
+    epochs: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Highest epoch seen of each owner's line."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -106,6 +119,11 @@ def _step(
     places: Ints,
     stored: list[Longs],
 ) -> None:
+    if entry.writer in _OWNERS:
+        line = (entry.topic, entry.writer)
+        if entry.epoch < found.epochs.get(line, 0):
+            found.problems.append(f"{entry.topic}: {entry.writer} of the past at {entry.position}")
+        found.epochs[line] = max(entry.epoch, found.epochs.get(line, 0))
     match entry.body:
         case Readings() as readings:
             stored.append(places[readings.device_no].astype(np.int64) << 40 | readings.order)
@@ -117,12 +135,40 @@ def _step(
             newer = commands.revision > fleet.revision[rows]
             _count(found, fleet.phase[rows[newer]])
             found.tries += len(commands)
+            _watch_commands(found, fleet, entry, commands)
+        case Acks() | Phases() as told:
+            phase, revision = _present(fleet, told.device_no)
+            apply_entry(fleet, entry, settings)
+            after, same = _present(fleet, told.device_no)
+            fell = (same == revision) & (_RANK[after] > 0) & (_RANK[after] < _RANK[phase])
+            found.backwards += int(fell.sum())
+            return
         case _:
             pass
     before_ns = fleet.now_ns
     apply_entry(fleet, entry, settings)
     if fleet.now_ns < before_ns:
         found.problems.append(f"{entry.topic}: the time went back at {entry.position}")
+
+
+def _watch_commands(found: Audit, fleet: Fleet, entry: Entry, commands: Commands) -> None:
+    if (commands.epoch != entry.epoch).any():
+        found.problems.append(f"{entry.topic}: foreign epoch in commands at {entry.position}")
+    if len(np.unique(commands.device_no)) < len(commands):
+        found.problems.append(f"{entry.topic}: one device asked twice at {entry.position}")
+    rows = fleet.rows(commands.device_no)
+    newer = commands.revision > fleet.revision[rows]
+    open_ = np.isin(fleet.phase[rows], _OPEN) & (fleet.not_after_ns[rows] > fleet.now_ns)
+    young = fleet.now_ns - fleet.tried_at_ns[rows] < _OVERTAKEN_NS_MIN
+    # Nobody waits for the answer to a release, nor with one; an order that ends goes first too.
+    setpoint = ~np.isnan(commands.setpoint_w) & ~np.isnan(fleet.desired_w[rows])
+    setpoint &= commands.order_no == fleet.order_no[rows]
+    found.overlapped += int((newer & open_ & young & setpoint).sum())
+
+
+def _present(fleet: Fleet, device_no: Ints) -> tuple[Bytes, Longs]:
+    rows = np.clip(fleet.rows(device_no), 0, max(fleet.size - 1, 0))
+    return fleet.phase[rows], fleet.revision[rows]
 
 
 def _apply_watched(

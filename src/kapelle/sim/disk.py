@@ -49,7 +49,7 @@ class Disk:
         self.before(number)
         door.check()
         await self._clock.sleep(self._draw.uniform(*self._commit_s))
-        door.check()
+        await door.pass_through()
         position = await self.journal.append(
             topic, bodies, writer=writer, epoch=epoch, expected=expected
         )
@@ -65,6 +65,16 @@ class Door:
         self._disk = disk
         self._journal = disk.journal
         self._is_shut = False
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def stall(self) -> None:
+        """Let everything wait, as for a process that was stopped and does not know it."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        """Let what waits go on."""
+        self._open.set()
 
     def shut(self) -> None:
         """Let nothing pass any more."""
@@ -74,6 +84,12 @@ class Door:
         """Stop the caller where the door is shut: to it, this is the kill."""
         if self._is_shut:
             raise asyncio.CancelledError("killed")
+
+    async def pass_through(self) -> None:
+        """Wait while stalled; stop the caller where the door is shut."""
+        self.check()
+        await self._open.wait()
+        self.check()
 
     async def append(
         self,
@@ -85,62 +101,62 @@ class Door:
         expected: int | None = None,
     ) -> int:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         return await self._disk.commit(topic, bodies, writer, epoch, expected, self)
 
     async def follow(
         self, topic: str, after: int, kinds: Collection[Kind] | None = None
     ) -> AsyncIterator[list[Entry]]:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         async for entries in self._journal.follow(topic, after, kinds):
-            self.check()
+            await self.pass_through()
             yield entries
 
     async def read(
         self, topic: str, after: int, limit: int, kinds: Collection[Kind] | None = None
     ) -> list[Entry]:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         return await self._journal.read(topic, after, limit, kinds)
 
     async def last(self, topic: str, writer: str | None = None) -> int:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         return await self._journal.last(topic, writer)
 
     async def first(self, topic: str) -> int:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         return await self._journal.first(topic)
 
     async def trim(self, topic: str, through: int) -> None:
         """Keep everything: a run is checked against its whole journal at the end."""
-        self.check()
+        await self.pass_through()
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         await self._journal.save_snapshot(topic, snapshot)
 
     async def load_snapshot(self, topic: str) -> Snapshot | None:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         return await self._journal.load_snapshot(topic)
 
     async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         return await self._journal.acquire(name, holder, ttl_s)
 
     async def renew(self, lease: Lease, ttl_s: float) -> None:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         await self._journal.renew(lease, ttl_s)
 
     async def release(self, lease: Lease) -> None:
         """See `ports.Journal`."""
-        self.check()
+        await self.pass_through()
         await self._journal.release(lease)
 
     def damage(self) -> Sequence[str]:

@@ -101,6 +101,11 @@ class SimAdapter:
         self._held: list[tuple[Reports, Longs]] = []
         self._again: list[tuple[int, Batch]] = []
 
+    def places(self, device_no: Ints) -> Ints:
+        """Return the place in the fleet of each device number; -1 where nobody bears it."""
+        known = (device_no >= 0) & (device_no < len(self._places))
+        return np.where(known, self._places[np.where(known, device_no, 0)], -1)
+
     async def drive(self) -> None:
         """Move the world and everything under way, several times a second, until cancelled."""
         next_ns = self._clock.now_ns()
@@ -260,7 +265,7 @@ class SimAdapter:
 
     def take(self, commands: Commands) -> Flags:
         """Put commands on their way; return which had a session to go out on."""
-        rows = self._places[commands.device_no]
+        rows = self.places(commands.device_no)
         written = self._connected[rows] & (rows >= 0)
         faults, plan = self.world.faults, self._plan
         self.ledger.commands += len(commands)
@@ -281,7 +286,7 @@ class SimAdapter:
         good[list(refused)] = False
         self.ledger.quarantined += len(refused)
         self.ledger.accepted += int(good.sum())
-        place = self._places[readings.device_no[good]].astype(np.int64)
+        place = self.places(readings.device_no[good]).astype(np.int64)
         self.ledger.kept.append(place << 40 | readings.order[good])
 
     def declined(self, batch: Batch) -> None:

@@ -60,6 +60,8 @@ class Play:
     """What the roles stand on; their settings may be changed before they start."""
     view: PlantView
     start_ns: int
+    registers_wh: float
+    """Sum of all energy registers at the start. [Wh]"""
     at_s: list[float] = field(default_factory=list)
     power_w: list[float] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
@@ -71,6 +73,11 @@ class Play:
         """Return the time since the start. [s]"""
         return ((self.clock.now_ns() if at_ns is None else at_ns) - self.start_ns) / NS_PER_S
 
+    @property
+    def ended_ns(self) -> int:
+        """Return the last moment the world has seen."""
+        return self.start_ns + round((self.at_s[-1] if self.at_s else 0.0) * NS_PER_S)
+
     async def wait_until(self, at_s: float) -> None:
         """Wait for a moment of the run."""
         await self.clock.sleep(max(0.0, at_s - self.elapsed_s()))
@@ -80,27 +87,47 @@ Act = Callable[[Play, Stage], Awaitable[None]]
 """Something else that goes on during a run: a test's watcher, a fault of its own."""
 
 
-def run_scenario(
+@dataclass(frozen=True, slots=True, eq=False)
+class Performance:
+    """A run that is over."""
+
+    play: Play
+    audit: Audit
+    result: Result
+
+
+def run_scenario(scenario: Scenario, seed: int, *, measured: Measured | None = None) -> Result:
+    """Play a scenario to its end and return what it was like.
+
+    Args:
+        scenario: What to play.
+        seed: Of everything random: fleet, weather, faults.
+        measured: Homes and sessions to drive the devices; parametric without.
+    """
+    return perform(scenario, seed, measured=measured).result
+
+
+def perform(
     scenario: Scenario,
     seed: int,
     *,
     measured: Measured | None = None,
     act: Act | None = None,
     shuffle: bool = False,
-) -> Result:
-    """Play a scenario to its end.
+) -> Performance:
+    """Play a scenario and return everything there is to look at.
 
     Args:
         scenario: What to play.
-        seed: Of everything random: fleet, weather, faults.
-        measured: Homes and sessions to drive the devices; parametric without.
+        seed: Of everything random.
+        measured: As for `run_scenario`.
         act: Runs beside the play and ends with it.
         shuffle: Let tasks that are ready together run in a random order, too.
     """
     started = time.perf_counter()
-    result = run_virtual(lambda: _play(scenario, seed, measured, act), seed if shuffle else None)
-    result.wall_s = round(time.perf_counter() - started, 3)
-    return result
+    played = run_virtual(lambda: _play(scenario, seed, measured, act), seed if shuffle else None)
+    played.result.wall_s = round(time.perf_counter() - started, 3)
+    return played
 
 
 def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> Play:
@@ -139,6 +166,7 @@ def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> 
         ),
         view=PlantView(partitions),
         start_ns=start_ns,
+        registers_wh=float((world.physics.export_wh - world.physics.import_wh).sum()),
         at_s=at_s,
         power_w=power_w,
     )
@@ -146,7 +174,7 @@ def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> 
 
 async def _play(
     scenario: Scenario, seed: int, measured: Measured | None, act: Act | None
-) -> Result:
+) -> Performance:
     play = prepare(scenario, seed, measured)
     await enrol(play)
     try:
@@ -167,7 +195,7 @@ async def _play(
     places = index_of(play.devices.enrolled.device_no)
     kept = play.adapter.ledger.kept
     found = await audit(play.journal, scenario.fleet.partitions, kept, places, settings)
-    return _result(play, found)
+    return Performance(play, found, _result(play, found))
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:

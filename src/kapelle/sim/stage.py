@@ -29,11 +29,17 @@ class Stage:
         self._disk = disk
         self._group = group
         self._lives: dict[str, tuple[Door, asyncio.Task[None]]] = {}
+        self._is_closed = False
+        self._stalled: list[asyncio.Task[None]] = []
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        self._is_closed = True
 
     def start(self, roles: Iterable[str] = ROLES) -> None:
         """Give roles a new life; one that lives already keeps the one it has."""
         for role in roles:
-            if role not in self._lives:
+            if role not in self._lives and not self._is_closed:
                 door = Door(self._disk)
                 task = self._group.create_task(self._live(role, door), name=role)
                 self._lives[role] = (door, task)
@@ -48,6 +54,18 @@ class Stage:
                 door.shut()
                 task.cancel()
 
+    def stall(self, role: str) -> Door:
+        """Stop a role without its knowing, and start another in its place; return its door.
+
+        When the door is opened again two of them are awake, and the older must stand down.
+        """
+        door, task = self._lives.pop(role)
+        door.stall()
+        self._stalled.append(task)
+        self.restarts += 1
+        self.start([role])
+        return door
+
     def alive(self) -> list[str]:
         """Return the roles that live now."""
         return [role for role in ROLES if role in self._lives]
@@ -58,7 +76,10 @@ class Stage:
         while True:
             try:
                 await _RUNS[role](doors)
-            except* JournalConflict:
-                # Another took over, or the lease ran out: stand down, then apply again.
+            except* (JournalConflict, TimeoutError):
+                # Another took over, the lease ran out or the disk did not answer: the process
+                # ends, and its supervisor starts it again.
                 self.restarts += 1
+            if asyncio.current_task() in self._stalled:
+                return
             await self._doors.clock.sleep(_PAUSE_S)

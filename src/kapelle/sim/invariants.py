@@ -1,0 +1,69 @@
+"""What must hold after any run, whatever went wrong in it."""
+
+import numpy as np
+
+from kapelle.model.enums import Phase
+from kapelle.model.ids import NS_PER_S, partition_topic
+from kapelle.sim.run import Performance
+
+_HEARD = (Phase.RECEIVED, Phase.ACCEPTED, Phase.APPLIED, Phase.COMPLETED, Phase.OPTED_OUT)
+"""Phases that only the device itself can have told."""
+_FOLLOWS_S = 40.0
+
+
+def broken(done: Performance) -> list[str]:
+    """Return which promises a run broke, in words; nothing when all is well."""
+    return [*_broken_in_journal(done), *_broken_in_world(done)]
+
+
+def _broken_in_journal(done: Performance) -> list[str]:
+    audit, readings = done.audit, done.result.readings
+    counts = {
+        "accepted readings were lost": audit.lost,
+        "old readings changed the state": audit.applied_twice,
+        "commands were stranded": audit.stranded,
+        "commands overtook one that was still on its way": audit.overlapped,
+        "commands fell back to an earlier phase": audit.backwards,
+        "readings of well-behaved devices went to quarantine": readings["quarantined"],
+        "more readings were accepted than arrived": max(
+            0, readings["accepted"] - readings["arrived"]
+        ),
+    }
+    return [*audit.problems, *(f"{count} {what}" for what, count in counts.items() if count)]
+
+
+def _broken_in_world(done: Performance) -> list[str]:
+    play = done.play
+    agents, physics = play.world.agents, play.world.physics
+    problems: list[str] = []
+    if agents.double_effects:
+        problems.append(f"{agents.double_effects} commands took effect twice")
+    if agents.stale_effects:
+        problems.append(f"{agents.stale_effects} commands of a deposed owner took effect")
+    for fleet in done.audit.fleets:
+        device_no = fleet.device_nos(np.arange(fleet.size, dtype=np.int32))
+        place = play.adapter.places(device_no)
+        told = np.isin(fleet.phase[: fleet.size], _HEARD) & (place >= 0)
+        unheard = told & (agents.revision[place] < fleet.revision[: fleet.size])
+        if unheard.any():
+            topic = partition_topic(fleet.partition)
+            problems.append(f"{topic}: {int(unheard.sum())} commands answered by nobody")
+    # A timer that ran out and a setpoint still in force: the dead-man does not work.
+    overdue = agents.commanded() & (agents.reverts_at_ns < play.ended_ns - NS_PER_S)
+    if overdue.any():
+        problems.append(f"{int(overdue.sum())} devices outlived their revert timer")
+    booked_wh = float((physics.export_wh - physics.import_wh).sum()) - play.registers_wh
+    passed_wh = float(np.dot(play.power_w, np.diff([0.0, *play.at_s]))) / 3600
+    if abs(booked_wh - passed_wh) > 1.0 + 1e-6 * abs(passed_wh):
+        problems.append(f"power and energy differ: {passed_wh:.1f} and {booked_wh:.1f} Wh")
+    return problems
+
+
+def released_after_death(done: Performance, died_s: float) -> list[str]:
+    """Return what is wrong where the whole plant died for good: R-20, back to own schedules."""
+    play = done.play
+    longest_s = float(np.nanmax(play.devices.enrolled.revert_s))
+    if play.at_s[-1] < died_s + longest_s + _FOLLOWS_S:
+        return []
+    commanded = int(play.world.agents.commanded().sum())
+    return [f"{commanded} devices still follow a plant that is dead"] if commanded else []
