@@ -15,6 +15,7 @@ from kapelle.adapters.mqtt.bridge import BrokerClient
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.mqtt.packets import Packet, parse
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
+from kapelle.errors import LinkLost
 from kapelle.model.blocks import Commands
 from kapelle.ports import Batch
 from kapelle.runtime.clock import SystemClock
@@ -93,6 +94,7 @@ class Plant:
         self.sessions: list[tuple[int, int]] = []
         self.reasons: list[str] = []
         self.raw: list[bytes] = []
+        self.lost = ""
 
     @property
     def port(self) -> int:
@@ -103,6 +105,12 @@ class Plant:
         return self.endpoint.counters
 
     async def consume(self) -> None:
+        try:
+            await self._consume()
+        except LinkLost as error:
+            self.lost = error.reason
+
+    async def _consume(self) -> None:
         async for batch in self.link.receive():
             self.batches.append(batch)
             if batch.readings is not None:

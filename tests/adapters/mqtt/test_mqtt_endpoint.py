@@ -50,7 +50,9 @@ def test_declined_batches_are_not_acknowledged_and_come_again(
             device = await plant.device(version=version)
             device.send(tel(version, 7, 1))
             last = await device.next()
-            assert last == (None if version == 4 else Disconnect(Reason.SERVER_BUSY, last.properties))
+            assert last == (
+                None if version == 4 else Disconnect(Reason.SERVER_BUSY, last.properties)
+            )
             plant.mode = "confirm"
             # What the transport itself knew was not lost with the batch.
             await plant.until(lambda: plant.sessions[-1] == (0, SessionEvent.DOWN))
@@ -131,9 +133,7 @@ def test_commands_reach_the_device_and_its_puback_is_evidence(
                     writer.text("v1/dev-3/cmd"),
                 )
             )
-            assert await device.next() == SubAck(
-                reader.UNSUBACK, 7, b"\0" if version == 5 else b""
-            )
+            assert await device.next() == SubAck(reader.UNSUBACK, 7, b"\0" if version == 5 else b"")
             assert (await plant.link.send(make_commands(3))).tolist() == [False]
 
     asyncio.run(check())
@@ -344,9 +344,7 @@ def test_unusable_content_is_durable_in_quarantine_and_mqtt_5_hears_why(open_pla
             plant.mode = lambda batch: {1: "power-unit: looks like kW"}
             rows = b'[{"power_w": 1}, {"power_w": 2}]'
             device.send(writer.publish(5, b"v1/dev-2/tel", rows, 1, 2))
-            assert await device.next() == Answer(
-                reader.PUBACK, 2, Reason.PAYLOAD_FORMAT_INVALID
-            )
+            assert await device.next() == Answer(reader.PUBACK, 2, Reason.PAYLOAD_FORMAT_INVALID)
             assert plant.raw == [b'{"power_w": 1}', b'{"power_w": 2}']
 
     asyncio.run(check())

@@ -70,13 +70,18 @@ class BrokerClient:
         except BaseException:
             link.connection.close()
             raise
+        failed: BaseException | None = None
         async with asyncio.TaskGroup() as tasks:
             pinger = tasks.create_task(link.connection.keep_alive())
             try:
                 yield link
-            finally:
-                pinger.cancel()
-                link.connection.close()
+            except BaseException as error:  # noqa: BLE001  (raised below)
+                # Through the group it would arrive wrapped, and nobody would know it by name.
+                failed = error
+            pinger.cancel()
+            link.connection.close()
+        if failed is not None:
+            raise failed
 
 
 class BrokerLink:

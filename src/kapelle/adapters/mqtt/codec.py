@@ -207,8 +207,8 @@ def _fill(telemetry: Telemetry, rows: list[_Row], payloads: Sequence[bytes]) -> 
 def _leave_out(telemetry: Telemetry, good: Flags, said: Flags, payloads: Sequence[bytes]) -> None:
     raw = RawRows(telemetry.message, telemetry.place, payloads)
     for row in np.flatnonzero(~good).tolist():
-        at = int(telemetry.place[row])
-        where = "" if at < 0 else f"/{at}"
+        at, payload = int(telemetry.place[row]), payloads[telemetry.message[row]]
+        where = "" if at < 0 else f"{_within(payload)}/{at}"
         if said[row]:
             reason = f"time: {where}/at: is outside the accepted years; {_REMEDIES['at']}"
         else:
@@ -219,6 +219,10 @@ def _leave_out(telemetry: Telemetry, good: Flags, said: Flags, payloads: Sequenc
     telemetry.order = telemetry.order[good]
     telemetry.measured_at_ns = telemetry.measured_at_ns[good]
     telemetry.values = {metric: column[good] for metric, column in telemetry.values.items()}
+
+
+def _within(payload: bytes) -> str:
+    return "/readings" if payload.lstrip()[:1] == b"{" else ""
 
 
 class RawRows:
@@ -269,7 +273,7 @@ def _rows_one_by_one(
     if raws == [payload]:
         unreadable.append(Unreadable(index, _reason(error, ""), payload))
         return rows
-    within = "/readings" if payload.lstrip()[:1] == b"{" else ""
+    within = _within(payload)
     for place, raw in enumerate(raws):
         try:
             rows[place] = _decode_row(raw)
@@ -288,14 +292,15 @@ def _reason(error: Exception, where: str) -> str:
     what, _, path = str(error).partition(" - at `$")
     if not isinstance(error, msgspec.ValidationError):
         return f"json: {where or '/'}: {what}; send one JSON object or an array of objects"
-    place = path.rstrip("`").replace(".", "/").replace("[...]", "/*")
+    place = where + path.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
     name = place.rpartition("/")[2]
     what = what.replace("`", "")
     what = what[:1].lower() + what[1:]
-    if not name and "missing" not in what:
-        return f"json: {where or '/'}: {what}; send one JSON object or an array of objects"
-    remedy = _REMEDIES.get(name, _METRIC_REMEDY)
-    return f"field: {where}{place or '/'}: {what}; {remedy}"
+    if "missing" not in what and (not name or name.isdigit()):
+        return f"json: {place or '/'}: {what}; send one JSON object or an array of objects"
+    if "missing" in what:
+        name = what.rpartition(" ")[2]
+    return f"field: {place or '/'}: {what}; {_REMEDIES.get(name, _METRIC_REMEDY)}"
 
 
 def decode_acks(payloads: Sequence[bytes]) -> DeviceAcks:

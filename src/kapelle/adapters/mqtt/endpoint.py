@@ -89,6 +89,7 @@ class MqttEndpoint:
         self._bucket = TokenBucket(
             settings.connects_per_s, settings.connects_burst, self.clock.now_ns()
         )
+        failed: BaseException | None = None
         async with asyncio.TaskGroup() as tasks:
             sweeper = tasks.create_task(self._sweep())
             self._tasks = tasks
@@ -96,13 +97,17 @@ class MqttEndpoint:
             self._listen_again()
             try:
                 yield MqttLink(self.intake, self._sessions, self.counters)
-            finally:
-                self._pause_accepting("")
-                listener.close()
-                self._listener = None
-                self._end_all()
-                sweeper.cancel()
-                await self._drained()
+            except BaseException as error:  # noqa: BLE001  (raised below)
+                # Through the group it would arrive wrapped, and nobody would know it by name.
+                failed = error
+            self._pause_accepting("")
+            listener.close()
+            self._listener = None
+            self._end_all()
+            sweeper.cancel()
+            await self._drained()
+        if failed is not None:
+            raise failed
 
     def _end_all(self) -> None:
         for session in [*self._sessions.values(), *self._half_open.all()]:

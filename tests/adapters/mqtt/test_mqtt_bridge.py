@@ -1,0 +1,150 @@
+"""Consuming from a broker the user runs: nothing is acknowledged before the journal has it."""
+
+import asyncio
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from kapelle.errors import Invalid, LinkLost
+from kapelle.model.enums import AckStatus, SessionEvent
+
+VERSIONS = pytest.mark.parametrize("version", [4, 5])
+
+
+@asynccontextmanager
+async def _mosquitto() -> AsyncIterator[int]:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("needs the mosquitto broker (Debian: mosquitto)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    broker = await asyncio.create_subprocess_exec(
+        "mosquitto", "-p", str(port),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(200):
+            try:
+                _, out = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                out.close()
+                await out.wait_closed()
+                break
+        yield port
+    finally:
+        broker.terminate()
+        await broker.wait()
+
+
+@pytest.mark.integration
+@VERSIONS
+def test_unacknowledged_publications_come_again(open_broker_client: Any, version: int) -> None:
+    async def check() -> None:
+        async with (
+            _mosquitto() as port,
+            aiomqtt.Client("127.0.0.1", port, identifier="gateway") as gateway,
+        ):
+            settings = {"port": port, "version": version}
+            async with open_broker_client(**settings) as plant:
+                await gateway.publish("v1/dev-1/tel", '{"power_w": 1}', qos=1)
+                await gateway.publish("v1/nobody/tel", '{"power_w": 1}', qos=1)
+                await gateway.publish("v1/dev-2/tel", "garbage", qos=1)
+                await gateway.publish(
+                    "v1/dev-1/ack", '{"revision": 4, "epoch": 2, "status": "applied"}', qos=1
+                )
+                await plant.until(lambda: len(plant.acks) == 1 and len(plant.reasons) == 2)
+                assert plant.power_w == [1]
+                assert plant.acks == [(1, 4, 2, AckStatus.APPLIED)]
+                assert plant.reasons[0].startswith("device: nobody: is not enrolled")
+                assert plant.sessions == [(1, SessionEvent.UP), (2, SessionEvent.UP)]
+                plant.mode = "hold"
+                for power_w in (2, 3):
+                    await gateway.publish("v1/dev-1/tel", f'{{"power_w": {power_w}}}', qos=1)
+                await plant.until(lambda: plant.power_w == [1, 2, 3])
+                plant.link.connection._transport.abort()  # as good as kill -9
+                await plant.until(lambda: bool(plant.lost))
+            await gateway.publish("v1/dev-1/tel", '{"power_w": 4}', qos=1)
+            async with open_broker_client(**settings) as plant:
+                await plant.until(lambda: plant.power_w == [2, 3, 4])
+            async with open_broker_client(**settings) as plant:
+                await asyncio.sleep(0.1)
+                assert plant.power_w == []  # acknowledged once is gone
+                plant.mode = "decline"
+                await gateway.publish("v1/dev-1/tel", '{"power_w": 5}', qos=1)
+                await plant.until(lambda: plant.counters.declined == 1 and bool(plant.lost))
+            async with open_broker_client(**settings) as plant:
+                await plant.until(lambda: plant.power_w == [5])
+
+    asyncio.run(check())
+
+
+@pytest.mark.integration
+@VERSIONS
+def test_commands_reach_devices_heard_before(
+    open_broker_client: Any, make_commands: Any, version: int
+) -> None:
+    async def check() -> None:
+        async with (
+            _mosquitto() as port,
+            aiomqtt.Client("127.0.0.1", port, identifier="gateway") as gateway,
+            open_broker_client(port=port, version=version) as plant,
+        ):
+            await gateway.subscribe("v1/dev-1/cmd", qos=1)
+            assert not (await plant.link.send(make_commands(1))).any()
+            await gateway.publish("v1/dev-1/tel", '{"power_w": 1}', qos=1)
+            await plant.until(lambda: plant.power_w == [1])
+            assert (await plant.link.send(make_commands(1, 2))).tolist() == [True, False]
+            message = await anext(aiter(gateway.messages))
+            assert json.loads(message.payload)["key"] == "3/1/1"
+            assert not message.retain
+            await plant.until(lambda: plant.counters.commands_received == 1)
+            assert plant.acks == []  # the broker's word is not the device's
+
+    asyncio.run(check())
+
+
+def test_no_broker_is_a_lost_link(open_broker_client: Any) -> None:
+    async def check() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            with pytest.raises(LinkLost):
+                async with open_broker_client(port=free.getsockname()[1]):
+                    pass
+
+        async def hangs_up(_stream: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+            out.write(b"\x20\x02\x00\x05")
+            out.close()
+
+        server = await asyncio.start_server(hangs_up, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(LinkLost, match="0x05"):
+            async with open_broker_client(port=port, version=4):
+                pass
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"host": "broker.example"}, "broker.tls"),
+        ({"telemetry_topic": "v1/tel"}, "broker.telemetry_topic"),
+        ({"ack_topic": "+/+/ack"}, "broker.ack_topic"),
+        ({"command_topic": "cmd"}, "broker.command_topic"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    open_broker_client: Any, changes: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(Invalid, match=where):
+        open_broker_client(**changes)
