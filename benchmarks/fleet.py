@@ -20,7 +20,7 @@ from kapelle.fleet.freshness import step_freshness
 from kapelle.fleet.readings import apply_readings
 from kapelle.fleet.service import PartitionOwner
 from kapelle.fleet.settings import FleetSettings
-from kapelle.fleet.snapshots import to_snapshot
+from kapelle.fleet.snapshots import from_snapshot, to_snapshot
 from kapelle.fleet.summary import summarise
 from kapelle.fleet.verify import step_verification
 from kapelle.journal.settings import JournalSettings
@@ -274,55 +274,56 @@ async def _restarted(devices: int, directory: Path) -> dict[str, float]:
     return {"save": save_s, "load": load_s, "replay": replay_s}
 
 
+PARTITIONS = 8
+
+
 def _memory(devices: int) -> Row:
-    """Measure in a process of its own: what it holds with and without the fleet."""
-    asked = subprocess.run(
-        [sys.executable, __file__, str(devices)], capture_output=True, text=True, check=True
-    )
+    """Measure in a process of its own, restarted from snapshots as a plant's would be."""
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(_saved(devices, Path(directory)))
+        asked = subprocess.run(
+            [sys.executable, __file__, directory], capture_output=True, text=True, check=True
+        )
     measured = json.loads(asked.stdout)
     limit_mb = 600.0 * devices / 1e6
     return {
-        "name": f"memory of {devices:,} devices in 8 partitions, after 60 ticks",
+        "name": f"memory of {devices:,} devices under command in {PARTITIONS} partitions",
         "value": measured["mb"],
         "unit": "MB",
         "ratio": limit_mb / measured["mb"],
         "peer": f"aim {limit_mb:g} MB in all",
-        "note": f"peak {measured['peak_mb']:.0f} MB; empty process {measured['base_mb']:.0f} MB",
+        "note": f"peak {measured['peak_mb']:.0f} MB; before the fleet {measured['base_mb']:.0f} MB",
     }
 
 
-def _hold(devices: int) -> None:
-    """Be that process."""
-    base_mb = _status_mb("VmRSS")
+async def _saved(devices: int, directory: Path) -> None:
     draw = np.random.default_rng(1)
-    partitions = 8
-    fleets = [Fleet.empty(k, partitions) for k in range(partitions)]
-    for fleet in fleets:
-        position = 0
-        for start in range(0, devices, 40_000):
-            block = _enrolled(start, min(start + 40_000, devices))
-            mine = block.device_no % partitions == fleet.partition
-            picked = Enrolled(
-                **{
-                    name: tuple(np.array(getattr(block, name))[mine].tolist())
-                    if dtype is bytes
-                    else getattr(block, name)[mine]
-                    for name, dtype in Enrolled.COLUMNS.items()
-                }
-            )
-            apply_enrolled(fleet, picked)
-        for second in range(60):
-            nos = np.arange(fleet.partition, devices, partitions)[second::EVERY_S]
+    async with open_journal(JournalSettings(directory=directory), SystemClock()) as journal:
+        for partition in range(PARTITIONS):
+            fleet = _fleet(devices // PARTITIONS, draw)
+            await journal.save_snapshot(f"p/{partition}", to_snapshot(fleet))
+
+
+async def _hold(directory: Path) -> None:
+    """Be that process: restore, apply a minute of readings and ticks, say what is in use."""
+    draw = np.random.default_rng(1)
+    fleets = []
+    async with open_journal(JournalSettings(directory=directory), SystemClock()) as journal:
+        base_mb = _status_mb("VmRSS")
+        for partition in range(PARTITIONS):
+            snapshot = await journal.load_snapshot(f"p/{partition}")
+            assert snapshot is not None
+            fleets.append(from_snapshot(snapshot))
+    for second in range(EVERY_S):
+        for fleet in fleets:
+            nos = np.arange(fleet.size)[second::EVERY_S]
             at_ns = np.full(len(nos), T0 + second * NS_PER_S)
-            metrics = (Metric.POWER_W, Metric.SOC)
-            for body in (
-                _report(nos, at_ns, draw, *metrics),
-                Tick(T0 + (second + 1) * NS_PER_S),
-            ):
-                position += 1
-                kind = Kind.TICK if isinstance(body, Tick) else Kind.READINGS
-                apply_entry(fleet, Entry("p", position, kind, "", 0, 0, body), SETTINGS)
-        summarise(fleet, SETTINGS)
+            report = _report(nos, at_ns, draw, Metric.POWER_W, Metric.SOC)
+            tick = Tick(T0 + (second + 1) * NS_PER_S)
+            for kind, body in ((Kind.READINGS, report), (Kind.TICK, tick)):
+                entry = Entry("p", fleet.position + 1, kind, "", 0, 0, body)
+                apply_entry(fleet, entry, SETTINGS)
+            summarise(fleet, SETTINGS)
     held = {"mb": _status_mb("VmRSS"), "peak_mb": _status_mb("VmHWM"), "base_mb": base_mb}
     sys.stdout.write(json.dumps(held))
 
@@ -335,4 +336,4 @@ def _status_mb(field: str) -> float:
 
 
 if __name__ == "__main__":
-    _hold(int(sys.argv[1]))
+    asyncio.run(_hold(Path(sys.argv[1])))
