@@ -86,10 +86,11 @@ class Dispatcher:
         while True:
             try:
                 return await self._journal.acquire(_LEASE, self._holder, self._settings.lease_s)
-            except JournalConflict as conflict:
-                # A second dispatcher stands by for as long as the first lives.
+            except (JournalConflict, JournalFull) as reason:
+                # A second dispatcher stands by for as long as the first lives; a full disk may
+                # have space again at any time.
                 if not waiting:
-                    log.info("standing by", extra={"reason": str(conflict)})
+                    log.info("standing by", extra={"reason": str(reason)})
                 waiting = True
             await self._clock.sleep(_LEASE_RETRY_S)
 

@@ -100,6 +100,8 @@ class PartitionOwner:
                 return await self._journal.acquire(
                     self._topic, self._holder, self._settings.lease_ttl_s
                 )
+            except JournalFull as full:
+                self._note_full(full)
             except JournalConflict as conflict:
                 if waited_s >= self._settings.lease_wait_s:
                     raise
