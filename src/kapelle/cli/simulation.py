@@ -7,13 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
+import msgspec
 import typer
 import uvloop
 
-from kapelle.cli.output import Exit, Json, print_json, say
+from kapelle.cli.output import Exit, Json, cell, out, print_json, say
 from kapelle.errors import NotFound
+
+if TYPE_CHECKING:
+    from kapelle.sim.result import Result
 
 sim = typer.Typer(no_args_is_help=True, help="Simulate plants in virtual time.")
 
@@ -70,10 +74,20 @@ def run(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Play a scenario in virtual time against the plant's own rooms."""
-    command = [sys.executable, "-m", "kapelle.sim.run", str(scenario), "--seed", str(seed)]
-    command += ["--data", str(data)] if data else []
-    raise typer.Exit(_call([*command, *(["--json"] if json else [])]))
+    """Play a scenario in virtual time against the plant's own rooms; exit 1 on a broken promise."""
+    # Costly to import, and only needed here.
+    from kapelle.sim.measured import read_measured
+    from kapelle.sim.run import run_scenario
+    from kapelle.sim.scenario import read_scenario
+
+    wanted = read_scenario(scenario)
+    measured = read_measured(data) if data is not None else None
+    result = run_scenario(wanted, seed, measured=measured)
+    if json:
+        sys.stdout.buffer.write(result.to_json() + b"\n")
+    else:
+        _tell(result)
+    raise typer.Exit(Exit.FAILED if result.problems else Exit.OK)
 
 
 def bench(
@@ -106,6 +120,26 @@ def run_until_signal(make: Callable[[], Coroutine[None, None, T]]) -> T | None:
             return None
 
     return uvloop.run(watched())
+
+
+def _tell(result: "Result") -> None:
+    console = out()
+    speed = result.virtual_s / result.wall_s if result.wall_s else float("nan")
+    console.print(
+        f"seed {result.seed}: {result.virtual_s:,.0f} s in {result.wall_s:.1f} s (×{speed:,.0f})"
+    )
+    for title, part in (
+        *((f"order {k}", msgspec.to_builtins(o)) for k, o in enumerate(result.orders, start=1)),
+        ("aggregate", msgspec.to_builtins(result.aggregate)),
+        ("commands", result.commands),
+        ("readings", result.readings),
+        ("firm", result.firm),
+    ):
+        said = ", ".join(f"{name} {cell(value)}" for name, value in part.items())
+        console.print(f"{title}: {said}", markup=False)
+    console.print(f"double effects {result.double_effects}, stranded {result.stranded}")
+    for problem in result.problems:
+        console.print(f"✕ {problem}", style="red", markup=False)
 
 
 def _checkout() -> Path | None:

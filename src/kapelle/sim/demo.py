@@ -33,6 +33,7 @@ from kapelle.sim.demo_gauge import Gauge
 from kapelle.sim.demo_record import Event, Record, Seen, Verdict, judge
 from kapelle.sim.demo_view import Scene
 from kapelle.sim.devices import Devices, FleetPlan, make_fleet
+from kapelle.sim.measured import read_measured
 from kapelle.sim.peers.leash import Peers, started
 from kapelle.sim.peers.messages import Do, Start, Truth
 
@@ -128,6 +129,9 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
     Raises:
         KapelleError: Something that must not fail did; the message says what.
     """
+    if options.data is not None:
+        # The other process will read it: say now what is wrong with it.
+        read_measured(options.data)
     record = Record(time.time_ns(), options.tolerance)
     scene = Scene(record, options.seconds, options.devices, now_ns=time.time_ns())
     scene.heading = "enrolling the devices …"
@@ -147,8 +151,14 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
             async with _running(plant):
                 port = await _ready(stage, next(iter(secrets)))
                 record.started_ns = stage.now_ns()
-                start = Start(host="127.0.0.1", port=port, plan=plan, seed=options.seed,
-                              secrets=secrets)  # fmt: skip
+                start = Start(
+                    host="127.0.0.1",
+                    port=port,
+                    plan=plan,
+                    seed=options.seed,
+                    secrets=secrets,
+                    measured=str(options.data or ""),
+                )
                 async with started(start) as peers:
                     await _play(stage, peers, show)
                     assert peers.truth is not None

@@ -93,7 +93,7 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "worst_5s": _known(verdict.worst_5s),
         "settle_2pct_s": _known(verdict.settle_s),
         "faults": [
-            {"text": r.text, "recover_2pct_s": _known(r.back_s), "outside_s": _known(r.outside_s)}
+            {"text": r.text, "recover_2pct_s": _known(r.outside_s), "back_s": _known(r.back_s)}
             for r in verdict.recoveries
         ],
         "aggregate": {

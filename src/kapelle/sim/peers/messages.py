@@ -17,6 +17,8 @@ class Start(msgspec.Struct, frozen=True):
     seed: int
     secrets: dict[str, str]
     """Device name -> password; devices that are not named stay out."""
+    measured: str = ""
+    """Folder with measured homes and sessions; empty: parametric ones."""
     faults: FaultPlan = msgspec.field(default_factory=FaultPlan)
     connects_per_s: float = 800.0
     keep_alive_s: int = 30

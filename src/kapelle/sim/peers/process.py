@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ import uvloop
 
 from kapelle.model.ids import Ints
 from kapelle.sim.devices import make_fleet
+from kapelle.sim.measured import read_measured
 from kapelle.sim.peers import packets, wire
 from kapelle.sim.peers.messages import Do, Start, Truth
 from kapelle.sim.peers.mqtt import Client
@@ -45,7 +47,11 @@ class Playing:
         self._start = start
         self._rng = random.Random(start.seed)
         self._world = World(
-            devices, start.faults, np.random.default_rng(start.seed + 1), time.time_ns()
+            devices,
+            start.faults,
+            np.random.default_rng(start.seed + 1),
+            time.time_ns(),
+            measured=read_measured(Path(start.measured)) if start.measured else None,
         )
         self._swarm = Swarm(
             (start.host, start.port),
