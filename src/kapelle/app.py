@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from kapelle.adapters.http.route import HttpTelemetry
+from kapelle.adapters.mqtt.bridge import BrokerClient
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.api import server
 from kapelle.api.service import Api
@@ -163,6 +164,8 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock),
             telemetry,
         ]
+        if config.broker is not None:
+            adapters.append(BrokerClient(settings=config.broker, directory=directory, clock=clock))
         doors = Doors(config, clock, journal, directory, adapters)
         watch = Watch(journal=journal, clock=clock, partitions=config.plant.partitions)
         application = server.build(
