@@ -27,6 +27,8 @@ class Directory(Protocol):
     """Who is who: names, numbers, credentials and ratings of enrolled devices, held in memory."""
 
     partitions: int
+    version: int
+    """Changes whenever an answer may have changed, for those who remember answers."""
 
     def resolve(self, names: Sequence[str]) -> Ints:
         """Return the number of each device name, -1 where nobody bears it."""

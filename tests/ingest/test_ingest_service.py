@@ -24,6 +24,7 @@ class FixedDirectory:
 
     def __init__(self, devices: int, partitions: int) -> None:
         self.partitions = partitions
+        self.version = 0
         self.devices = devices
 
     def resolve(self, names: Sequence[str]) -> Ints:

@@ -33,6 +33,7 @@ class Directory:
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
+        self.version = 0
         self._no_of: dict[str, int] = {}
         self._names: list[str | None] = []
         self._up_w: Floats = np.empty(0)
@@ -56,6 +57,7 @@ class Directory:
         rows = list(rows)
         if not rows:
             return
+        self.version += 1
         self._reserve(max(row.device_no for row in rows) + 1)
         for row in rows:
             device_no = row.device_no

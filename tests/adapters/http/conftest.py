@@ -27,6 +27,7 @@ class Names:
     """Devices d0 … d99, 5 kW both ways; the secret of d7 is `s7`."""
 
     partitions = 2
+    version = 0
 
     def resolve(self, names: Sequence[str]) -> Ints:
         known = {f"d{n}": n for n in range(DEVICES)}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kapelle.adapters.http.arrow import decode_arrow
 from kapelle.adapters.http.decoded import Columns, Decoded, Unreadable, settle
+from kapelle.adapters.http.names import Names
 from kapelle.adapters.http.rows import decode_json, decode_ndjson
 from kapelle.model.enums import Metric
 
@@ -22,12 +23,12 @@ GOOD = {"device": "d1", "at_ns": NOW, "power_w": 10}
 
 def from_json(rows: object, names: Any, sender: int | None = None) -> Decoded:
     body = rows if isinstance(rows, bytes) else json.dumps(rows).encode()
-    return settle(decode_json(body, names, sender, 1_000), NOW, sender)
+    return settle(decode_json(body, Names(names), sender, 1_000), NOW, sender)
 
 
 def from_ndjson(rows: list[Any], names: Any, sender: int | None = None) -> Decoded:
     body = b"\n".join(r if isinstance(r, bytes) else json.dumps(r).encode() for r in rows)
-    return settle(decode_ndjson(body, names, sender, 1_000), NOW, sender)
+    return settle(decode_ndjson(body, Names(names), sender, 1_000), NOW, sender)
 
 
 def arrow_bytes(columns: dict[str, Any], **options: Any) -> bytes:
@@ -39,7 +40,7 @@ def arrow_bytes(columns: dict[str, Any], **options: Any) -> bytes:
 
 
 def arrow(columns: dict[str, Any], names: Any, sender: int | None = None) -> Decoded:
-    columns_read: Columns = decode_arrow(arrow_bytes(columns), names, sender, 1_000)
+    columns_read: Columns = decode_arrow(arrow_bytes(columns), Names(names), sender, 1_000)
     return settle(columns_read, NOW, sender)
 
 
@@ -134,7 +135,7 @@ def test_a_bad_row_is_named_and_its_neighbours_are_kept(
 )
 def test_what_is_no_list_of_rows_is_refused_whole(names: Any, body: bytes, code: str) -> None:
     with pytest.raises(Unreadable) as refused:
-        decode_json(body, names, None, 1_000)
+        decode_json(body, Names(names), None, 1_000)
     assert refused.value.code == code
 
 
@@ -146,7 +147,7 @@ def test_a_byte_order_mark_and_one_lone_report_are_taken(names: Any) -> None:
 
 def test_too_many_rows(names: Any) -> None:
     with pytest.raises(Unreadable) as refused:
-        decode_json(json.dumps([GOOD] * 11).encode(), names, None, 10)
+        decode_json(json.dumps([GOOD] * 11).encode(), Names(names), None, 10)
     assert refused.value.code == "too-many-rows"
 
 
@@ -217,7 +218,7 @@ def test_whatever_is_sent_arrives(
 def test_rubbish_never_fails_otherwise(names: Any, body: bytes) -> None:
     for decode in (decode_json, decode_ndjson, decode_arrow):
         with contextlib.suppress(Unreadable):
-            settle(decode(body, names, None, 100), NOW, None)
+            settle(decode(body, Names(names), None, 100), NOW, None)
 
 
 def test_arrow_columns(names: Any) -> None:
@@ -266,7 +267,7 @@ def test_compressed_arrow_buffers_are_not_unpacked(names: Any, codec: str, coded
     columns = {"device": device.dictionary_encode() if coded else device, "soc": [0.5] * 1_000}
     body = arrow_bytes(columns, options=pa.ipc.IpcWriteOptions(compression=codec))
     with pytest.raises(Unreadable) as refused:
-        decode_arrow(body, names, None, 10_000)
+        decode_arrow(body, Names(names), None, 10_000)
     assert refused.value.code == "encoding-unknown"
 
 
@@ -277,7 +278,7 @@ def test_arrow_in_several_batches_with_growing_dictionaries(names: Any) -> None:
         for part in (["d1", "d2"], ["d2", "d3"], ["d9"]):
             coded = pa.array(part).dictionary_encode()
             writer.write_batch(pa.record_batch([coded, [1.0] * len(part)], schema=schema))
-    columns = decode_arrow(sink.getvalue().to_pybytes(), names, None, 100)
+    columns = decode_arrow(sink.getvalue().to_pybytes(), Names(names), None, 100)
     assert columns.device_no.tolist() == [1, 2, 2, 3, 9]
 
 
@@ -304,4 +305,4 @@ def test_damaged_arrow_is_unreadable_or_read(names: Any, data: st.DataObject) ->
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(Unreadable):
-        settle(decode_arrow(bytes(whole), names, None, 100), NOW, None)
+        settle(decode_arrow(bytes(whole), Names(names), None, 100), NOW, None)

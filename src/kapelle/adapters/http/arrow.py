@@ -14,10 +14,9 @@ from kapelle.adapters.http.decoded import (
     Columns,
     Unreadable,
     order_of,
-    resolve,
 )
+from kapelle.adapters.http.names import Names
 from kapelle.model.ids import Flags, Ints, Longs
-from kapelle.ports import Directory
 
 _WHOLE = ("at_ns", "boot", "seq")
 _KNOWN = {"device", "at", *_WHOLE, *METRIC_OF}
@@ -25,25 +24,23 @@ _MOST = {"at_ns": 2**63 - 1, "boot": 2**31 - 1, "seq": 2**32 - 1}
 _NS_OF = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
-def decode_arrow(
-    body: bytes, directory: Directory, sender_no: int | None, rows_max: int
-) -> Columns:
+def decode_arrow(body: bytes, known: Names, sender_no: int | None, rows_max: int) -> Columns:
     """Read one stream. Null and NaN say nothing: columns have no other way to leave out a value.
 
     Raises:
         Unreadable: It is no Arrow stream, or its columns are not those of telemetry.
     """
     try:
-        return _decode(_read(body, sender_no, rows_max), directory, sender_no)
+        return _decode(_read(body, sender_no, rows_max), known, sender_no)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise Unreadable("body-malformed", f"no Arrow IPC stream: {reason}") from None
 
 
-def _decode(table: Any, directory: Directory, sender_no: int | None) -> Columns:
+def _decode(table: Any, known: Names, sender_no: int | None) -> Columns:
     count = table.num_rows
     bad: dict[int, BadRow] = {}
-    device_no, names = _devices(table, directory, sender_no)
+    device_no, names = _devices(table, known, sender_no)
 
     def name(row: int) -> str:
         return str(names[row].as_py() or "") if names is not None else ""
@@ -163,21 +160,34 @@ def _fits(field: str, kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
-def _devices(table: Any, directory: Directory, sender_no: int | None) -> tuple[Ints, Any]:
+def _devices(table: Any, known: Names, sender_no: int | None) -> tuple[Ints, Any]:
     """Return the device of each row, and the column that names it. Each name is looked up once."""
     if "device" not in table.column_names:
         assert sender_no is not None
         return np.full(table.num_rows, sender_no, np.int32), None
     column = _chunk(table.column("device"))
-    coded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
-    # One more at the end, which null rows point to.
-    known = coded.dictionary.to_pylist()
-    if coded.dictionary.null_count:
-        known = [name or "" for name in known]
-    known.append("")
-    numbers = resolve(known, directory, sender_no)
-    codes = pc.fill_null(pc.cast(coded.indices, pa.int64()), len(numbers) - 1)
-    return numbers[codes.to_numpy(zero_copy_only=False)], column
+
+    def look() -> Ints:
+        coded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+        names = coded.dictionary.to_pylist()
+        if coded.dictionary.null_count:
+            names = [name or "" for name in names]
+        # One more at the end, which null rows point to.
+        numbers = known.look([*names, ""], sender_no)
+        codes = pc.fill_null(pc.cast(coded.indices, pa.int64()), len(names))
+        found: Ints = numbers[codes.to_numpy(zero_copy_only=False)]
+        return found
+
+    return known.recall((sender_no, *_bytes_of(column)), len(column), look), column
+
+
+def _bytes_of(column: Any) -> tuple[object, ...]:
+    """Return everything that makes a column what it is, to compare it with another."""
+    parts: list[object] = [str(column.type), len(column), column.offset]
+    parts += [None if b is None else b.to_pybytes() for b in column.buffers()]
+    if isinstance(column, pa.DictionaryArray):
+        parts += _bytes_of(column.dictionary)
+    return tuple(parts)
 
 
 def _whole(table: Any, field: str, refuse: Any) -> Longs:

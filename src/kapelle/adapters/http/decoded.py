@@ -1,6 +1,6 @@
 """What a body of telemetry becomes, whatever its format: readings, and rows that are none."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from kapelle.model.blocks import Quarantined, Readings
 from kapelle.model.enums import Metric
 from kapelle.model.ids import Floats, Ints, Longs
-from kapelle.ports import Directory
 
 METRIC_OF = {metric.name.lower(): metric for metric in Metric}
 RAW_BYTES_MAX = 4_096
@@ -142,13 +141,3 @@ def settle(columns: Columns, received_at_ns: int, sender_no: int | None) -> Deco
     )
     bad.sort(key=lambda one: one.row)
     return Decoded(readings, columns.rows[good], bad, columns.raw, columns.name, columns.count)
-
-
-def resolve(names: Sequence[str], directory: Directory, sender_no: int | None) -> Ints:
-    """Return each name's number; a row without a name is its sender's."""
-    device_no = directory.resolve(names)
-    if sender_no is not None:
-        unnamed = np.fromiter((not name for name in names), np.bool_, len(names))
-        if unnamed.any():
-            device_no = np.where(unnamed, np.int32(sender_no), device_no)
-    return device_no

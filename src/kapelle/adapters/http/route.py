@@ -16,6 +16,7 @@ from kapelle.adapters.http import problems
 from kapelle.adapters.http.arrow import decode_arrow
 from kapelle.adapters.http.body import TooLarge, unzip
 from kapelle.adapters.http.decoded import Columns, Decoded, Unreadable, settle
+from kapelle.adapters.http.names import Names
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.http.rows import decode_json, decode_ndjson
 from kapelle.adapters.http.settings import HttpSettings
@@ -28,7 +29,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 ARROW = "application/vnd.apache.arrow.stream"
-_DECODERS: Mapping[str, Callable[[bytes, Directory, int | None, int], Columns]] = {
+Decode = Callable[[bytes, Names, int | None, int], Columns]
+_DECODERS: Mapping[str, Decode] = {
     "application/json": decode_json,
     "application/x-ndjson": decode_ndjson,
     "application/jsonl": decode_ndjson,
@@ -114,6 +116,7 @@ class HttpTelemetry:
         self._clock = clock
         self._token = token.encode()
         self._settings = settings if settings is not None else HttpSettings()
+        self._names = Names(directory, self._settings.names_remembered_max)
         self._link: HttpLink | None = None
         self._bytes_waiting = 0
         self._turned_away = 0
@@ -172,13 +175,13 @@ class HttpTelemetry:
     async def _store(
         self,
         body: bytes,
-        decode: Callable[[bytes, Directory, int | None, int], Columns],
+        decode: Decode,
         sender: _Sender,
         link: HttpLink,
     ) -> tuple[int, bytes]:
         settings = self._settings
         received_at_ns = self._clock.now_ns()
-        columns = decode(body, self._directory, sender.device_no, settings.rows_max)
+        columns = decode(body, self._names, sender.device_no, settings.rows_max)
         decoded = settle(columns, received_at_ns, sender.device_no)
         if not decoded.count:
             return _taken(decoded, {}, settings.listed_max)
@@ -303,7 +306,7 @@ def _taken(decoded: Decoded, refused: Mapping[int, str], listed_max: int) -> tup
     )
 
 
-def _decoder(content_type: str) -> Callable[[bytes, Directory, int | None, int], Columns]:
+def _decoder(content_type: str) -> Decode:
     media, _, parameters = content_type.partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()
     found = _DECODERS.get(media.strip().lower())

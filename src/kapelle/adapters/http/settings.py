@@ -22,5 +22,7 @@ class HttpSettings:
     """A request waits at most so long for the journal. [s]"""
     retry_after_s: int = 2
     """Least pause asked of a client that was turned away; up to three times it, by turns. [s]"""
+    names_remembered_max: int = 500_000
+    """Rows of device names remembered with their numbers, for senders that repeat them."""
     listed_max: int = 1_000
     """Most unusable rows listed in one answer; all are counted."""
