@@ -395,7 +395,7 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OPERATIONS, max_size=12))
 @pytest.mark.parametrize("name", ["memory", "sqlite"])
 def test_it_behaves_as_a_list_would(name, tmp_path_factory, backend_maker, operations):

@@ -19,7 +19,7 @@ from kapelle.ports import Snapshot
 from kapelle.runtime.clock import SystemClock
 
 COUNT = 40
-FLIPS = int(os.environ.get("KAPELLE_TEST_FLIPS", "60"))
+FLIPS = int(os.environ.get("KAPELLE_TEST_FLIPS", "40"))
 
 
 def text(n):

@@ -133,11 +133,13 @@ async def fill_and_recover(disk):
         with pytest.raises(JournalFull, match=r"journal\.sqlite is full .*resumes by itself"):
             await append_blocks(journal, acknowledged, 10_000)
         assert len(acknowledged) > 100
+        assert not (disk / "data" / "RESERVE").exists()
         for n in range(30):
             with pytest.raises(JournalFull):
                 await journal.append("p/0", [block(n)], writer="ingest")
             # What stops the plant still fits, and so does the snapshot at the end.
-            await journal.append("plant", [Hold(True, n)], writer="api")
+            why = "there is no space left on the disk " * 1000
+            await journal.append("plant", [Hold(True, n, why)], writer="api")
         await journal.save_snapshot("p/0", Snapshot(1, {"a": np.zeros(100_000)}, b""))
         lease = await journal.acquire("p/0", "owner", 5.0)
         await journal.renew(lease, 5.0)

@@ -182,6 +182,8 @@ def cut_often(tmp_path, synchronous, cuts):
                         run("cp", "--sparse=always", outer / "inner.img", copy)
                     assert writer.poll() is None, "the writer ended"
                     found.append(asyncio.run(look(tmp_path, copy, known)))
+                    if len(found) % 50 == 0:
+                        print(f"{len(found)} cuts, {found[-1][0]} acknowledged", flush=True)
             finally:
                 writer.kill()
     return found
@@ -191,7 +193,7 @@ async def look(tmp_path, image, known):
     with mounted(image, tmp_path / "after"):
         settings = JournalSettings(tmp_path / "after" / "data", reserve_bytes=0)
         async with open_journal(settings, SystemClock()) as journal:
-            held, saved = {}, {}
+            held, saved, first = {}, {}, {}
             for topic in TOPICS:
                 for entry in await journal.read(topic, 0, 1_000_000):
                     held[topic, entry.position] = encode(entry.body)
@@ -201,12 +203,13 @@ async def look(tmp_path, image, known):
                     for name, column in whole.columns.items():
                         assert kept.columns[name].tobytes() == column.tobytes()
                     saved[topic] = kept.position
-                assert await journal.first(topic) <= max(1, saved.get(topic, 0))
+                first[topic] = await journal.first(topic)
+                assert first[topic] <= max(1, saved.get(topic, 0))
             lost = []
             for what, topic, position, *rest in known:
                 if what == "snapshot":
                     lost += [] if saved.get(topic, 0) >= int(position) else [(what, position)]
-                elif int(position) < await journal.first(topic):
+                elif int(position) < first[topic]:
                     continue
                 elif held.get((topic, int(position))) != encode(block(*map(int, rest))):
                     lost.append((topic, position))
