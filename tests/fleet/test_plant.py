@@ -21,8 +21,8 @@ from fleet_worlds import (
 from kapelle.fleet.plant import PlantView, apply_plant, total
 from kapelle.fleet.summary import summarise
 from kapelle.model.entries import Body
-from kapelle.model.enums import Exclusion, Freshness, OrderStatus, Phase, SessionEvent
-from kapelle.model.plant import Amend, Cancel, Hold, Members, Notice, Order, Plan, Summary
+from kapelle.model.enums import Exclusion, Freshness, Metric, OrderStatus, Phase, SessionEvent
+from kapelle.model.plant import Amend, Cancel, Hold, Members, Notice, Order, Plan, Signal, Summary
 
 
 def view_of(*bodies: Body, partitions: int = 1) -> PlantView:
@@ -176,3 +176,18 @@ def test_excluded_and_commanded_devices_are_told_apart() -> None:
     assert sum(part.phases) == 2
     assert part.uncontrolled_w == 200.0
     assert np.isfinite(part.headroom_up_w)
+
+
+def test_headroom_is_said_for_15_minutes_whatever_order_is_in_force() -> None:
+    fleet = fleet_of(8, report_every_s=5.0)
+    say(fleet, sessions(*((no, SessionEvent.UP, 1) for no in range(8))))
+    reports = [power(no, 1.0, 100.0 * no) for no in range(7)]
+    say(fleet, block([r._replace(values=r.values | {Metric.SOC: 0.2}) for r in reports]))
+    tick(fleet, 2)
+    before = summarise(fleet, SETTINGS).resources[0]
+    say(fleet, Signal("all", 1, 0.5, 0.5, 1, s(100)))
+    during = summarise(fleet, SETTINGS).resources[0]
+    assert during.continuous.power_w[-1] > before.continuous.power_w[-1]
+    assert during.headroom_up_w == pytest.approx(before.headroom_up_w)
+    assert during.headroom_down_w == pytest.approx(before.headroom_down_w)
+    assert 0 < before.headroom_up_w < 7 * 5000

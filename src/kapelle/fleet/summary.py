@@ -40,7 +40,7 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         down_w, up_w = _reach(continuous, blocks)
     else:
         # An order in force shapes its curve to its own end; headroom is said for 15 minutes.
-        down_w, up_w = _reach(*curve.summed(fleet, rows, level, block_level, curve.HOLD_S))
+        down_w, up_w = _headroom(fleet, rows)
 
     by_vendor = tally.states.reshape(-1, _STATES)
     vendors = list(zip(fleet.names["vendor"], by_vendor.tolist(), strict=True))
@@ -88,6 +88,17 @@ def _reach(*curves: Curve) -> tuple[float, float]:
         at_rest_w = float(np.interp(0.0, each.level, each.power_w))
         down_w += at_rest_w - each.power_w[0]
         up_w += each.power_w[-1] - at_rest_w
+    return down_w, up_w
+
+
+def _headroom(fleet: Fleet, rows: Ints) -> tuple[float, float]:
+    """Return how far the controllable rows can move and hold it for 15 minutes: down, then up."""
+    down_w = up_w = 0.0
+    for start in range(0, len(rows), _CHUNK):
+        piece = rows[start : start + _CHUNK]
+        part = curve.shares(fleet, piece[curve.controllable(fleet, piece)], curve.HOLD_S)
+        down_w += float(part.down_w.sum())
+        up_w += float(part.up_w.sum())
     return down_w, up_w
 
 
