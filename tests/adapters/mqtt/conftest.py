@@ -142,7 +142,7 @@ class Plant:
 
     async def until(self, condition: Callable[[], bool], wait_s: float = 5.0) -> None:
         async with asyncio.timeout(wait_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  (anything may be waited for)
                 await asyncio.sleep(0.005)
 
     async def raw_client(self, version: int = 4) -> Raw:

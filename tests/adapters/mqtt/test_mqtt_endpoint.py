@@ -1,4 +1,4 @@
-"""What the endpoint promises to devices that behave: durable acknowledgements, commands, sessions."""
+"""What the endpoint promises to devices: durable acknowledgements, commands, sessions."""
 
 import asyncio
 import json
@@ -394,9 +394,6 @@ def test_many_rows_wait_boundedly_and_all_arrive(open_plant: Any) -> None:
         async with open_plant(waiting_max=50, batch_big=10, batch_max=20) as plant:
             plant.mode = "hold"
             devices = [await plant.device(number) for number in range(10)]
-            consumer_pause = asyncio.Event()
-            original = plant.link._intake._batch
-
             for number, device in enumerate(devices):
                 for packet_id in range(1, 61):
                     device.send(tel(4, packet_id, packet_id, number=number))
@@ -407,7 +404,6 @@ def test_many_rows_wait_boundedly_and_all_arrive(open_plant: Any) -> None:
             await plant.until(lambda: len(plant.power_w) == 600)
             assert plant.counters.held["intake full"] > 0
             assert max(len(b.readings or ()) for b in plant.batches) <= 20
-            del consumer_pause, original
 
     asyncio.run(check())
 
