@@ -52,6 +52,14 @@ def run() -> int:
     except KapelleError as error:
         complain(str(error))
         return exit_code(error)
+    except BaseExceptionGroup as errors:
+        # Services run in task groups: the first error of ours is the reason of all the others.
+        ours, _ = errors.split(KapelleError)
+        if ours is None:
+            raise
+        reason = _first(ours)
+        complain(str(reason))
+        return exit_code(reason)
     except BrokenPipeError:
         # Whoever read our output has seen enough (`kapelle … | head`).
         sys.stderr.close()
@@ -61,3 +69,8 @@ def run() -> int:
     except KeyboardInterrupt:
         return 130
     return Exit.OK
+
+
+def _first(errors: BaseExceptionGroup[KapelleError]) -> KapelleError:
+    inner = errors.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

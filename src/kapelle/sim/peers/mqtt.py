@@ -223,6 +223,6 @@ class Client(asyncio.Protocol):
                 self._write(kept[0])
 
     def _write(self, packet: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._sent_at = self._now()
             self._transport.write(packet)

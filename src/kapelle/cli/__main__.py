@@ -1,0 +1,5 @@
+"""`python -m kapelle.cli` is `kapelle`."""
+
+from kapelle.cli import main
+
+main()
