@@ -1,6 +1,7 @@
 """The virtual loop's time as UTC, behind the Clock port."""
 
 import asyncio
+from collections.abc import Callable
 
 from kapelle.model.ids import NS_PER_S
 
@@ -24,6 +25,10 @@ class VirtualClock:
     async def sleep(self, seconds: float) -> None:
         """Wait this long in virtual time."""
         await asyncio.sleep(seconds)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call something after a while, whoever lives then."""
+        asyncio.get_running_loop().call_later(seconds, call)
 
     def step(self, seconds: float) -> None:
         """Set the host's clock forward (or back), as an operator or a bad time server would."""
