@@ -195,6 +195,39 @@ def test_a_pump_killed_at_any_step_loses_nothing(registry: Registry, done: bool)
     check_told(registry, journal)
 
 
+def test_changes_in_the_middle_of_a_turn_keep_their_order(registry: Registry) -> None:
+    """Whatever happens between two steps: no members before devices, no names before both."""
+    journal, directory = MemoryJournal(FixedClock()), Directory(3)
+    some_changes(registry)
+    steps = 0
+
+    async def hostile(function: Callable[..., object], /, *args: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps <= 60:
+            registry.put_devices([battery(f"n{steps}", vendor="Sun")], steps)
+            if steps % 7 == 0:
+                registry.put_resource(f"r{steps}", f"id:n{steps},n{steps - 1}", steps)
+        result = function(*args)
+        devices, _ = await told(journal, 3)
+        known = directory.resolve([f"n{i}" for i in range(61)])
+        assert set(known[known >= 0].tolist()) <= set(devices)
+        return result
+
+    pump = OutboxPump(
+        registry=registry,
+        journal=journal,
+        directory=directory,
+        clock=FixedClock(),
+        settings=RegistrySettings(page_rows=3),
+        offload=hostile,
+    )
+    while steps <= 60 or registry.due().rows:
+        asyncio.run(pump.turn())
+    check_told(registry, journal)
+    assert directory.count() == registry.count()
+
+
 def test_two_pumps_end_with_the_newest(registry: Registry) -> None:
     """The slower of two pumps reads, sleeps while the other writes newer, and is refused."""
     journal = MemoryJournal(FixedClock())
