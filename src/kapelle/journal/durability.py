@@ -1,6 +1,7 @@
 """How durable a directory is: what `kapelle doctor` says about the journal's disk."""
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ def _mount(place: Path) -> tuple[str, str, list[str]]:
     depth = -1
     for line in lines:
         _, point, kind, options, *_ = line.split(" ")
-        point = point.encode().decode("unicode_escape")
+        # Blanks and the like stand there as octal numbers: \\040.
+        point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), point)
         parts = len(Path(point).parts)
         # The later of two mounts on one point hides the earlier.
         if place.is_relative_to(point) and parts >= depth:

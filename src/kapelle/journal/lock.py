@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kapelle.errors import DataDirectoryHeld, JournalFailed
+from kapelle.journal.directories import make_durable
 from kapelle.model.ids import NS_PER_S
 
 _NAME = "LOCK"
@@ -37,7 +38,7 @@ class DirectoryLock:
         """
         path = directory / _NAME
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_durable(directory)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise unusable(directory, error) from error

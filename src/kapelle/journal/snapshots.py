@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from kapelle.errors import JournalDamaged, JournalFailed, JournalFull
 from kapelle.journal.codec import JournalNewer
 from kapelle.journal.damage import Damage
+from kapelle.journal.directories import make_durable, sync_directory
 from kapelle.journal.lines import TopicState
 from kapelle.ports import Snapshot
 
@@ -117,7 +118,7 @@ class SnapshotFiles:
         final = folder / f"{snapshot.position:020d}{_SUFFIX}"
         draft = final.with_suffix(".draft")
         try:
-            _make_durable_folder(folder)
+            make_durable(folder)
             try:
                 with draft.open("wb", buffering=0) as file:
                     _write(file, topic, snapshot)
@@ -126,7 +127,7 @@ class SnapshotFiles:
             except OSError:
                 draft.unlink(missing_ok=True)
                 raise
-            _sync_folder(folder)
+            sync_directory(folder)
             for old in self._generations(topic)[:-_GENERATIONS]:
                 old.unlink()
         except OSError as error:
@@ -211,18 +212,3 @@ def _crc(raw: memoryview) -> int:
     for start in range(0, len(raw), _CRC_BYTES):
         crc = zlib.crc32(raw[start : start + _CRC_BYTES], crc)
     return crc
-
-
-def _make_durable_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
-        _sync_folder(folder.parent.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
