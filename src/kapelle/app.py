@@ -148,7 +148,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
     """
     clock = SystemClock()
     data_dir = Path(config.plant.data_dir)
-    data_dir.mkdir(parents=True, exist_ok=True)
+    _make(data_dir)
     async with AsyncExitStack() as opened:
         settings = replace(config.journal, directory=data_dir / "journal")
         journal = await opened.enter_async_context(open_journal(settings, clock))
@@ -181,9 +181,20 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         yield Plant(doors, registry, api, watch)
 
 
+async def run(config: Config) -> None:
+    """Run the plant until cancelled: what `kapelle up` does."""
+    async with open_plant(config) as plant:
+        await plant.run()
+
+
 def registry_url(config: Config) -> str:
     """Return the registry's database: the configured one, else a file in the data directory."""
     return config.registry.url or f"sqlite:///{Path(config.plant.data_dir) / 'registry.db'}"
+
+
+def _make(directory: Path) -> None:
+    # Secrets lie in it: the owner's alone.
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _token_file(config: Config) -> Path:
