@@ -78,3 +78,10 @@ def test_what_one_block_did_not_say_stays_unsaid() -> None:
     np.testing.assert_array_equal(joined.values[Metric.POWER_W], [0, 1, np.nan])
     np.testing.assert_array_equal(joined.values[Metric.SOC], [np.nan, np.nan, 0])
     assert set(take(joined, np.array([2])).values) == {Metric.SOC}
+
+
+def test_long_blocks_keep_the_order_within_a_device_too() -> None:
+    device_no = np.random.default_rng(1).integers(0, 7, 5_000).tolist()
+    for partition, part in split(readings(device_no), 4):
+        mine = [row for row, n in enumerate(device_no) if n % 4 == partition]
+        assert part.order.tolist() == mine

@@ -1,0 +1,104 @@
+"""Two APIs over one journal: numbers stay unique, and neither overlooks the other's orders."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kapelle.adapters.http.problems import Refused
+from kapelle.api.desk import OrderDesk
+from kapelle.api.settings import ApiSettings
+from kapelle.api.shapes import AmendAsked, OrderAsked
+from kapelle.api.watch import Watch
+from kapelle.journal.memory import MemoryJournal
+from kapelle.model.entries import Body, Kind
+from kapelle.model.ids import PLANT
+from kapelle.model.plant import Order
+from kapelle.runtime.clock import SystemClock
+
+QUICK = ApiSettings(plan_wait_s=0.0, orders_per_minute=1_000)
+
+
+class DistantJournal(MemoryJournal):
+    """A journal on another machine: between looking and writing, others write."""
+
+    async def append(self, topic: str, bodies: Sequence[Body], **guard: Any) -> int:
+        await asyncio.sleep(0.002)
+        return await super().append(topic, bodies, **guard)
+
+
+def in_hours(hours: float) -> datetime:
+    return datetime.now(UTC) + timedelta(hours=hours)
+
+
+def asked(hours: float) -> OrderAsked:
+    return OrderAsked(target_w=1.0, starts_at=in_hours(hours), duration_s=60.0)
+
+
+async def two_desks(
+    tasks: asyncio.TaskGroup,
+) -> tuple[MemoryJournal, list[OrderDesk], list[object]]:
+    clock = SystemClock()
+    journal = DistantJournal(clock)
+    watches = [Watch(journal=journal, clock=clock, partitions=1) for _ in range(2)]
+    running = [tasks.create_task(watch.run()) for watch in watches]
+    desks = [
+        OrderDesk(journal=journal, watch=watch, clock=clock, settings=QUICK) for watch in watches
+    ]
+    return journal, desks, running
+
+
+def test_numbers_are_unique_over_two_apis() -> None:
+    async def main() -> list[int]:
+        async with asyncio.TaskGroup() as tasks:
+            journal, desks, running = await two_desks(tasks)
+            async with asyncio.TaskGroup() as asking:
+                for n in range(10):
+                    asking.create_task(desks[n % 2].create(asked(n + 1), "", "test"))
+            orders = [e.body for e in await journal.read(PLANT, 0, 100, [Kind.ORDER])]
+            for task in running:
+                task.cancel()
+        return [order.order_no for order in orders if isinstance(order, Order)]
+
+    assert asyncio.run(main()) == list(range(1, 11))
+
+
+def test_the_same_key_at_two_apis_is_one_order() -> None:
+    async def main() -> tuple[list[bool], int]:
+        async with asyncio.TaskGroup() as tasks:
+            journal, desks, running = await two_desks(tasks)
+            order = asked(1)
+            async with asyncio.TaskGroup() as asking:
+                made = [
+                    asking.create_task(desk.create(order, "key", "test"))
+                    for desk in desks
+                    for _ in range(3)
+                ]
+            count = len(await journal.read(PLANT, 0, 100, [Kind.ORDER]))
+            for task in running:
+                task.cancel()
+        return sorted(m.result()[1] for m in made), count
+
+    assert asyncio.run(main()) == ([False] * 5 + [True], 1)
+
+
+def test_an_amendment_may_not_reach_into_the_next_order() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            _, desks, running = await two_desks(tasks)
+            first, _ = await desks[0].create(asked(1), "", "test")
+            second, _ = await desks[1].create(asked(2), "", "test")
+            with pytest.raises(Refused) as refused:
+                await desks[0].amend(
+                    first.order.order_no, AmendAsked(ends_at=in_hours(3)), "test", None
+                )
+            assert refused.value.code == "order-overlaps"
+            assert refused.value.more["order_no"] == second.order.order_no
+            longer = AmendAsked(ends_at=in_hours(1.5))
+            await desks[0].amend(first.order.order_no, longer, "test", None)
+            for task in running:
+                task.cancel()
+
+    asyncio.run(main())
