@@ -18,8 +18,8 @@ import uvloop
 HERE = "127.0.0.1"
 CONNECTS_AT_ONCE = 200
 PAYLOAD = (
-    b'{"at_ns":1795340000000000000,"boot":1,"seq":%d,"power_w":-1234.5,"soc":0.5512,'
-    b'"export_wh":1234567.0}'
+    b'{"at_ns":%d,"boot":1,"seq":%%d,"power_w":-1234.5,"soc":0.5512,"export_wh":1234567.0}'
+    % time.time_ns()
 )
 
 

@@ -63,7 +63,10 @@ async def _main(asked: argparse.Namespace) -> None:
                 journal_settings = JournalSettings(directory=Path(folder))
                 async with open_journal(journal_settings, clock) as journal:
                     ingest = Ingest(journal=journal, directory=directory, clock=clock)
-                    await ingest.run(link)
+                    try:
+                        await ingest.run(link)
+                    finally:
+                        sys.stderr.write(f"{ingest.counters}\n")
     sys.stderr.write(f"{endpoint.counters}\n")
 
 

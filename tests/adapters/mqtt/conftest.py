@@ -95,6 +95,9 @@ class Plant:
         self.reasons: list[str] = []
         self.raw: list[bytes] = []
         self.lost = ""
+        self.gate = asyncio.Event()
+        """Cleared, the consumer asks for nothing more."""
+        self.gate.set()
 
     @property
     def port(self) -> int:
@@ -112,6 +115,7 @@ class Plant:
 
     async def _consume(self) -> None:
         async for batch in self.link.receive():
+            await self.gate.wait()
             self.batches.append(batch)
             if batch.readings is not None:
                 for values in batch.readings.values.values():

@@ -389,19 +389,30 @@ def test_packets_may_come_in_any_pieces(open_plant: Any) -> None:
     asyncio.run(check())
 
 
-def test_many_rows_wait_boundedly_and_all_arrive(open_plant: Any) -> None:
+@pytest.mark.parametrize("bound", [{"waiting_max": 50}, {"waiting_size_max": 700}])
+def test_many_rows_wait_boundedly_and_all_arrive(open_plant: Any, bound: dict[str, int]) -> None:
+    """R-29: while the consumer does not ask, devices are not read; then nothing is missing."""
+
     async def check() -> None:
-        async with open_plant(waiting_max=50, batch_big=10, batch_max=20) as plant:
-            plant.mode = "hold"
+        async with open_plant(**bound, batch_big=10, batch_max=20) as plant:
             devices = [await plant.device(number) for number in range(10)]
-            for number, device in enumerate(devices):
+            await plant.until(lambda: len(plant.sessions) == 10)
+            plant.gate.clear()
+
+            async def publish(number: int) -> None:
                 for packet_id in range(1, 61):
-                    device.send(tel(4, packet_id, packet_id, number=number))
-            plant.mode = "confirm"
-            await plant.until(lambda: plant.counters.acknowledged + len(plant.held) >= 500)
-            for batch in plant.held:
-                plant.link.confirm(batch, {})
+                    devices[number].send(tel(4, packet_id, packet_id, number=number))
+                    await asyncio.sleep(0.001)
+
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(10):
+                    tasks.create_task(publish(number))
+            await asyncio.sleep(0.1)
+            waiting = len(plant.endpoint.intake.messages)
+            assert 40 <= waiting <= 150  # twice the bound stops everybody at once
+            plant.gate.set()
             await plant.until(lambda: len(plant.power_w) == 600)
+            assert sorted(plant.power_w) == sorted([*range(1, 61)] * 10)
             assert plant.counters.held["intake full"] > 0
             assert max(len(b.readings or ()) for b in plant.batches) <= 20
 

@@ -419,3 +419,20 @@ def test_reasons_are_not_sent_to_who_does_not_want_them(open_plant: Any) -> None
                 assert (Property.REASON_STRING in answer.properties) == bool(wants)
 
     asyncio.run(check())
+
+
+def test_a_device_that_was_removed_does_not_stay(open_plant: Any) -> None:
+    async def check() -> None:
+        async with open_plant() as plant:
+            device = await plant.device(8, version=5, keep_alive_s=1)
+            staying = await plant.device(3, version=5, keep_alive_s=1)
+            plant.endpoint.directory.count = 5
+            async with asyncio.timeout(5):
+                while not plant.counters.dropped:
+                    device.send(writer.PINGREQ)
+                    staying.send(writer.PINGREQ)
+                    await asyncio.sleep(0.3)
+            assert plant.counters.dropped == {"no longer enrolled": 1}
+            assert plant.sessions[-1] == (8, 2)
+
+    asyncio.run(check())

@@ -256,16 +256,16 @@ class MqttEndpoint:
             )
         older.will = False
         older.end(Reason.SESSION_TAKEN_OVER, "a newer connection of this device has come")
-        self.ended(older, SessionEvent.DOWN)
 
-    def ended(self, session: Session, event: SessionEvent) -> None:
-        """Forget a connection; called when it is lost, and before when it is taken over."""
+    def ended(self, session: Session) -> None:
+        """Forget a connection, as soon as either side ends it."""
         self._forget_half_open(session)
         if self._sessions.get(session.device_no) is session:
             del self._sessions[session.device_no]
             self._wheel.discard(session)
             self._unanswered.discard(session)
             self.counters.sessions -= 1
+            event = SessionEvent.WILL if session.will else SessionEvent.DOWN
             self.intake.session(session.device_no, event, session.number)
 
     def _forget_half_open(self, session: Session) -> None:
@@ -289,10 +289,16 @@ class MqttEndpoint:
             for session in self._unanswered.older_than(now_ns - self._command_ack_ns):
                 self._unanswered.discard(session)
                 session.drop("command unanswered")
-            for session in self._wheel.due(now_ns // NS_PER_S):
+            due = self._wheel.due(now_ns // NS_PER_S)
+            known = self.directory.resolve([session.name for session in due]).tolist()
+            for session, device_no in zip(due, known, strict=True):
                 if session.overdue(now_ns):
                     self.counters.dropped["keep-alive"] += 1
                     session.end(Reason.KEEP_ALIVE_TIMEOUT, "nothing heard within the keep-alive")
+                elif device_no != session.device_no:
+                    # Credentials are checked once; a device that was removed must not stay.
+                    self.counters.dropped["no longer enrolled"] += 1
+                    session.end(Reason.NOT_AUTHORIZED, "this device is no longer enrolled")
                 else:
                     self._watch(session)
 

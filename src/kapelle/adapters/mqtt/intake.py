@@ -5,7 +5,7 @@ Shared by the endpoint and by the client of a user's broker.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -81,7 +81,7 @@ class Intake:
         self.full = False
         """More waits than the bound: whoever adds to it stops reading until called back."""
         self._clock = clock
-        self._limits = limits
+        self._limits = replace(limits, batch_big=min(limits.batch_big, limits.waiting_max))
         self._resolve = resolve
         self._size = 0
         self._ready = asyncio.Event()
@@ -327,10 +327,12 @@ class Intake:
         self.counters.declined += len(receipt.messages)
         for peer in dict.fromkeys(message[0] for message in receipt.messages):
             peer.decline(reason)
-        self._acks = receipt.own_acks + self._acks
+        self._acks = (receipt.own_acks + self._acks)[-self._limits.waiting_max :]
         newest = {row[0]: row for row in receipt.own_sessions + self._sessions}
         self._sessions = sorted(newest.values(), key=lambda row: row[2])
         receipt.messages.clear()
+        if self._timer is None:
+            self._linger()
 
 
 def _sessions(rows: list[tuple[int, int, int, int]]) -> Sessions | None:

@@ -1,5 +1,6 @@
 """The MQTT endpoint's link: what devices sent, and the way back to them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
@@ -12,6 +13,8 @@ from kapelle.adapters.mqtt.session import Session
 from kapelle.model.blocks import Commands
 from kapelle.model.ids import Flags, Ints
 from kapelle.ports import Batch
+
+_AT_ONCE = 500
 
 
 class MqttLink:
@@ -42,7 +45,12 @@ class MqttLink:
         if present:
             payloads = encode_commands(commands)
             revisions, ends_ns = commands.revision.tolist(), commands.not_after_ns.tolist()
-            for row in present:
+            for count, row in enumerate(present, 1):
+                if count % _AT_ONCE == 0:
+                    # A whole fleet's commands take longer than telemetry may wait.
+                    await asyncio.sleep(0)
+                if numbers[row] not in self._sessions:
+                    continue
                 delivery = self._sessions[numbers[row]].delivery
                 assert delivery is not None
                 command = Command(payloads[row], revisions[row], ends_ns[row])

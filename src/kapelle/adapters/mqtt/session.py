@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from kapelle.adapters.mqtt import reader as r
 from kapelle.adapters.mqtt import writer
-from kapelle.adapters.mqtt.admission import packet_size_max
+from kapelle.adapters.mqtt.admission import packet_size_max, subscription_codes
 from kapelle.adapters.mqtt.delivery import Delivery
 from kapelle.adapters.mqtt.intake import ACK, REFUSED, TELEMETRY
 from kapelle.adapters.mqtt.packets import (
@@ -24,15 +24,14 @@ from kapelle.adapters.mqtt.packets import (
 )
 from kapelle.adapters.mqtt.reader import MalformedPacket, Property, Reason
 from kapelle.adapters.mqtt.throttle import TokenBucket
-from kapelle.model.enums import SessionEvent
+from kapelle.adapters.mqtt.valve import FULL, INFLIGHT, RATE, Valve
 
 if TYPE_CHECKING:
     from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 
-FULL, INFLIGHT, RATE = "intake full", "too many unanswered", "above its rate"
-"""Why a connection is not read for a while."""
 _TOPIC_DEPTH_MAX = 8
 _GOODBYE_S = 5.0
+_REFUSED = 0x80
 _PUBACK = bytes((r.PUBACK << 4, 2))
 _PUBREC = bytes((r.PUBREC << 4, 2))
 _PUBLISH_QOS1 = r.PUBLISH << 4 | 2
@@ -42,28 +41,10 @@ class Session(asyncio.Protocol):
     """Protocol state of one connection."""
 
     __slots__ = (
-        "_ack",
-        "_bucket",
-        "_endpoint",
-        "_explains",
-        "_held",
-        "_inflight",
-        "_need",
-        "_qos2",
-        "_rest",
-        "_tel",
-        "_transport",
-        "closed",
-        "delivery",
-        "device_no",
-        "heard_ns",
-        "name",
-        "number",
-        "silence_ns_max",
-        "takeovers_ns",
-        "version",
-        "will",
-    )
+        "_ack", "_bucket", "_endpoint", "_explains", "_inflight", "_need", "_qos2", "_rest",
+        "_tel", "_transport", "_valve", "closed", "delivery", "device_no", "heard_ns", "name",
+        "number", "silence_ns_max", "takeovers_ns", "version", "will",
+    )  # fmt: skip
 
     def __init__(self, endpoint: "MqttEndpoint") -> None:
         self._endpoint = endpoint
@@ -75,7 +56,7 @@ class Session(asyncio.Protocol):
         """How a publication of telemetry begins; None before CONNECT."""
         self._ack = ""
         self._bucket: TokenBucket | None = None
-        self._held: tuple[str, ...] = ()
+        self._valve: Valve | None = None
         self._inflight = 0
         self._qos2: set[int] | None = None
         self._explains = False
@@ -97,14 +78,14 @@ class Session(asyncio.Protocol):
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._endpoint.settings.write_buffer_max)
+        self._valve = Valve(self._transport)
         self._endpoint.greeted(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, whoever ended it."""
         self.closed = True
-        self._transport = None
-        self._rest = None
-        self._endpoint.ended(self, SessionEvent.WILL if self.will else SessionEvent.DOWN)
+        self._transport = self._valve = self._rest = None
+        self._endpoint.ended(self)
 
     def pause_writing(self) -> None:
         """Drop a device that does not read: what waits for it must not fill our memory."""
@@ -163,16 +144,8 @@ class Session(asyncio.Protocol):
                             and packet_id != b"\0\0"
                             and (not properties_size or data[payload - 1] == 0)
                         ):
-                            messages.append(
-                                (
-                                    self,
-                                    _PUBACK + packet_id,
-                                    TELEMETRY,
-                                    data[payload:stop],
-                                    now_ns,
-                                    self.name,
-                                )
-                            )
+                            answer, report = _PUBACK + packet_id, data[payload:stop]
+                            messages.append((self, answer, TELEMETRY, report, now_ns, self.name))
                             size += stop - payload
                             unanswered += 1
                             packets += 1
@@ -212,32 +185,24 @@ class Session(asyncio.Protocol):
                 endpoint.hold_everybody()
         assert self._bucket is not None
         wait_s = self._bucket.take(packets, now_ns)
-        if wait_s and RATE not in self._held:
+        if wait_s and self._valve is not None and RATE not in self._valve.reasons:
             self._hold(RATE)
             asyncio.get_running_loop().call_later(wait_s, self._release, RATE)
 
     # Reading less.
 
     def _hold(self, why: str) -> None:
-        if self._transport is None or self.closed or why in self._held:
-            return
-        if not self._held:
-            self._transport.pause_reading()
-        self._held = (*self._held, why)
-        self._endpoint.counters.held[why] += 1
+        if self._valve is not None and not self.closed and self._valve.hold(why):
+            self._endpoint.counters.held[why] += 1
 
     def _release(self, why: str) -> None:
-        if why not in self._held:
-            return
-        self._held = tuple(other for other in self._held if other != why)
-        if not self._held and self._transport is not None and not self.closed:
+        if self._valve is not None and not self.closed and self._valve.release(why):
             # While we did not read, the device could not be heard.
             self.heard_ns = self._endpoint.clock.now_ns()
-            self._transport.resume_reading()
 
     def hold_full(self) -> None:
         """Stop reading until the intake has room."""
-        if FULL not in self._held:
+        if self._valve is not None and FULL not in self._valve.reasons:
             self._hold(FULL)
             self._endpoint.intake.when_room(self._room)
 
@@ -246,7 +211,8 @@ class Session(asyncio.Protocol):
 
     def overdue(self, now_ns: int) -> bool:
         """Tell whether the device has been silent for longer than its keep-alive allows."""
-        return not self._held and now_ns - self.heard_ns > self.silence_ns_max
+        held = self._valve is not None and self._valve.reasons
+        return not held and now_ns - self.heard_ns > self.silence_ns_max
 
     # Packets.
 
@@ -331,21 +297,18 @@ class Session(asyncio.Protocol):
             raise MalformedPacket(
                 Reason.SUBSCRIPTION_IDS_NOT_SUPPORTED, "subscription identifiers were not granted"
             )
-        codes = bytearray()
-        for name, qos in packet.filters:
-            if "+" in name or "#" in name or name.startswith("$share/"):
-                self._endpoint.counters.refused["subscribe with wildcard"] += 1
-                self.end(Reason.WILDCARDS_NOT_SUPPORTED, "subscribe to your own cmd only")
-                return
-            if name == f"v1/{self.name}/cmd":
-                qos = min(qos, 1)
-                assert self.delivery is not None
-                self.delivery.qos = qos
-                codes.append(qos)
+        assert self.delivery is not None
+        codes = subscription_codes(self.name, self.version, packet.filters)
+        if codes is None:
+            self._endpoint.counters.refused["subscribe with wildcard"] += 1
+            self.end(Reason.WILDCARDS_NOT_SUPPORTED, "subscribe to your own cmd only")
+            return
+        for code in codes:
+            if code < _REFUSED:
+                self.delivery.qos = code
             else:
                 self._endpoint.counters.refused["subscribe to foreign topic"] += 1
-                codes.append(Reason.NOT_AUTHORIZED if self.version == V5 else Reason.UNSPECIFIED)
-        self.write(writer.suback(self.version, packet.packet_id, bytes(codes)))
+        self.write(writer.suback(self.version, packet.packet_id, codes))
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         codes = bytearray()
@@ -392,7 +355,7 @@ class Session(asyncio.Protocol):
         """Write answers: the journal has what they answer."""
         self._inflight -= len(answers)
         self.write(b"".join(answers))
-        if INFLIGHT in self._held and self._inflight <= self._endpoint.settings.inflight_max // 2:
+        if self._inflight <= self._endpoint.settings.inflight_max // 2:
             self._release(INFLIGHT)
 
     def correct(self, answer: bytes, reason: str) -> bytes:
@@ -437,6 +400,7 @@ class Session(asyncio.Protocol):
             return
         self.write(last)
         self.closed = True
+        self._endpoint.ended(self)
         self._transport.close()
         # A peer that does not read our last words would keep the socket for many minutes.
         asyncio.get_running_loop().call_later(_GOODBYE_S, self._abort)

@@ -39,7 +39,7 @@ class MqttSettings:
     """Publications of all devices that wait for the consumer; beyond it nobody is read."""
     waiting_size_max: int = 64 * 1024 * 1024
     """The same bound on their payloads. [bytes]"""
-    batch_max: int = 8_192
+    batch_max: int = 4_096
     """Publications handed over at once."""
     batch_big: int = 512
     """A batch of this many goes out without lingering."""
@@ -85,6 +85,6 @@ class BrokerSettings:
     commands_inflight_max: int = 1_000
     waiting_max: int = 20_000
     waiting_size_max: int = 64 * 1024 * 1024
-    batch_max: int = 8_192
+    batch_max: int = 4_096
     batch_big: int = 512
     linger_s: float = 0.003
