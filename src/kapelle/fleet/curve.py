@@ -34,6 +34,8 @@ _SORTED_MAX = 4096
 _CELLS = 1 << 14
 _NO_FAILSAFE_PRIORITY = 0.5
 """A device without a revert timer counts less (DESIGN: dead-man)."""
+_ROOM_MIN = 0.02
+"""Headroom below this part of nameplate does not count."""
 _GOLDEN = 0.6180339887498949
 
 _IS_SWITCHED = np.isin(np.arange(256), [int(kind) for kind in SWITCHED])
@@ -85,8 +87,9 @@ def bounds(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> tuple[Floats, F
     nameplate_down_w = fleet.nameplate_down_w[at]
 
     upper_w = fleet.value[Metric.MAX_W][at]
+    # The sun decides: on its own schedule a plant gives all it can, and less when it says so.
     by_kind = np.where(kind == DeviceKind.PV, np.maximum(own_w, 0.0), nameplate_up_w)
-    upper_w = np.fmin(np.where(np.isnan(upper_w), by_kind, upper_w), nameplate_up_w)
+    upper_w = np.minimum(np.fmin(upper_w, by_kind), nameplate_up_w)
     upper_w[_CONSUMES_ONLY[kind]] = 0.0
 
     lower_w = fleet.value[Metric.MIN_W][at]
@@ -168,6 +171,12 @@ def shares(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> Shares:
     own_w = np.minimum(np.maximum(fleet.own_w[at], lower_w), upper_w)
     up_w = upper_w - own_w
     down_w = own_w - lower_w
+    # Less is noise: a plant that gives all the sun offers would be ordered up and released
+    # again with every cloud.
+    least_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at])
+    least_w *= _ROOM_MIN
+    up_w *= up_w > least_w
+    down_w *= down_w > least_w
     readiness = weights(fleet, rows, np.ones(len(own_w)))
     return Shares(
         own_w, up_w, down_w, readiness * up_w, readiness * down_w, _IS_SWITCHED[fleet.kind[at]]

@@ -1,0 +1,180 @@
+"""One number in, every setpoint out; and the sum of the setpoints as a curve."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapelle.fleet import curve
+from kapelle.fleet.columns import Fleet
+from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Curve, Signal
+
+LEVELS = st.floats(-1100, 1100) | st.floats(-3, 3)
+
+
+def make_fleet(seed: int, size: int, partitions: int = 1) -> Fleet:
+    """Return devices of every kind, with gaps, some silent, some without a known charge."""
+    draw = np.random.default_rng(seed)
+    fleet = Fleet.empty(0, partitions, size)
+    fleet.reserve(size)
+    fleet.active[:] = draw.random(size) < 0.95
+    fleet.kind[:] = draw.integers(0, len(DeviceKind), size)
+    gives = np.isin(fleet.kind, (DeviceKind.BATTERY, DeviceKind.PV, DeviceKind.GENERATOR))
+    fleet.nameplate_up_w[:] = gives * draw.choice([3000.0, 5000.0, 9000.0], size)
+    fleet.nameplate_down_w[:] = (fleet.kind != DeviceKind.PV) * draw.uniform(1000, 9000, size)
+    stores = np.isin(fleet.kind, (DeviceKind.BATTERY, DeviceKind.EV))
+    fleet.energy_wh[stores] = draw.uniform(500, 20_000, int(stores.sum()))
+    fleet.reserve_soc[:] = 0.1
+    fleet.value[Metric.SOC] = np.where(draw.random(size) < 0.9, draw.random(size), np.nan)
+    fleet.value[Metric.MIN_W] = np.where(draw.random(size) < 0.5, -4000.0, np.nan)
+    fleet.value[Metric.MAX_W] = np.where(draw.random(size) < 0.5, 4500.0, np.nan)
+    fleet.own_w[:] = draw.uniform(-3000, 3000, size)
+    fleet.freshness[:] = draw.choice([Freshness.LIVE, Freshness.LATE, Freshness.STALE], size)
+    fleet.connected[:] = draw.random(size) < 0.9
+    fleet.excluded[:] = draw.choice([0, 0, 0, 0, Exclusion.DIVERGED], size)
+    fleet.revert_s[:] = np.where(draw.random(size) < 0.8, 120.0, np.nan)
+    fleet.responses[:] = draw.uniform(0, 9, size)
+    fleet.refusals[:] = draw.uniform(0.1, 3, size)
+    return fleet
+
+
+def rows_of(fleet: Fleet) -> np.ndarray:
+    return np.arange(fleet.size, dtype=np.int32)
+
+
+def power_w(fleet: Fleet, level: float, block_level: float, horizon: float = 900.0) -> float:
+    """Sum the setpoints, slowly and obviously."""
+    total_w = 0.0
+    for row in rows_of(fleet)[curve.controllable(fleet, rows_of(fleet))]:
+        one = np.array([row], np.int32)
+        setpoint_w = curve.setpoints(fleet, one, level, block_level, horizon)[0]
+        own_w = curve.shares(fleet, one, horizon).own_w[0]
+        total_w += own_w if np.isnan(setpoint_w) else setpoint_w
+    return total_w
+
+
+def at(line: Curve, level: float) -> float:
+    return float(np.interp(level, line.level, line.power_w))
+
+
+def at_stairs(stairs: Curve, level: float) -> float:
+    corners = np.asarray(stairs.level)
+    if level >= 0:
+        return stairs.power_w[int(np.searchsorted(corners, level, side="right")) - 1]
+    return stairs.power_w[int(np.searchsorted(corners, level, side="left"))]
+
+
+@given(st.integers(0, 50), st.integers(1, 40), LEVELS, LEVELS)
+def test_setpoints_stay_within_bounds_and_nameplate(
+    seed: int, size: int, level: float, block_level: float
+) -> None:
+    fleet = make_fleet(seed, size)
+    setpoint_w = curve.setpoints(fleet, rows_of(fleet), level, block_level)
+    lower_w, upper_w = curve.bounds(fleet, rows_of(fleet))
+    told = ~np.isnan(setpoint_w)
+    assert (setpoint_w[told] >= lower_w[told] - 1e-6).all()
+    assert (setpoint_w[told] <= upper_w[told] + 1e-6).all()
+    assert (upper_w <= fleet.nameplate_up_w).all()
+    assert (lower_w >= -fleet.nameplate_down_w).all()
+
+
+@given(st.integers(0, 50), st.integers(1, 40), LEVELS, LEVELS)
+def test_more_level_never_means_less_power(seed: int, size: int, a: float, b: float) -> None:
+    fleet = make_fleet(seed, size)
+    low, high = min(a, b), max(a, b)
+    assert power_w(fleet, low, low) <= power_w(fleet, high, high) + 1e-6
+
+
+@given(st.integers(0, 50), st.integers(1, 40), LEVELS, LEVELS)
+def test_the_curve_of_a_small_fleet_is_the_sum_of_its_setpoints(
+    seed: int, size: int, level: float, block_level: float
+) -> None:
+    fleet = make_fleet(seed, size)
+    line, stairs = curve.summed(fleet, rows_of(fleet))
+    expected_w = power_w(fleet, level, block_level)
+    assert at(line, level) + at_stairs(stairs, block_level) == np.float64(expected_w).round(
+        6
+    ) or np.isclose(at(line, level) + at_stairs(stairs, block_level), expected_w, atol=1e-3)
+
+
+@given(st.integers(0, 20), st.sampled_from([300, 5000, 70_000]), st.floats(-2, 2))
+def test_knots_are_few_ascending_and_exact(seed: int, size: int, near: float) -> None:
+    fleet = make_fleet(seed, size)
+    rows = rows_of(fleet)
+    rows = rows[curve.controllable(fleet, rows)]
+    line, stairs = curve.summed(fleet, rows_of(fleet), near, near)
+    for each in (line, stairs):
+        assert len(each.level) <= 256
+        assert (np.diff(each.level) > 0).all()
+        assert (np.diff(each.power_w) >= -1e-6).all()
+        assert each.level[0] == -curve.TIER
+        assert each.level[-1] == curve.TIER
+    part = curve.shares(fleet, rows)
+    for knot in (0, len(line.level) // 3, len(line.level) // 2, -2):
+        level = line.level[knot]
+        setpoint_w = curve.setpoints(fleet, rows, level, 0.0)
+        exact_w = np.where(np.isnan(setpoint_w), part.own_w, setpoint_w)[~part.switched].sum()
+        assert np.isclose(line.power_w[knot], exact_w, rtol=1e-9, atol=1e-2)
+
+
+def test_solving_again_and_again_ends_on_the_exact_sum() -> None:
+    fleet = make_fleet(3, 20_000)
+    rows = rows_of(fleet)[curve.controllable(fleet, rows_of(fleet))]
+    part = curve.shares(fleet, rows)
+    target_w, level = float(part.own_w[~part.switched].sum() + 0.6 * part.up_w.sum()), 0.0
+    for _ in range(4):
+        line, _ = curve.summed(fleet, rows, level)
+        level = float(np.interp(target_w, line.power_w, line.level))
+    setpoint_w = curve.setpoints(fleet, rows, level, 0.0)
+    exact_w = np.where(np.isnan(setpoint_w), part.own_w, setpoint_w)[~part.switched].sum()
+    assert abs(exact_w - target_w) < 1e-5 * abs(target_w)
+
+
+def test_shares_follow_what_each_can_hold_and_is_likely_to_deliver() -> None:
+    fleet = make_fleet(1, 3)
+    fleet.active[:] = fleet.connected[:] = True
+    fleet.kind[:] = DeviceKind.BATTERY
+    fleet.nameplate_up_w[:] = 5000.0
+    fleet.energy_wh[:] = (4000.0, 4000.0, 40_000.0)
+    fleet.reserve_soc[:] = 0.0
+    fleet.value[Metric.SOC] = (0.25, 0.25, 0.5)
+    fleet.value[Metric.MAX_W] = np.nan
+    fleet.own_w[:] = 0.0
+    fleet.revert_s[:] = 120.0
+    fleet.responses[:], fleet.refusals[:] = (9, 4.5, 9), (1, 5.5, 1)
+    setpoint_w = curve.setpoints(fleet, rows_of(fleet), 0.5, 0.0, horizon=3600.0)
+    # 1 kWh over an hour is 1 kW; half the probability, half the share; nameplate binds the third.
+    np.testing.assert_allclose(setpoint_w, [0.45 * 1000, 0.225 * 1000, 0.45 * 5000], rtol=1e-6)
+
+
+def test_unknown_charge_is_neither_full_nor_empty() -> None:
+    fleet = make_fleet(1, 1)
+    fleet.kind[:] = DeviceKind.BATTERY
+    fleet.energy_wh[:] = 10_000.0
+    fleet.value[Metric.SOC] = np.nan
+    lower_w, upper_w = curve.bounds(fleet, rows_of(fleet))
+    assert lower_w[0] <= 0.0 <= upper_w[0]
+    assert upper_w[0] - lower_w[0] == 0.0
+
+
+def test_a_signal_in_force_sets_the_horizon() -> None:
+    fleet = make_fleet(1, 1)
+    fleet.now_ns = NS_PER_S
+    assert curve.horizon_s(fleet, "all") == curve.HOLD_S
+    fleet.signals["all"] = Signal("all", 7, 0.5, 0.5, 1, 3601 * NS_PER_S)
+    assert curve.horizon_s(fleet, "all") == 3600.0
+    fleet.now_ns = 3600 * NS_PER_S
+    assert curve.horizon_s(fleet, "all") == curve.HOLD_S_MIN
+    fleet.now_ns = 3601 * NS_PER_S
+    assert curve.horizon_s(fleet, "all") == curve.HOLD_S
+
+
+def test_a_revert_that_is_due_is_replaced_ahead_of_it() -> None:
+    fleet = make_fleet(1, 3)
+    fleet.now_ns = 100 * NS_PER_S
+    fleet.freshness[:] = (Freshness.STALE, Freshness.STALE, Freshness.LIVE)
+    fleet.reverts_at_ns[:] = np.array([102, 150, 102]) * NS_PER_S
+    fleet.own_w[:] = 0.0
+    ahead_w = curve.left_alone_w(fleet, rows_of(fleet), np.full(3, 5000.0))
+    assert ahead_w.tolist() == [0.0, 5000.0, 5000.0]
