@@ -18,11 +18,14 @@ from fleet_worlds import (
     tick,
 )
 
-from kapelle.fleet.plant import PlantView, apply_plant, total
+from kapelle.errors import JournalDamaged
+from kapelle.fleet.plant import OrderState, PlantView, apply_plant, total
+from kapelle.fleet.snapshots import view_from_snapshot, view_to_snapshot
 from kapelle.fleet.summary import summarise
 from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Freshness, Metric, OrderStatus, Phase, SessionEvent
 from kapelle.model.plant import Amend, Cancel, Hold, Members, Notice, Order, Plan, Signal, Summary
+from kapelle.ports import Snapshot
 
 
 def view_of(*bodies: Body, partitions: int = 1) -> PlantView:
@@ -191,3 +194,47 @@ def test_headroom_is_said_for_15_minutes_whatever_order_is_in_force() -> None:
     assert during.headroom_up_w == pytest.approx(before.headroom_up_w)
     assert during.headroom_down_w == pytest.approx(before.headroom_down_w)
     assert 0 < before.headroom_up_w < 7 * 5000
+
+
+def test_view_survives_its_snapshot() -> None:
+    fleet = fleet_of(2)
+    tick(fleet, 10)
+    view = view_of(
+        order(),
+        Amend(1, 2e6, s(900), s(5)),
+        plan(OrderStatus.ACTIVE),
+        order(2),
+        Cancel(2, s(7)),
+        Hold(True, T0, "storm"),
+        Notice(s(8), "shortfall", "too little"),
+        summarise(fleet, SETTINGS),
+    )
+    again = view_from_snapshot(view_to_snapshot(view), 1)
+    assert again.position == view.position
+    assert [vars_of(state) for state in again.orders.values()] == [
+        vars_of(state) for state in view.orders.values()
+    ]
+    assert (again.held, again.hold_reason) == (True, "storm")
+    assert list(again.notices) == list(view.notices)
+    assert repr(total(again)) == repr(total(view))
+    for each in (view, again):
+        apply_plant(each, entry(99, plan(OrderStatus.COMPLETED, 2)))
+    assert again.orders[2].status == view.orders[2].status == OrderStatus.COMPLETED
+    with pytest.raises(JournalDamaged, match="plant"):
+        view_from_snapshot(Snapshot(1, {}, b"\xc1"), 1)
+
+
+def vars_of(state: OrderState) -> tuple[object, ...]:
+    return tuple(getattr(state, name) for name in OrderState.__slots__)
+
+
+def test_orders_long_over_are_forgotten_and_running_ones_never() -> None:
+    view = view_of(order(1), *(b for no in range(2, 1200) for b in (order(no), ended(no))))
+    assert len(view.orders) == 1000
+    assert 1 in view.orders
+    assert 1199 in view.orders
+    assert 2 not in view.orders
+
+
+def ended(order_no: int) -> Plan:
+    return plan(OrderStatus.COMPLETED, order_no)

@@ -74,7 +74,7 @@ def _learned(known_s: Floats32, gap_s: Floats32, settings: FleetSettings) -> Flo
 def _judge(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     heard_at_ns = fleet.heard_at_ns[at]
     silent_s = ((fleet.now_ns - heard_at_ns) * _S_PER_NS).astype(np.float32)
-    cadence_s = expected_s(fleet, settings, at)
+    cadence_s = _expected_s(fleet, settings, at)
     silences = (silent_s - np.float32(settings.slack_s)) / cadence_s
     freshness = np.full(len(silences), Freshness.LIVE, np.uint8)
     for bound in (settings.late_after, settings.stale_after, settings.lost_after):
@@ -83,7 +83,7 @@ def _judge(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     fleet.freshness[at] = freshness
 
 
-def expected_s(fleet: Fleet, settings: FleetSettings, at: slice) -> Floats32:
+def _expected_s(fleet: Fleet, settings: FleetSettings, at: slice) -> Floats32:
     """Return the time expected between reports: learned, else promised, else the prior. [s]"""
     cadence_s = fleet.cadence_s[at]
     unknown = np.isnan(cadence_s)
@@ -92,5 +92,6 @@ def expected_s(fleet: Fleet, settings: FleetSettings, at: slice) -> Floats32:
         prior_s = np.where(
             np.isnan(promised_s), np.float32(settings.cadence_prior_s), promised_s
         ).astype(np.float32)
-        cadence_s = np.where(unknown, prior_s, cadence_s)
+        least_s = np.float32(settings.cadence_s_min)
+        cadence_s = np.where(unknown, np.maximum(prior_s, least_s), cadence_s)
     return cadence_s

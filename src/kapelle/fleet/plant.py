@@ -20,6 +20,8 @@ from kapelle.model.plant import (
 )
 
 _NOTICES_KEPT = 256
+_ORDERS_KEPT = 1000
+"""Beyond this many the oldest that is over is forgotten here; the journal's readers keep it."""
 _Z_95 = 1.959964
 """Half-width of the central 95 % of a normal distribution, in standard deviations."""
 
@@ -127,6 +129,9 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
                 view.summaries[summary.partition] = summary
         case Order() as order:
             view.orders.setdefault(order.order_no, OrderState(order))
+            if len(view.orders) > _ORDERS_KEPT:
+                over = (no for no, state in view.orders.items() if state.is_over)
+                view.orders.pop(next(over, -1), None)
         case Amend() as amend:
             _apply_amend(view, amend)
         case Cancel() as cancel:

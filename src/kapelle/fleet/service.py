@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.fold import apply_entry
+from kapelle.fleet.retention import Generations
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import from_snapshot, to_snapshot
 from kapelle.fleet.summary import summarise
@@ -65,8 +65,7 @@ class PartitionOwner:
         self._tick_ns = 0
         self._beats_missed = 0
         self._full = False
-        self._snapshots: deque[tuple[int, int]] = deque()
-        """Tick and position of our snapshots, oldest first."""
+        self._generations = Generations(settings.retain_s)
 
     async def run(self) -> None:
         """Own the partition until cancelled.
@@ -115,7 +114,7 @@ class PartitionOwner:
         snapshot = await self._journal.load_snapshot(self._topic)
         if snapshot is not None:
             self.fleet = from_snapshot(snapshot)
-            self._snapshots.append((self.fleet.now_ns, self.fleet.position))
+            self._generations.note(self.fleet.now_ns, self.fleet.position)
         else:
             self.fleet = Fleet.empty(self._partition, self.fleet.partitions)
         restored = self.fleet.position
@@ -239,21 +238,15 @@ class PartitionOwner:
         except JournalFull as full:
             self._note_full(full)
             return
-        self._snapshots.append((self.fleet.now_ns, snapshot.position))
-        # The older generation must still find every entry since it was taken.
-        keep_ns = self.fleet.now_ns - round(self._settings.retain_s * NS_PER_S)
-        through = 0
-        while len(self._snapshots) > 2 and self._snapshots[1][0] <= keep_ns:
-            self._snapshots.popleft()
-        if self._snapshots[0][0] <= keep_ns and len(self._snapshots) >= 2:
-            through = self._snapshots[0][1]
+        self._generations.note(self.fleet.now_ns, snapshot.position)
+        through = self._generations.through(self.fleet.now_ns)
         if through:
             await self._journal.trim(self._topic, through)
 
     async def _stop(self, lease: Lease) -> None:
         try:
             async with asyncio.timeout(self._settings.stop_timeout_s):
-                if self.fleet.position > (self._snapshots[-1][1] if self._snapshots else 0):
+                if self.fleet.position > self._generations.newest:
                     await self._save()
                 await self._journal.release(lease)
         except (TimeoutError, JournalConflict):

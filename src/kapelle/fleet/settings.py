@@ -61,7 +61,7 @@ class FleetSettings:
     """How long start-up waits for a lease somebody else holds. [s]"""
     append_timeout_s: float = 30.0
     """The journal must have taken an entry of ours within this, or the service fails. [s]"""
-    read_limit: int = 256
+    read_limit: int = 64
     """Entries read at once while replaying."""
     snapshot_every_entries: int = 50_000
     """A snapshot is taken after this many entries …"""

@@ -1,4 +1,4 @@
-"""The state of a partition as a snapshot and back, and its fingerprint."""
+"""The state of a partition, or of the plant, as a snapshot and back; and its fingerprint."""
 
 from hashlib import blake2b
 
@@ -7,8 +7,9 @@ import numpy as np
 
 from kapelle.errors import JournalDamaged
 from kapelle.fleet.columns import Fleet, column_specs
-from kapelle.model.ids import partition_topic
-from kapelle.model.plant import Signal
+from kapelle.fleet.plant import OrderState, PlantView
+from kapelle.model.ids import PLANT, partition_topic
+from kapelle.model.plant import Notice, Signal, Summary
 from kapelle.ports import Snapshot
 
 _VERSION = 1
@@ -23,6 +24,15 @@ class _Meta(msgspec.Struct, frozen=True):
     now_ns: int
     names: dict[str, list[str]]
     signals: dict[str, Signal]
+
+
+class _PlantMeta(msgspec.Struct, frozen=True):
+    version: int
+    orders: list[OrderState]
+    summaries: list[Summary]
+    held: bool
+    hold_reason: str
+    notices: list[Notice]
 
 
 def to_snapshot(fleet: Fleet) -> Snapshot:
@@ -91,3 +101,37 @@ def digest(fleet: Fleet) -> str:
         hashed.update(f"{name} {column.dtype.str} {len(column)}\n".encode())
         hashed.update(np.ascontiguousarray(column).data)
     return hashed.hexdigest()
+
+
+def view_to_snapshot(view: PlantView) -> Snapshot:
+    """Return the plant as told up to `view.position`: with it, older entries may be forgotten."""
+    meta = _PlantMeta(
+        _VERSION,
+        list(view.orders.values()),
+        list(view.summaries.values()),
+        view.held,
+        view.hold_reason,
+        list(view.notices),
+    )
+    return Snapshot(view.position, {}, msgspec.msgpack.encode(meta))
+
+
+def view_from_snapshot(snapshot: Snapshot, partitions: int) -> PlantView:
+    """Return the view a snapshot was taken of.
+
+    Raises:
+        JournalDamaged: It was written by another version, or cannot be read.
+    """
+    where = f"snapshot of {PLANT} at {snapshot.position}"
+    try:
+        meta = msgspec.msgpack.decode(snapshot.meta, type=_PlantMeta)
+    except msgspec.MsgspecError as error:
+        raise JournalDamaged(f"{where}: {error}") from error
+    if meta.version != _VERSION:
+        raise JournalDamaged(f"{where}: version {meta.version}, this program reads {_VERSION}")
+    view = PlantView(partitions, snapshot.position)
+    view.orders = {state.order.order_no: state for state in meta.orders}
+    view.summaries = {summary.partition: summary for summary in meta.summaries}
+    view.held, view.hold_reason = meta.held, meta.hold_reason
+    view.notices.extend(meta.notices)
+    return view
