@@ -172,7 +172,7 @@ def test_a_disk_that_hangs_is_a_disk_that_failed(tmp_path):
         async with open_journal(settings, SystemClock()) as journal:
             await journal.append("p/0", [Tick(1)], writer="a")
             # Handed over to a writer that does not answer.
-            journal._writer.put = lambda request: None
+            journal._submissions.start(lambda request: None)
             with pytest.raises(JournalFailed, match="has not finished a write"):
                 await journal.append("p/0", [Tick(2)], writer="a")
             with pytest.raises(JournalFailed):

@@ -143,7 +143,7 @@ def test_the_queue_is_bounded_and_everybody_gets_through(tmp_path):
                 for n in range(100):
                     tasks.create_task(journal.append("p/0", [Tick(n)], writer=f"w{n}"))
                 await asyncio.sleep(0)
-                assert len(journal._waiting) <= 3
+                assert len(journal._submissions._waiting) <= 3
             found = await journal.read("p/0", 0, 200)
             assert sorted(entry.body.now_ns for entry in found) == list(range(100))
 
@@ -176,6 +176,29 @@ def test_a_closed_journal_says_so(tmp_path):
             pass
         with pytest.raises(JournalFailed, match="the journal is closed"):
             await j.append("p/0", [Tick(1)], writer="a")
+
+    asyncio.run(run())
+
+
+def test_closing_finishes_what_was_asked_for_and_tells_followers(tmp_path):
+    async def run():
+        settings = JournalSettings(tmp_path, reserve_bytes=0)
+        async with open_journal(settings, SystemClock()) as journal:
+
+            async def follow():
+                async for _ in journal.follow("p/0", 100):
+                    pass
+
+            following = asyncio.create_task(follow())
+            appends = [
+                asyncio.create_task(journal.append("p/0", [Tick(n)], writer="a")) for n in range(50)
+            ]
+            await asyncio.sleep(0)
+        assert sorted([await append for append in appends]) == list(range(1, 51))
+        with pytest.raises(JournalFailed, match="the journal is closed"):
+            await following
+        async with open_journal(settings, SystemClock()) as journal:
+            assert await journal.last("p/0") == 50
 
     asyncio.run(run())
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import zlib
-from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import cast
 
-from kapelle.errors import JournalFailed, JournalFull, KapelleError
+from kapelle.errors import JournalFailed, JournalFull
 from kapelle.journal.codec import encode
 from kapelle.journal.damage import Damage
 from kapelle.journal.durability import Durability, durability
@@ -21,9 +20,10 @@ from kapelle.journal.reserve import Reserve
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.snapshots import SnapshotFiles
 from kapelle.journal.store import NAME, open_store
+from kapelle.journal.submissions import Submissions
 from kapelle.journal.tails import Tails
 from kapelle.journal.wakes import Wakes
-from kapelle.journal.writer import Append, Leasing, Outcome, Request, Trim, Writer
+from kapelle.journal.writer import Append, Leasing, Outcome, Trim, Writer
 from kapelle.model.entries import KIND_OF, Body, Entry, Kind
 from kapelle.ports import Clock, Lease, Snapshot
 
@@ -70,16 +70,14 @@ class SqliteJournal:
         self._reads = Reads(path, settings, self._damage)
         self._tails = Tails(settings.cache_bytes)
         self._wakes = Wakes()
-        self._failure: KapelleError | None = None
-        self._waiting: deque[tuple[Request, asyncio.Future[int | Held]]] = deque()
-        self._waiting_bytes = 0
-        self._room: deque[asyncio.Future[None]] = deque()
-        self._settled = 0
-        self._watch: asyncio.TimerHandle | None = None
+        self._closed = False
         # One thread for whatever blocks besides writing; reads of several followers queue there.
         self._aside = ThreadPoolExecutor(1, "journal-reader")
         self._reserve = Reserve(settings.directory, settings.reserve_bytes)
-        self._writer = Writer(self._store, found, self._reserve, settings, path, self._hand_back)
+        self._submissions = Submissions(settings, self._publish)
+        hand_back = self._submissions.hand_back
+        self._writer = Writer(self._store, found, self._reserve, settings, path, hand_back)
+        self._submissions.start(self._writer.put)
 
     async def append(
         self,
@@ -100,7 +98,7 @@ class SqliteJournal:
             sealed.append((KIND_OF[type(body)], encoded, zlib.crc32(encoded)))
         at_ns = self._clock.now_ns()
         request = Append(topic, sealed, writer, epoch, expected, at_ns, size)
-        return cast("int", await self._ask(request))
+        return cast("int", await self._submissions.ask(request))
 
     async def follow(
         self, topic: str, after: int, kinds: Collection[Kind] | None = None
@@ -109,7 +107,7 @@ class SqliteJournal:
         while True:
             entries, through = await self._next(topic, after, self._settings.batch_entries, kinds)
             if through == after:
-                self._check_writable()
+                self._submissions.check()
                 await self._wakes.wait(topic)
             after = through
             if entries:
@@ -141,19 +139,19 @@ class SqliteJournal:
 
     async def trim(self, topic: str, through: int) -> None:
         """See `ports.Journal`. They are out of sight at once and deleted later."""
-        await self._ask(Trim(topic, through))
+        await self._submissions.ask(Trim(topic, through))
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
         """See `ports.Journal`. The columns are copied before it first waits."""
-        self._check_writable()
+        self._submissions.check()
         write = self._snapshots.prepare(topic, snapshot)
         try:
             await self._loop.run_in_executor(self._aside, write)
         except JournalFull:
-            self._reserve.release()
+            self._writer.open_reserve()
             await self._loop.run_in_executor(self._aside, write)
         except JournalFailed as error:
-            self._fail(error)
+            self._submissions.fail(str(error))
             raise
 
     async def load_snapshot(self, topic: str) -> Snapshot | None:
@@ -164,17 +162,17 @@ class SqliteJournal:
         """See `ports.Journal`."""
         now_ns = self._clock.now_ns()
         step = partial(step_acquire, name=name, holder=holder, ttl_s=ttl_s, now_ns=now_ns)
-        held = cast("Held", await self._ask(Leasing(name, step)))
+        held = cast("Held", await self._submissions.ask(Leasing(name, step)))
         return Lease(name, holder, held.epoch)
 
     async def renew(self, lease: Lease, ttl_s: float) -> None:
         """See `ports.Journal`."""
         step = partial(step_renew, lease=lease, ttl_s=ttl_s, now_ns=self._clock.now_ns())
-        await self._ask(Leasing(lease.name, step))
+        await self._submissions.ask(Leasing(lease.name, step))
 
     async def release(self, lease: Lease) -> None:
         """See `ports.Journal`."""
-        await self._ask(Leasing(lease.name, partial(step_release, lease=lease)))
+        await self._submissions.ask(Leasing(lease.name, partial(step_release, lease=lease)))
 
     def damage(self) -> Sequence[str]:
         """See `ports.Journal`."""
@@ -182,21 +180,22 @@ class SqliteJournal:
 
     async def close(self) -> None:
         """Finish what was asked for, then refuse everything. Does nothing the second time."""
-        if isinstance(self._failure, _Closed):
+        if self._closed:
             return
-        failed = self._failure is not None
-        self._failure = _Closed("the journal is closed")
+        self._closed = True
+        sound = not self._submissions.failure
+        self._submissions.refuse_more()
         ended = await asyncio.to_thread(self._writer.stop, _CLOSE_S)
         # What the writer handed back last is still on its way through the loop.
         await asyncio.sleep(0)
-        self._drop_waiting(JournalFailed("the journal was closed before this was written"))
-        if self._watch is not None:
-            self._watch.cancel()
-        self._wakes.wake_all()
-        self._aside.shutdown(wait=False, cancel_futures=True)
-        if ended and not failed:
-            await asyncio.to_thread(self._reads.close)
+        self._submissions.close()
+        if ended and sound:
+            await asyncio.to_thread(self._aside.shutdown, cancel_futures=True)
+            self._reads.close()
             self._store.close()
+        else:
+            # Closing a connection would write and sync; the process is about to end instead.
+            self._aside.shutdown(wait=False, cancel_futures=True)
 
     async def _next(
         self, topic: str, after: int, limit: int, kinds: Collection[Kind] | None
@@ -213,103 +212,11 @@ class SqliteJournal:
         look = partial(self._reads.entries, topic, topic_id, after_trim, state.last, limit, kinds)
         return await self._loop.run_in_executor(self._aside, look)
 
-    async def _ask(self, request: Request) -> int | Held:
-        self._check_writable()
-        while (
-            len(self._waiting) >= self._settings.queue_entries
-            or self._waiting_bytes + request.size > self._settings.queue_bytes
-        ) and self._waiting:
-            await self._wait_for_room()
-            self._check_writable()
-        done: asyncio.Future[int | Held] = self._loop.create_future()
-        self._waiting.append((request, done))
-        self._waiting_bytes += request.size
-        self._writer.put(request)
-        if self._watch is None:
-            self._watch = self._loop.call_later(
-                self._settings.stall_s, self._check_progress, self._settled
-            )
-        return await done
-
-    async def _wait_for_room(self) -> None:
-        room = self._loop.create_future()
-        self._room.append(room)
-        try:
-            async with asyncio.timeout(self._settings.wait_s):
-                await room
-        except TimeoutError as error:
-            raise JournalFull(
-                f"{len(self._waiting)} appends wait for the disk under "
-                f"{self._settings.directory}; nothing of this one was written"
-            ) from error
-
-    def _hand_back(self, outcome: Outcome) -> None:
-        """Called by the writer's thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._settle, outcome)
-        except RuntimeError:
-            # The loop has ended without closing the journal; nobody waits any more.
-            return
-
-    def _settle(self, outcome: Outcome) -> None:
+    def _publish(self, outcome: Outcome) -> None:
         for topic, rows in outcome.rows.items():
-            if topic in outcome.topics:
-                last = outcome.topics[topic].last
-                self._tails.add(topic, last - len(rows) + 1, rows)
+            self._tails.add(topic, outcome.topics[topic].last - len(rows) + 1, rows)
         self._topics |= outcome.topics
-        for result in outcome.results:
-            if not self._waiting:
-                break
-            request, done = self._waiting.popleft()
-            self._waiting_bytes -= request.size
-            if done.done():
-                continue
-            if isinstance(result, KapelleError):
-                done.set_exception(result)
-            else:
-                done.set_result(result)
-        self._settled += 1
-        while self._room:
-            room = self._room.popleft()
-            if not room.done():
-                room.set_result(None)
-        if outcome.failure is not None:
-            self._fail(outcome.failure)
-        self._wakes.wake(outcome.topics)
-
-    def _check_progress(self, settled: int) -> None:
-        self._watch = None
-        if not self._waiting:
-            return
-        if settled == self._settled:
-            self._fail(
-                JournalFailed(
-                    f"the disk under {self._settings.directory} has not finished a write for "
-                    f"{self._settings.stall_s:.0f} s; nothing is acknowledged any more"
-                )
-            )
-            return
-        self._watch = self._loop.call_later(
-            self._settings.stall_s, self._check_progress, self._settled
-        )
-
-    def _fail(self, failure: JournalFailed) -> None:
-        if self._failure is None:
-            self._failure = failure
-        self._drop_waiting(failure)
-        self._wakes.wake_all()
-
-    def _drop_waiting(self, failure: JournalFailed) -> None:
-        while self._waiting:
-            _, done = self._waiting.popleft()
-            if not done.done():
-                done.set_exception(failure)
-        self._waiting_bytes = 0
-
-    def _check_writable(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-
-class _Closed(JournalFailed):
-    """The journal was closed in good order."""
+        if outcome.failure:
+            self._wakes.wake_all()
+        else:
+            self._wakes.wake(outcome.topics)

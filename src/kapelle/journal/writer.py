@@ -67,8 +67,8 @@ class Outcome:
     topics: dict[str, TopicState] = field(default_factory=dict)
     """Topics as they stand now, where they moved."""
     rows: dict[str, list[Row]] = field(default_factory=dict)
-    failure: JournalFailed | None = None
-    """Set from the moment the disk failed."""
+    failure: str = ""
+    """Why nothing is written any more, from the moment the disk failed."""
 
 
 class Writer:
@@ -93,7 +93,7 @@ class Writer:
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         # A trim that a crash cut short goes on.
         self._trims = dict.fromkeys(topic for topic, s in found.topics.items() if s.trimmed)
-        self._failure: JournalFailed | None = None
+        self._failure = ""
         self._full = not reserve.hold()
         self._log_bytes = 0
         # A daemon: a disk that hangs must not keep the process from ending.
@@ -103,6 +103,14 @@ class Writer:
     def put(self, request: Request) -> None:
         """Hand over a request; its result is part of a later outcome, in order."""
         self._queue.put(request)
+
+    def open_reserve(self) -> None:
+        """The disk is full for others too: refuse what is not essential, and give up the reserve.
+
+        Called by other threads.
+        """
+        self._full = True
+        self._reserve.release()
 
     def stop(self, timeout_s: float) -> bool:
         """Finish what was handed over and end; return whether it did in time."""
@@ -116,7 +124,7 @@ class Writer:
             group, going = self._take()
             if group:
                 self._settle(self._perform(group))
-            if self._failure is None:
+            if not self._failure:
                 self._keep_house(whole=not going)
 
     def _take(self) -> tuple[list[Request], bool]:
@@ -135,7 +143,7 @@ class Writer:
         return group, True
 
     def _perform(self, group: list[Request]) -> Outcome:
-        if self._failure is not None:
+        if self._failure:
             return self._failed(len(group))
         if self._full and self._reserve.hold():
             self._full = False
@@ -146,24 +154,24 @@ class Writer:
                 if not is_full(error):
                     raise
                 # The reserve now serves what is essential; the rest of the group is refused.
-                self._full = True
-                self._reserve.release()
+                self.open_reserve()
             return self._commit(group)
         except sqlite3.Error as error:
             if is_full(error):
                 return Outcome([self._refusal()] * len(group))
             self._fail(error)
         except Exception as error:  # noqa: BLE001 -- outermost line of the thread: nobody else could say it
-            self._failure = JournalFailed(f"{self._path}: the writer stopped: {error!r}")
+            self._failure = f"{self._path}: the writer stopped: {error!r}"
         return self._failed(len(group))
 
     def _fail(self, error: sqlite3.Error) -> None:
-        self._failure = failed(error, self._path)
+        self._failure = str(failed(error, self._path))
         self._store.abandon()
 
     def _failed(self, count: int) -> Outcome:
-        assert self._failure is not None
-        return Outcome([self._failure] * count, failure=self._failure)
+        results: list[int | Held | KapelleError] = []
+        results += (JournalFailed(self._failure) for _ in range(count))
+        return Outcome(results, failure=self._failure)
 
     def _commit(self, group: list[Request]) -> Outcome:
         change, outcome, leases = Change(), Outcome(), dict[str, Held]()
@@ -222,9 +230,9 @@ class Writer:
     def _keep_house(self, *, whole: bool) -> None:
         if self._trims:
             self._trim_some()
-        if self._failure is None:
+        if not self._failure:
             self._keep_log_short(whole=whole)
-        if self._failure is not None:
+        if self._failure:
             self._settle(self._failed(0))
 
     def _trim_some(self) -> None:
@@ -252,15 +260,14 @@ class Writer:
             if not is_full(error):
                 self._fail(error)
             elif not self._full:
-                self._full = True
-                self._reserve.release()
+                self.open_reserve()
         self._log_bytes = 0
 
     def _refusal(self) -> JournalFull:
-        free = self._reserve.free_bytes() >> 20
+        free, kept = self._reserve.free_bytes() >> 20, self._settings.reserve_bytes >> 20
         return JournalFull(
-            f"the disk under {self._path} is full ({free} MiB free); free space there, writing "
-            "resumes by itself"
+            f"the disk under {self._path} is full ({free} MiB free, of which {kept} MiB are kept "
+            "for shutting down); free space there, writing resumes by itself"
         )
 
 
