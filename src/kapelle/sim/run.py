@@ -10,6 +10,7 @@ import numpy as np
 
 from kapelle.app import Doors
 from kapelle.config import Config, PlantSettings
+from kapelle.errors import JournalFull
 from kapelle.fleet.plant import PlantView, apply_plant, total
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
@@ -258,20 +259,27 @@ async def _order(play: Play, number: int, plan: OrderPlan) -> None:
     """Give one order at its time, as the API would."""
     await play.wait_until(plan.at_s)
     target_w = await _target_w(play, plan)
-    now_ns = play.clock.now_ns()
-    order = Order(
-        order_no=number,
-        resource=ALL,
-        target_w=target_w if plan.direction == "up" else -target_w,
-        starts_at_ns=now_ns,
-        ends_at_ns=now_ns + round(plan.duration_s * NS_PER_S),
-        issued_at_ns=now_ns,
-        issued_by="scenario",
-        key=f"order-{number}",
-    )
-    play.orders.append(order)
     play.world.faults.kill()
-    await play.journal.append(PLANT, [order], writer="api")
+    while True:
+        now_ns = play.clock.now_ns()
+        order = Order(
+            order_no=number,
+            resource=ALL,
+            target_w=target_w if plan.direction == "up" else -target_w,
+            starts_at_ns=now_ns,
+            ends_at_ns=now_ns + round(plan.duration_s * NS_PER_S),
+            issued_at_ns=now_ns,
+            issued_by="scenario",
+            key=f"order-{number}",
+        )
+        try:
+            await play.journal.append(PLANT, [order], writer="api")
+        except JournalFull:
+            # Whoever orders is told that it was not taken, and tries again.
+            await play.clock.sleep(1.0)
+        else:
+            play.orders.append(order)
+            return
 
 
 async def _target_w(play: Play, plan: OrderPlan) -> float:
