@@ -60,6 +60,6 @@ def test_no_request_breaks_it(plant: Any, path: tuple[str, str], body: object, k
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["status"] == answer.status_code
-        assert answer.json()["type"].startswith("https://")
+        assert answer.json()["type"].startswith("urn:kapelle:problem:")
     elif answer.status_code == 201:
         plant.http.delete(answer.headers["location"])

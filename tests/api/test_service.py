@@ -46,7 +46,7 @@ def test_an_order_nobody_can_take_is_refused_with_what_there_is(run_api: Any) ->
         answer = plant.http.post("/v1/orders", json={"target_w": 1e6, "duration_s": 60})
         assert answer.status_code == 422
         problem = answer.json()
-        assert problem["type"].endswith("/nothing-available")
+        assert problem["type"].endswith(":nothing-available")
         assert problem["headroom_up_w"] == 0.0
         assert problem["excluded"] == {"silent": 2}
         assert plant.http.get("/v1/orders").json()["orders"] == []

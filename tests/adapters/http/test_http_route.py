@@ -76,7 +76,7 @@ def test_no_usable_row_is_a_problem_with_pointers_and_is_kept(plant: Any) -> Non
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert problem["type"].endswith("/no-row-usable")
+    assert problem["type"].endswith(":no-row-usable")
     assert [fault["pointer"] for fault in problem["errors"]] == ["/0/power_w", "/1"]
     assert "percent" in problem["errors"][1]["detail"]
     raw = [r for block in plant.stored(Quarantined) for r in block.raw]
@@ -110,7 +110,7 @@ def test_problems(plant: Any, content: Any, headers: Any, status: int, code: str
     answer = post(plant, content, **headers)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["type"].endswith("/" + code)
+    assert answer.json()["type"].endswith(":" + code)
     # The next request is answered as if nothing had been.
     assert post(plant, [ROW]).status_code == 200
 
@@ -142,7 +142,7 @@ def test_full_journal_is_507_and_passes_when_space_returns(plant: Any) -> None:
         plant.journal.refusing = None
     assert answer.status_code == 507
     assert int(answer.headers["retry-after"]) > 0
-    assert answer.json()["type"].endswith("/journal-full")
+    assert answer.json()["type"].endswith(":journal-full")
     assert post(plant, [ROW]).status_code == 200
 
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_stored_in_time_is_503_and_never_2xx(run_telemetry: Any) 
             thread.join()
         assert {answer.status_code for answer in answers} == {503}
         assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
-        codes = {answer.json()["type"].rpartition("/")[2] for answer in answers}
+        codes = {answer.json()["type"].rpartition(":")[2] for answer in answers}
         assert "journal-slow" in codes
         assert live.telemetry._bytes_waiting == 0
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-TYPE_ROOT = "https://kapelle.energy/problems/"
+TYPE_ROOT = "urn:kapelle:problem:"
 MEDIA_TYPE = "application/problem+json"
 
 TITLES = {
