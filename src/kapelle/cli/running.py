@@ -1,14 +1,20 @@
 """`kapelle up`: the plant for real."""
 
+import asyncio
 import logging
-from typing import Annotated
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Annotated, TypeVar
 
 import typer
 import uvloop
 
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import say
+from kapelle.config import Config
 from kapelle.runtime import logs
+
+T = TypeVar("T")
 
 
 def up(
@@ -17,14 +23,40 @@ def up(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run the plant: devices over MQTT and HTTP, journal, dispatch and API in one process."""
-    # Costly to import, and only needed here.
-    from kapelle import app
-
     settings = config_of(config)
     logs.set_up(log, logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        # They report every request and migration; the plant has counters for that.
+        for chatty in ("httpx", "uvicorn", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
     say(
         f"plant {settings.plant.name} in {settings.plant.data_dir}: "
         f"MQTT {settings.mqtt.host}:{settings.mqtt.port}, "
         f"API http://{settings.api.host}:{settings.api.port}"
     )
-    uvloop.run(app.run(settings))
+    run_until_signal(lambda: _run(settings))
+
+
+def run_until_signal(make: Callable[[], Coroutine[None, None, T]]) -> T | None:
+    """Run to the end and return the result; None when SIGINT or SIGTERM ended it early."""
+
+    async def watched() -> T | None:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            return await make()
+        except asyncio.CancelledError:
+            return None
+
+    return uvloop.run(watched())
+
+
+async def _run(settings: Config) -> None:
+    # Costly to import, and only needed here.
+    from kapelle.app import open_plant
+
+    async with open_plant(settings) as plant:
+        await plant.run()

@@ -1,19 +1,16 @@
 """`kapelle demo`, `kapelle sim run`, `kapelle bench`: plants that are not real."""
 
-import asyncio
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-import uvloop
 
 from kapelle.cli.output import Exit, Json, cell, out, print_json, say
+from kapelle.cli.running import run_until_signal
 from kapelle.errors import NotFound
 
 if TYPE_CHECKING:
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
 
 sim = typer.Typer(no_args_is_help=True, help="Simulate plants in virtual time.")
 
-T = TypeVar("T")
 _INTERRUPTED = 130
 
 
@@ -103,23 +99,6 @@ def bench(
     given = {"--quick": quick, "--json": json, "--dry": dry}
     flags = [flag for flag, wanted in given.items() if wanted]
     raise typer.Exit(_call([sys.executable, "-m", "benchmarks.run", name, *flags], root))
-
-
-def run_until_signal(make: Callable[[], Coroutine[None, None, T]]) -> T | None:
-    """Run to the end and return the result; None when SIGINT or SIGTERM ended it early."""
-
-    async def watched() -> T | None:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-        try:
-            return await make()
-        except asyncio.CancelledError:
-            return None
-
-    return uvloop.run(watched())
 
 
 def _tell(result: "Result") -> None:

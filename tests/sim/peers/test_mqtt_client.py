@@ -30,6 +30,9 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.open = False
 
+    def is_closing(self) -> bool:
+        return not self.open
+
     def sent(self) -> list[packets.Received]:
         arrived, rest = split(self.written)
         assert rest == b""

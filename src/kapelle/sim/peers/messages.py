@@ -21,6 +21,8 @@ class Start(msgspec.Struct, frozen=True):
     """Folder with measured homes and sessions; empty: parametric ones."""
     faults: FaultPlan = msgspec.field(default_factory=FaultPlan)
     connects_per_s: float = 800.0
+    back_off_s_max: float = 120.0
+    """Longest pause between two attempts of a device to connect. [s]"""
     keep_alive_s: int = 30
     v5_share: float = 0.25
 

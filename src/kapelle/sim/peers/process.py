@@ -57,6 +57,7 @@ class Playing:
             (start.host, start.port),
             self._rng,
             connects_per_s=start.connects_per_s,
+            back_off_s_max=start.back_off_s_max,
             now=time.monotonic,
         )
         self._unreadable = 0

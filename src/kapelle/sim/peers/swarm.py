@@ -43,11 +43,13 @@ class Swarm:
         rng: random.Random,
         *,
         connects_per_s: float,
+        back_off_s_max: float = _CAP_S,
         now: Callable[[], float],
     ) -> None:
         self._address = address
         self._rng = rng
         self._rate = connects_per_s
+        self._back_off_s_max = back_off_s_max
         self._now = now
         self._due: list[tuple[float, int, Client]] = []
         self._order = 0
@@ -154,7 +156,7 @@ class Swarm:
             client.up_at = 0.0
         elif reason.startswith("refused"):
             self.counts.refused += 1
-        pause_s = self._rng.uniform(0.0, min(_CAP_S, _FIRST_S * 2.0**client.attempts))
+        pause_s = self._rng.uniform(0.0, min(self._back_off_s_max, _FIRST_S * 2.0**client.attempts))
         client.attempts = min(client.attempts + 1, 10)
         self._want(client, now + pause_s)
 
