@@ -204,10 +204,12 @@ def _corner(corner: Floats, level: float) -> int:
 
 def _inverse(level: Floats, power_w: Floats, target_w: float) -> float:
     if target_w >= power_w[-1]:
-        # Where the end is flat its nearer edge reaches as much.
-        return float(level[int(np.searchsorted(power_w, power_w[-1], side="left"))])
+        # Where the end is flat its point nearest to zero reaches as much.
+        edge = level[int(np.searchsorted(power_w, power_w[-1], side="left"))]
+        return float(max(edge, min(level[-1], 0.0)))
     if target_w <= power_w[0]:
-        return float(level[int(np.searchsorted(power_w, power_w[0], side="right")) - 1])
+        edge = level[int(np.searchsorted(power_w, power_w[0], side="right")) - 1]
+        return float(min(edge, max(level[0], 0.0)))
     first = int(np.searchsorted(power_w, target_w, side="left"))
     last = int(np.searchsorted(power_w, target_w, side="right"))
     if last > first:
