@@ -169,7 +169,10 @@ class Journal(Protocol):
         """Forget entries up to and including a position."""
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
-        """Keep a snapshot; the one before stays as the second generation, older ones go."""
+        """Keep a snapshot; the one before stays as the second generation, older ones go.
+
+        Its columns must not change until this returns.
+        """
 
     async def load_snapshot(self, topic: str) -> Snapshot | None:
         """Return the newest undamaged snapshot, or None."""

@@ -5,11 +5,13 @@ import os
 import random
 import shutil
 import sqlite3
+import zlib
 
 import numpy as np
 import pytest
 
 from kapelle.errors import KapelleError
+from kapelle.journal.codec import JournalNewer, checksum
 from kapelle.journal.damage import Damage
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.snapshots import SnapshotFiles
@@ -145,6 +147,35 @@ def test_a_torn_end_of_the_log_is_no_damage(tmp_path):
     assert damage == ()
 
 
+@pytest.mark.parametrize("change", ["kind", "schema"])
+def test_an_entry_of_a_newer_version_stops_the_reader_and_is_not_skipped(tmp_path, change):
+    async def run():
+        settings = JournalSettings(tmp_path, reserve_bytes=0)
+        async with open_journal(settings, SystemClock()) as journal:
+            await journal.append("p/0", [Tick(1), Tick(2), Tick(3)], writer="a")
+        with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+            row = db.execute("SELECT * FROM entries ORDER BY place LIMIT 1 OFFSET 1").fetchone()
+            place, kind, writer, epoch, at_ns, _, body = row
+            if change == "kind":
+                kind = 99
+            else:
+                body = body[:2] + b"\x07\0" + body[4:]
+            crc = checksum("p/0", 2, kind, writer, epoch, at_ns, zlib.crc32(body))
+            db.execute(
+                "UPDATE entries SET kind = ?, body = ?, crc = ? WHERE place = ?",
+                (kind, body, crc, place),
+            )
+        db.close()
+        async with open_journal(settings, SystemClock()) as journal:
+            with pytest.raises(JournalNewer):
+                await journal.read("p/0", 0, 9)
+            with pytest.raises(JournalNewer):
+                await anext(journal.follow("p/0", 0))
+            assert len(await journal.read("p/0", 2, 9)) == 1
+
+    asyncio.run(run())
+
+
 def snapshot(position, seed=0):
     draw = np.random.default_rng(seed)
     return Snapshot(position, {"a": draw.random(1000), "b": np.arange(77, dtype="i2")}, b"meta")
@@ -152,8 +183,8 @@ def snapshot(position, seed=0):
 
 def test_every_flipped_bit_and_every_cut_of_a_snapshot_leads_to_the_one_before(tmp_path):
     files = SnapshotFiles(tmp_path, Damage())
-    files.prepare("p/0", snapshot(1))()
-    files.prepare("p/0", snapshot(2))()
+    files.save("p/0", snapshot(1))
+    files.save("p/0", snapshot(2))
     newest = max(tmp_path.glob("*/*.snapshot"))
     whole, draw = newest.read_bytes(), random.Random(2)
     padding = range(8, 64)
@@ -185,7 +216,7 @@ def check_falls_back(directory, whole, place):
 def test_two_generations_are_kept_and_no_drafts(tmp_path):
     files = SnapshotFiles(tmp_path, Damage())
     for position in (1, 5, 9, 12):
-        files.prepare("p/0", snapshot(position))()
+        files.save("p/0", snapshot(position))
     assert sorted(int(p.stem) for p in tmp_path.glob("p%2F0/*")) == [9, 12]
     assert SnapshotFiles(tmp_path, Damage()).load("p/1") is None
 
@@ -195,7 +226,7 @@ def test_a_topic_that_lost_its_end_goes_on_behind_its_snapshot(tmp_path):
         settings = JournalSettings(tmp_path, reserve_bytes=0)
         async with open_journal(settings, SystemClock()) as journal:
             await journal.append("p/0", [Tick(1)], writer="a")
-        SnapshotFiles(tmp_path / "snapshots", Damage()).prepare("p/0", snapshot(7))()
+        SnapshotFiles(tmp_path / "snapshots", Damage()).save("p/0", snapshot(7))
         async with open_journal(settings, SystemClock()) as journal:
             assert any("entries 2 to 7 are missing" in remark for remark in journal.damage())
             assert await journal.append("p/0", [Tick(8)], writer="a", expected=1) == 8

@@ -9,7 +9,7 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -34,7 +34,7 @@ _END = struct.Struct("<IIII8s")
 """Format · length of the directory · its CRC-32 · 0 · mark."""
 _ALIGN = 64
 _SUFFIX = ".snapshot"
-_CRC_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -60,17 +60,35 @@ class SnapshotFiles:
         self._directory = directory
         self._damage = damage
 
-    def prepare(self, topic: str, snapshot: Snapshot) -> Callable[[], None]:
-        """Copy a snapshot, so that its owner may go on, and return the function that keeps it.
+    def save(self, topic: str, snapshot: Snapshot) -> None:
+        """Keep a snapshot. Its columns are read where they lie and must not change meanwhile.
 
-        That function raises JournalFull or JournalFailed; then the older ones are still there.
+        Raises:
+            JournalFull: No space; the older ones are still there.
+            JournalFailed: The disk failed; the older ones are still there.
+            ValueError: A column holds Python objects.
         """
-        copied = {name: np.array(column, order="C") for name, column in snapshot.columns.items()}
-        for name, column in copied.items():
-            if column.dtype.hasobject:
-                raise ValueError(f"column {name} of a snapshot holds Python objects")
-        copy = Snapshot(snapshot.position, copied, snapshot.meta)
-        return lambda: self._save(topic, copy)
+        folder = self._folder(topic)
+        final = folder / f"{snapshot.position:020d}{_SUFFIX}"
+        draft = final.with_suffix(".draft")
+        try:
+            make_durable(folder)
+            try:
+                with draft.open("wb", buffering=0) as file:
+                    _write(file, topic, snapshot)
+                    os.fsync(file.fileno())
+                draft.replace(final)
+            except (OSError, ValueError):
+                draft.unlink(missing_ok=True)
+                raise
+            sync_directory(folder)
+            for old in self._generations(topic)[:-_GENERATIONS]:
+                old.unlink()
+        except OSError as error:
+            what = f"snapshot {final}: {error.strerror}"
+            if error.errno in _FULL:
+                raise JournalFull(f"{what}; the one before is kept, free space there") from error
+            raise JournalFailed(f"{what}; check the disk and the system log") from error
 
     def load(self, topic: str) -> Snapshot | None:
         """Return the newest undamaged snapshot; a damaged one is named in `damage`.
@@ -113,38 +131,17 @@ class SnapshotFiles:
         found = self._folder(topic).glob(f"*{_SUFFIX}")
         return sorted(path for path in found if path.stem.isdigit())
 
-    def _save(self, topic: str, snapshot: Snapshot) -> None:
-        folder = self._folder(topic)
-        final = folder / f"{snapshot.position:020d}{_SUFFIX}"
-        draft = final.with_suffix(".draft")
-        try:
-            make_durable(folder)
-            try:
-                with draft.open("wb", buffering=0) as file:
-                    _write(file, topic, snapshot)
-                    os.fsync(file.fileno())
-                draft.replace(final)
-            except OSError:
-                draft.unlink(missing_ok=True)
-                raise
-            sync_directory(folder)
-            for old in self._generations(topic)[:-_GENERATIONS]:
-                old.unlink()
-        except OSError as error:
-            what = f"snapshot {final}: {error.strerror}"
-            if error.errno in _FULL:
-                raise JournalFull(f"{what}; the one before is kept, free space there") from error
-            raise JournalFailed(f"{what}; check the disk and the system log") from error
-
 
 def _write(file: IO[bytes], topic: str, snapshot: Snapshot) -> None:
     columns: list[_Column] = []
     at = _put(file, _MARK)
     for name, column in snapshot.columns.items():
         at += _put(file, bytes(-at % _ALIGN))
-        raw = _bytes_of(column)
-        columns.append(_Column(name, column.dtype.str, column.shape, at, _crc(raw)))
-        at += _put(file, raw)
+        if column.dtype.hasobject:
+            raise ValueError(f"column {name} of a snapshot holds Python objects")
+        length, crc = _put_sealed(file, _bytes_of(np.ascontiguousarray(column)))
+        columns.append(_Column(name, column.dtype.str, column.shape, at, crc))
+        at += length
     contents = _Contents(topic, snapshot.position, snapshot.meta, columns)
     tail = msgspec.msgpack.encode(contents)
     _put(file, tail + _END.pack(FORMAT, len(tail), zlib.crc32(tail), 0, _MARK))
@@ -156,6 +153,16 @@ def _put(file: IO[bytes], raw: bytes | memoryview) -> int:
         # A write returns early at 2 GB, and when the disk fills up.
         left = left[file.write(left) :]
     return len(raw)
+
+
+def _put_sealed(file: IO[bytes], raw: memoryview) -> tuple[int, int]:
+    """Write and check-sum piece by piece, while a piece is in the processor's cache."""
+    crc = 0
+    for start in range(0, len(raw), _PIECE_BYTES):
+        piece = raw[start : start + _PIECE_BYTES]
+        crc = zlib.crc32(piece, crc)
+        _put(file, piece)
+    return len(raw), crc
 
 
 def _read(path: Path, topic: str) -> Snapshot:
@@ -209,6 +216,6 @@ def _bytes_of(array: NDArray[np.generic]) -> memoryview:
 
 def _crc(raw: memoryview) -> int:
     crc = 0
-    for start in range(0, len(raw), _CRC_BYTES):
-        crc = zlib.crc32(raw[start : start + _CRC_BYTES], crc)
+    for start in range(0, len(raw), _PIECE_BYTES):
+        crc = zlib.crc32(raw[start : start + _PIECE_BYTES], crc)
     return crc

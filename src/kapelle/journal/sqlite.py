@@ -142,9 +142,9 @@ class SqliteJournal:
         await self._submissions.ask(Trim(topic, through))
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
-        """See `ports.Journal`. The columns are copied before it first waits."""
+        """See `ports.Journal`. The columns are written from where they lie, by a thread."""
         self._submissions.check()
-        write = self._snapshots.prepare(topic, snapshot)
+        write = partial(self._snapshots.save, topic, snapshot)
         try:
             await self._loop.run_in_executor(self._aside, write)
         except JournalFull:
