@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(150)]
 
 DEMO = [sys.executable, "-m", "kapelle.cli", "demo", "--json"]
 
@@ -32,7 +32,7 @@ def test_a_small_demo_delivers_what_it_promised(tmp_path: Path) -> None:
         [*DEMO, "--devices", "100", "--seconds", "30", "--seed", "3"],
         env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,
-        timeout=58,
+        timeout=120,
         check=False,
     )
     said = json.loads(done.stdout)

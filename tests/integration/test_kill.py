@@ -22,7 +22,7 @@ import pytest
 
 from kapelle.sim.devices import FleetPlan, make_fleet
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(150)]
 
 DEVICES = 120
 CLI = [sys.executable, "-m", "kapelle.cli"]
