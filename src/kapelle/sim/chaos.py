@@ -20,12 +20,14 @@ from random import Random
 from kapelle.errors import JournalFull
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import By, FaultPlan, GroupLoss, Restart, Role
-from kapelle.sim.invariants import broken, released_after_death
+from kapelle.sim.invariants import broken, released_after_death, unsettled
 from kapelle.sim.run import Performance, Play, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
 from kapelle.sim.stage import Stage
 
 _REVERT_S = 30.0
+_CALM_S = 60.0
+"""Time to come together again; R-19. [s]"""
 _KINDS = ("battery", "pv", "ev", "heat_pump", "water_heater", "load", "generator")
 
 
@@ -48,6 +50,8 @@ class Chaos:
     """When the disk is full, and for how long. [s]"""
     dies_s: float | None = None
     """When the plant dies for good. [s]"""
+    calm_s: float = 0.0
+    """How long all is well again at the end. [s]"""
 
 
 def draw_chaos(seed: int) -> Chaos:
@@ -77,7 +81,8 @@ def draw_chaos(seed: int) -> Chaos:
     dies_s = draw.uniform(30, 60) if draw.random() < 0.2 else None
     if dies_s is not None:
         scenario = replace(scenario, duration_s=max(duration_s, dies_s + _REVERT_S + 45))
-    return Chaos(scenario, stalls, full, dies_s)
+        return Chaos(scenario, stalls, full, dies_s)
+    return Chaos(replace(scenario, duration_s=duration_s + _CALM_S), stalls, full, None, _CALM_S)
 
 
 def _faults(draw: Random, duration_s: float) -> FaultPlan:
@@ -146,6 +151,8 @@ def play_chaos(chaos: Chaos, seed: int) -> Performance:
                 group.create_task(_stall(play, stage, stall))
             for at_s, for_s in chaos.full:
                 group.create_task(_fill(play, at_s, for_s))
+            if chaos.calm_s:
+                group.create_task(_calm(play, chaos.scenario.duration_s - chaos.calm_s))
             if chaos.dies_s is not None:
                 group.create_task(_die(play, stage, chaos.dies_s))
 
@@ -167,6 +174,11 @@ async def _fill(play: Play, at_s: float, for_s: float) -> None:
     play.journal.refusing = None
 
 
+async def _calm(play: Play, at_s: float) -> None:
+    await play.wait_until(at_s)
+    play.world.faults.calm()
+
+
 async def _die(play: Play, stage: Stage, at_s: float) -> None:
     await play.wait_until(at_s)
     stage.kill()
@@ -184,6 +196,8 @@ def trouble(seed: int) -> list[str]:
     found = broken(done)
     if chaos.dies_s is not None:
         found += released_after_death(done, chaos.dies_s)
+    if chaos.calm_s:
+        found += unsettled(done, chaos.calm_s / 2)
     return found
 
 

@@ -73,7 +73,8 @@ class Faults:
 
     def __init__(self, plan: FaultPlan, devices: Devices, rng: Generator, start_ns: int) -> None:
         n = len(devices)
-        self._plan = plan
+        self.plan = plan
+        """What goes wrong with messages now."""
         self._rng = rng
         self._start_ns = start_ns
         self.skew_ns: Longs = np.round(rng.normal(0.0, plan.skew_s, size=n) * NS_PER_S).astype(
@@ -101,12 +102,19 @@ class Faults:
         """Let the doomed fall silent for good: they obey nothing and say nothing."""
         self.dead = self._doomed.copy()
 
+    def calm(self) -> None:
+        """Let everything work from here on, but for devices that are dead and clocks that err."""
+        self.plan = FaultPlan()
+        self._groups = []
+        self._down[:] = False
+        self._changes_ns[:] = _NEVER_NS
+
     def step(self, now_ns: int) -> tuple[Ints, Ints]:
         """Advance all outages; return who was just lost and who just came back."""
         due = np.flatnonzero(self._changes_ns <= now_ns)
         if len(due):
             self._down[due] = ~self._down[due]
-            mean_s = np.where(self._down[due], self._plan.mttr_s, self._plan.mtbf_s)
+            mean_s = np.where(self._down[due], self.plan.mttr_s, self.plan.mtbf_s)
             lasts_s = self._lasts(1.0, len(due)) * mean_s
             self._changes_ns[due] = now_ns + np.maximum(lasts_s * NS_PER_S, 1).astype(np.int64)
         reachable = ~(self.dead | self._down)
@@ -145,9 +153,9 @@ class Faults:
 
     def doubled(self, size: int) -> Flags:
         """Return which of some messages travel twice."""
-        if self._plan.duplicate <= 0:
+        if self.plan.duplicate <= 0:
             return np.zeros(size, np.bool_)
-        twice: Flags = self._rng.random(size) < self._plan.duplicate
+        twice: Flags = self._rng.random(size) < self.plan.duplicate
         return twice
 
     def delay_ns(self, mean_s: float, size: int) -> Longs:
@@ -156,10 +164,10 @@ class Faults:
 
     def held_back_ns(self, size: int) -> Longs:
         """Return how long each report is held back by its device: 0 for nearly all."""
-        if self._plan.late_fraction <= 0:
+        if self.plan.late_fraction <= 0:
             return np.zeros(size, np.int64)
-        late = self._rng.random(size) < self._plan.late_fraction
-        held_s = np.where(late, self._plan.late_s * self._rng.uniform(0.5, 1.5, size=size), 0.0)
+        late = self._rng.random(size) < self.plan.late_fraction
+        held_s = np.where(late, self.plan.late_s * self._rng.uniform(0.5, 1.5, size=size), 0.0)
         return (held_s * NS_PER_S).astype(np.int64)
 
 

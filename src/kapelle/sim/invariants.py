@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from kapelle.model.enums import Phase
+from kapelle.model.enums import Freshness, Phase
 from kapelle.model.ids import NS_PER_S, partition_topic
 from kapelle.sim.run import Performance
 
 _HEARD = (Phase.RECEIVED, Phase.ACCEPTED, Phase.APPLIED, Phase.COMPLETED, Phase.OPTED_OUT)
 """Phases that only the device itself can have told."""
+_UNDER_WAY = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.ACCEPTED, Phase.EXPIRED)
 _FOLLOWS_S = 40.0
 
 
@@ -56,6 +57,34 @@ def _broken_in_world(done: Performance) -> list[str]:
     passed_wh = float(np.dot(play.power_w, np.diff([0.0, *play.at_s]))) / 3600
     if abs(booked_wh - passed_wh) > 1.0 + 1e-6 * abs(passed_wh):
         problems.append(f"power and energy differ: {passed_wh:.1f} and {booked_wh:.1f} Wh")
+    return problems
+
+
+def unsettled(done: Performance, calm_s: float) -> list[str]:
+    """Return who has not come together after a calm time: R-19, each device or its exception."""
+    play, problems = done.play, list[str]()
+    world = play.world
+    for fleet in done.audit.fleets:
+        size = fleet.size
+        place = play.adapter.places(fleet.device_nos(np.arange(size, dtype=np.int32)))
+        there = world.faults.reachable[place]
+        topic = partition_topic(fleet.partition)
+        unheard = there & ~np.isin(fleet.freshness[:size], (Freshness.LIVE, Freshness.LATE))
+        if unheard.any():
+            problems.append(f"{topic}: {int(unheard.sum())} devices report and are not heard")
+        cut_off = there & ~fleet.connected[:size]
+        if cut_off.any():
+            problems.append(f"{topic}: {int(cut_off.sum())} devices are connected, unknown to us")
+        desired_w, does_w = fleet.desired_w[:size], world.agents.setpoint_w[place]
+        alike = (desired_w == does_w) | (np.isnan(desired_w) & np.isnan(does_w))
+        # On its way, or named as an exception: known not to do what was asked.
+        under_way = np.isin(fleet.phase[:size], _UNDER_WAY) | (fleet.excluded[:size] > 0)
+        astray = there & ~alike & ~under_way
+        if astray.any():
+            problems.append(f"{topic}: {int(astray.sum())} devices do not do what we believe")
+        idle = there & (fleet.order_no[:size] == 0) & ~np.isnan(does_w)
+        if idle.any() and not play.is_ordered(calm_s):
+            problems.append(f"{topic}: {int(idle.sum())} devices follow an order that is over")
     return problems
 
 

@@ -20,7 +20,6 @@ from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
 from kapelle.ports import Batch, Clock
 from kapelle.sim.agents import Answers
 from kapelle.sim.air import Air, index_of
-from kapelle.sim.faults import FaultPlan
 from kapelle.sim.telemetry import Reports
 from kapelle.sim.world import World
 
@@ -71,7 +70,6 @@ class SimAdapter:
     def __init__(
         self,
         world: World,
-        plan: FaultPlan,
         clock: Clock,
         rng: Generator,
         *,
@@ -82,7 +80,6 @@ class SimAdapter:
         n = len(world.devices)
         self.world = world
         self.ledger = Ledger()
-        self._plan = plan
         self._clock = clock
         self._rng = rng
         self._step_ns = round(step_s * NS_PER_S)
@@ -162,13 +159,13 @@ class SimAdapter:
     def _answer(self, answers: Answers, now_ns: int) -> None:
         """Let answers fly; those of devices out of reach are lost."""
         faults = self.world.faults
-        kept = faults.reachable[answers.rows] & faults.delivered(self._plan.ack_loss, len(answers))
+        kept = faults.reachable[answers.rows] & faults.delivered(faults.plan.ack_loss, len(answers))
         sent = answers.where(kept)
-        self._answers.put(sent, now_ns + faults.delay_ns(self._plan.telemetry_delay_s, len(sent)))
+        self._answers.put(sent, now_ns + faults.delay_ns(faults.plan.telemetry_delay_s, len(sent)))
 
     def _report(self, reports: Reports, now_ns: int) -> None:
         """Let reports fly: some are lost, some held back, some travel twice."""
-        faults, plan = self.world.faults, self._plan
+        faults, plan = self.world.faults, self.world.faults.plan
         self.ledger.sent += len(reports)
         reports = reports.where(faults.delivered(plan.telemetry_loss, len(reports)))
         held_ns = faults.held_back_ns(len(reports))
@@ -267,7 +264,7 @@ class SimAdapter:
         """Put commands on their way; return which had a session to go out on."""
         rows = self.places(commands.device_no)
         written = self._connected[rows] & (rows >= 0)
-        faults, plan = self.world.faults, self._plan
+        faults, plan = self.world.faults, self.world.faults.plan
         self.ledger.commands += len(commands)
         kept = written & faults.delivered(plan.command_loss, len(rows))
         orders = _Orders(rows[kept], cut(commands, kept))

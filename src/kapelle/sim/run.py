@@ -74,6 +74,11 @@ class Play:
         """Return the time since the start. [s]"""
         return ((self.clock.now_ns() if at_ns is None else at_ns) - self.start_ns) / NS_PER_S
 
+    def is_ordered(self, last_s: float) -> bool:
+        """Return whether any order ran in the last seconds of the run."""
+        since_ns = self.ended_ns - round(last_s * NS_PER_S)
+        return any(order.ends_at_ns >= since_ns for order in self.orders)
+
     @property
     def ended_ns(self) -> int:
         """Return the last moment the world has seen."""
@@ -145,7 +150,7 @@ def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> 
         at_s.append((now_ns - start_ns) / NS_PER_S)
         power_w.append(world.sum_w())
 
-    adapter = SimAdapter(world, scenario.faults, clock, link_rng, on_step=watch)
+    adapter = SimAdapter(world, clock, link_rng, on_step=watch)
     journal = MemoryJournal(clock)
     partitions = scenario.fleet.partitions
     return Play(
