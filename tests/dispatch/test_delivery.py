@@ -54,7 +54,11 @@ class Plant:
         return sent
 
     def answer(
-        self, rows: list[int], at_s: float, status: AckStatus = AckStatus.APPLIED, meter: bool = True
+        self,
+        rows: list[int],
+        at_s: float,
+        status: AckStatus = AckStatus.APPLIED,
+        meter: bool = True,
     ) -> None:
         at = np.array(rows, np.int32)
         self.fleet.now_ns = s(at_s)
