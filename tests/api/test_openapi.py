@@ -24,8 +24,8 @@ def test_every_route_is_documented() -> None:
     for route in [*guarded.routes, *open_to_all.routes]:
         assert isinstance(route, APIRoute)
         for method in route.methods:
-            assert method.lower() in paths[route.path], (method, route.path)
-            assert "default" in paths[route.path][method.lower()]["responses"]
+            assert method.lower() in paths[route.path_format], (method, route.path_format)
+            assert "default" in paths[route.path_format][method.lower()]["responses"]
     assert "post" in paths["/v1/telemetry"]
 
 

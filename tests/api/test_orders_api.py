@@ -191,6 +191,8 @@ def test_status_and_resources(plant: Any) -> None:
         assert [r.resource for r in client.resources().resources] == ["all"]
         with pytest.raises(NotFound):
             client.resource("nowhere")
+        with pytest.raises(NotFound, match="a/b c"):
+            client.resource("a/b c")
 
 
 def test_metrics_are_prometheus_text(plant: Any) -> None:

@@ -2,6 +2,7 @@
 
 from types import TracebackType
 from typing import Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -122,7 +123,7 @@ class Client:
 
     def resource(self, name: str) -> ResourceTold:
         """Return one resource."""
-        return self._ask(ResourceTold, "GET", f"/v1/resources/{name}")
+        return self._ask(ResourceTold, "GET", f"/v1/resources/{quote(name, safe='')}")
 
     def hold(self, reason: str = "") -> HoldTold:
         """Stop every command of the plant."""

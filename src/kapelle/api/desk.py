@@ -50,19 +50,24 @@ class OrderDesk:
         """
         _check_key(key)
         mark = f"{key}#{_digest(asked)}" if key else ""
+        state, is_new = await self._place(asked, key, mark, issued_by)
+        # Waited for outside of the turn: nobody else's order waits for this one's plan.
+        return await self._answer(state), is_new
+
+    async def _place(
+        self, asked: OrderAsked, key: str, mark: str, issued_by: str
+    ) -> tuple[OrderState, bool]:
         async with self._turn:
             for _ in range(_TRIES):
                 expected = await self._catch_up()
                 if key and (known := _by_key(self._watch.view, key)) is not None:
-                    return await self._answer(_same(known, mark)), False
+                    return _same(known, mark), False
                 self._check_quota()
                 order = self._order(asked, mark, issued_by)
                 self._check_available(order)
                 if await self._append(order, expected):
-                    break
-            else:
-                raise _busy()
-        return await self._answer(await self._seen(order.order_no)), True
+                    return await self._seen(order), True
+            raise _busy()
 
     def preview(self, asked: OrderAsked) -> Preview:
         """Say what would be committed, and write nothing."""
@@ -247,9 +252,11 @@ class OrderDesk:
             ) from error
         return True
 
-    async def _seen(self, order_no: int) -> OrderState:
-        await self._until_own(lambda view: order_no in view.orders)
-        return self._watch.view.orders[order_no]
+    async def _seen(self, order: Order) -> OrderState:
+        """Return the order as the view has it; it is durable, so a late view is no error."""
+        number = order.order_no
+        await self._watch.wait_for(lambda view: number in view.orders or None, _CATCH_UP_S)
+        return self._watch.view.orders.get(number, OrderState(order))
 
     async def _answer(self, state: OrderState, since_ns: int = 0) -> OrderState:
         """Wait for the plan of an order that is due; what comes later is asked for later."""

@@ -163,7 +163,7 @@ async def list_resources(plant: PlantNow) -> ResourcesTold:
     return ResourcesTold(resources=[tell_resource(total(plant.view, n, now_ns)) for n in names])
 
 
-@guarded.get("/resources/{name}", tags=["plant"])
+@guarded.get("/resources/{name:path}", tags=["plant"])
 async def read_resource(name: str, plant: PlantNow) -> ResourceTold:
     """Read one resource: estimate with interval, share measured, ages, phases, exclusions."""
     if name != ALL and name not in plant.view.resources():
