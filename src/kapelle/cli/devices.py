@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -19,10 +19,13 @@ from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import Json, out, print_json, print_table, say
 from kapelle.errors import Invalid, Problem
 from kapelle.model.enums import DeviceKind
-from kapelle.registry.importing import Format, import_devices
-from kapelle.registry.rows import Stored
-from kapelle.registry.store import Registry
 from kapelle.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    # SQL is costly to import: only the commands that need it do.
+    from kapelle.registry.importing import Format
+    from kapelle.registry.rows import Stored
+    from kapelle.registry.store import Registry
 
 devices = typer.Typer(no_args_is_help=True, help="Enrol, list and look after devices.")
 resources = typer.Typer(no_args_is_help=True, help="Name selections of devices.")
@@ -37,8 +40,10 @@ Query = Annotated[
 
 
 @contextmanager
-def registry(file: Path | None) -> Iterator[Registry]:
+def registry(file: Path | None) -> Iterator["Registry"]:
     """Open the registry of a configuration."""
+    from kapelle.registry.store import Registry
+
     config = config_of(file)
     directory = config.plant.data_dir
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,6 +63,8 @@ def import_(
     json: Json = False,
 ) -> None:
     """Enrol every device of a file, or none. Credentials of new ones are shown once."""
+    from kapelle.registry.importing import import_devices
+
     source, form = _source(file)
     try:
         with registry(config) as opened:
@@ -140,21 +147,21 @@ def list_resources(config: File = None, json: Json = False) -> None:
         print_table(rows, ("name", "selection", "devices"), "")
 
 
-def _every(opened: Registry, query: str) -> Iterator[Stored]:
+def _every(opened: "Registry", query: str) -> "Iterator[Stored]":
     after = ""
     while page := opened.devices(query, after, _PAGE):
         yield from page
         after = page[-1].device_id
 
 
-def _row(stored: Stored) -> dict[str, object]:
+def _row(stored: "Stored") -> dict[str, object]:
     hidden = ("credential", "credential_at_ns", "active", "device_id", "kind", "device_no")
     row = {k: v for k, v in stored._asdict().items() if k not in hidden}
     kind = DeviceKind(stored.kind).name.lower()
     return {"id": stored.device_id, "device_no": stored.device_no, "kind": kind} | row
 
 
-def _source(file: Path) -> tuple[Path | bytes, Format]:
+def _source(file: Path) -> "tuple[Path | bytes, Format]":
     if str(file) == "-":
         return sys.stdin.buffer.read(), "csv"
     forms: dict[str, Format] = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".json": "json"}

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kapelle.api.client import Client
-from kapelle.api.shapes import OrderTold, ResourceTold, StatusTold
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import Exit, Json, out, power, print_json, print_table, say
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import Invalid, Problem, Unreachable
+
+if TYPE_CHECKING:
+    # The API's shapes are costly to import: only the commands that need them do.
+    from kapelle.api.client import Client
+    from kapelle.api.shapes import OrderTold, ResourceTold, StatusTold
 
 orders = typer.Typer(no_args_is_help=True, help="Order power, and follow what becomes of it.")
 
@@ -33,8 +36,10 @@ _MISSES_MAX = 10
 
 
 @contextmanager
-def plant(file: Path | None, url: str | None) -> Iterator[Client]:
+def plant(file: Path | None, url: str | None) -> Iterator["Client"]:
     """Connect to the plant a configuration describes, or to another."""
+    from kapelle.api.client import Client
+
     config = config_of(file)
     scheme = "https" if config.api.tls_certificate else "http"
     host = "127.0.0.1" if config.api.host in ("0.0.0.0", "::") else config.api.host  # noqa: S104  # not bound to, only looked at
@@ -213,7 +218,7 @@ def _row_columns() -> tuple[str, ...]:
     return ("order", "status", "resource", "target", "promised", "starts", "ends", "reason")
 
 
-def _row(order: OrderTold) -> dict[str, object]:
+def _row(order: "OrderTold") -> dict[str, object]:
     return {
         "order": order.order_no,
         "status": order.status,
@@ -226,7 +231,7 @@ def _row(order: OrderTold) -> dict[str, object]:
     }
 
 
-def _tell(order: OrderTold, *, json: bool) -> None:
+def _tell(order: "OrderTold", *, json: bool) -> None:
     if json:
         print_json(order.model_dump(mode="json"))
         return
@@ -248,7 +253,7 @@ def _tell_promise(committed_w: float, declined_w: float, reason: str) -> None:
     out().print(text, markup=False)
 
 
-def _watch_line(order: OrderTold, picture: ResourceTold, *, json: bool) -> None:
+def _watch_line(order: "OrderTold", picture: "ResourceTold", *, json: bool) -> None:
     if json:
         line = {"order": order.model_dump(mode="json"), "resource": picture.model_dump(mode="json")}
         print_json(line)
@@ -266,7 +271,7 @@ def _watch_line(order: OrderTold, picture: ResourceTold, *, json: bool) -> None:
     out().print("  ".join(shown), markup=False)
 
 
-def _tell_status(told: StatusTold) -> None:
+def _tell_status(told: "StatusTold") -> None:
     console, plant_now = out(), told.plant
     if told.held:
         console.print(f"[bold yellow]▲ held[/] {told.hold_reason}")
