@@ -1,11 +1,11 @@
 """The order desk: checks what an operator asks, numbers it, writes it to the plant's topic."""
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Callable
 
 from kapelle.adapters.http.problems import Fault, Refused
+from kapelle.api import rules
 from kapelle.api.quota import Quota
 from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import AmendAsked, OrderAsked
@@ -15,7 +15,7 @@ from kapelle.dispatch.preview import Preview, preview
 from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.entries import Body
-from kapelle.model.ids import ALL, NS_PER_S, PLANT
+from kapelle.model.ids import NS_PER_S, PLANT
 from kapelle.model.plant import Amend, Cancel, Hold, Order, Plan
 from kapelle.ports import Clock, Journal
 
@@ -48,8 +48,8 @@ class OrderDesk:
         Returns:
             The order, and whether it is new: the same key and body give the same order again.
         """
-        _check_key(key)
-        mark = f"{key}#{_digest(asked)}" if key else ""
+        rules.check_key(key)
+        mark = f"{key}#{rules.digest(asked)}" if key else ""
         state, is_new = await self._place(asked, key, mark, issued_by)
         # Waited for outside of the turn: nobody else's order waits for this one's plan.
         return await self._answer(state), is_new
@@ -60,8 +60,8 @@ class OrderDesk:
         async with self._turn:
             for _ in range(_TRIES):
                 expected = await self._catch_up()
-                if key and (known := _by_key(self._watch.view, key)) is not None:
-                    return _same(known, mark), False
+                if key and (known := rules.by_key(self._watch.view, key)) is not None:
+                    return rules.check_same(known, mark), False
                 self._check_quota()
                 order = self._order(asked, mark, issued_by)
                 self._check_available(order)
@@ -85,11 +85,11 @@ class OrderDesk:
                 state = self._open(order_no, if_match)
                 self._check_quota()
                 now_ns = self._clock.now_ns()
-                ends_at_ns = _end(asked, now_ns, state.order.ends_at_ns)
+                ends_at_ns = rules.end_of(asked, now_ns, state.order.ends_at_ns)
                 target_w = state.order.target_w if asked.target_w is None else asked.target_w
                 self._check_window(max(now_ns, state.order.starts_at_ns), ends_at_ns)
-                _check_target(target_w)
-                _check_overlap(
+                rules.check_target(target_w)
+                rules.check_overlap(
                     self._watch.view,
                     state.order.resource,
                     state.order.starts_at_ns,
@@ -112,7 +112,7 @@ class OrderDesk:
                 state = self.find(order_no)
                 if state.is_over or state.cancelled_at_ns:
                     return state
-                _check_match(state, if_match)
+                rules.check_match(state, if_match)
                 # No quota here: nothing may keep an operator from stopping an order.
                 if await self._append(Cancel(order_no, self._clock.now_ns(), issued_by), expected):
                     break
@@ -143,12 +143,12 @@ class OrderDesk:
         state = self.find(order_no)
         if state.is_over or state.cancelled_at_ns or state.order.ends_at_ns <= self._clock.now_ns():
             raise Refused(409, "order-over", f"order {order_no} is over; make a new one")
-        _check_match(state, if_match)
+        rules.check_match(state, if_match)
         return state
 
     def _order(self, asked: OrderAsked, mark: str, issued_by: str) -> Order:
         view, now_ns = self._watch.view, self._clock.now_ns()
-        _check_target(asked.target_w)
+        rules.check_target(asked.target_w)
         starts_at_ns = now_ns if asked.starts_at is None else to_ns(asked.starts_at)
         if asked.ends_at is None and asked.duration_s is None:
             raise Refused(
@@ -157,7 +157,7 @@ class OrderDesk:
                 "an order has an end",
                 faults=[Fault("/duration_s", "give duration_s or ends_at")],
             )
-        ends_at_ns = _end(asked, starts_at_ns, 0)
+        ends_at_ns = rules.end_of(asked, starts_at_ns, 0)
         if starts_at_ns < now_ns - 60 * NS_PER_S:
             raise Refused(
                 422,
@@ -167,8 +167,8 @@ class OrderDesk:
             )
         self._check_window(starts_at_ns, ends_at_ns)
         order_no = max(view.orders, default=0) + 1
-        _check_resource(view, asked.resource)
-        _check_overlap(view, asked.resource, starts_at_ns, ends_at_ns)
+        rules.check_resource(view, asked.resource)
+        rules.check_overlap(view, asked.resource, starts_at_ns, ends_at_ns)
         return Order(
             order_no=order_no,
             resource=asked.resource,
@@ -267,109 +267,6 @@ class OrderDesk:
 
             await self._watch.wait_for(planned, self._settings.plan_wait_s)
         return state
-
-
-def etag(state: OrderState) -> str:
-    """Return the version of an order: it changes with every change an operator makes."""
-    return f'"{state.order.order_no}-{state.amended_at_ns}-{state.cancelled_at_ns}"'
-
-
-def _check_match(state: OrderState, if_match: str | None) -> None:
-    if if_match not in (None, "*", etag(state)):
-        raise Refused(
-            409,
-            "order-changed",
-            f"order {state.order.order_no} has changed since it was read; read it again",
-        )
-
-
-def _check_key(key: str) -> None:
-    if len(key) > _KEY_LENGTH_MAX or not key.isprintable() or "#" in key:
-        raise Refused(
-            422,
-            "key-unusable",
-            f"Idempotency-Key has at most {_KEY_LENGTH_MAX} printable characters and no #",
-        )
-
-
-def _check_target(target_w: float) -> None:
-    if target_w == 0:
-        raise Refused(
-            422,
-            "target-zero",
-            "a target of 0 W changes nothing; cancel the order instead",
-            faults=[Fault("/target_w", "give a change in W, positive towards the grid")],
-        )
-
-
-def _check_resource(view: PlantView, resource: str) -> None:
-    known = view.resources()
-    if resource != ALL and resource not in known:
-        raise Refused(
-            422,
-            "resource-unknown",
-            f"there is no resource {resource!r}",
-            faults=[Fault("/resource", f"one of: {', '.join(known[:20]) or ALL}")],
-        )
-
-
-def _check_overlap(
-    view: PlantView, resource: str, starts_at_ns: int, ends_at_ns: int, besides: int = 0
-) -> None:
-    """Refuse two targets for the same devices at once: neither could be told from the other."""
-    for state in view.orders.values():
-        other = state.order
-        if other.order_no == besides:
-            continue
-        is_same = other.resource == resource or ALL in (other.resource, resource)
-        meets = other.starts_at_ns < ends_at_ns and starts_at_ns < other.ends_at_ns
-        if is_same and meets and not state.is_over and not state.cancelled_at_ns:
-            raise Refused(
-                422,
-                "order-overlaps",
-                f"order {other.order_no} has {other.resource!r} in that time; "
-                "amend it, or cancel it first",
-                more={"order_no": other.order_no},
-            )
-
-
-def _end(asked: OrderAsked | AmendAsked, from_ns: int, otherwise_ns: int) -> int:
-    if asked.ends_at is not None and asked.duration_s is not None:
-        raise Refused(
-            422,
-            "order-window",
-            "duration_s and ends_at say the same twice",
-            faults=[Fault("/duration_s", "give one of duration_s and ends_at")],
-        )
-    if asked.ends_at is not None:
-        return to_ns(asked.ends_at)
-    if asked.duration_s is not None:
-        # Three years are beyond any order, and keep the sum within 64 bit.
-        return from_ns + int(min(asked.duration_s, 1e8) * NS_PER_S)
-    return otherwise_ns
-
-
-def _by_key(view: PlantView, key: str) -> OrderState | None:
-    prefix = key + "#"
-    return next((s for s in view.orders.values() if s.order.key.startswith(prefix)), None)
-
-
-def _same(known: OrderState, mark: str) -> OrderState:
-    if known.order.key != mark:
-        raise Refused(
-            409,
-            "key-reused",
-            "this Idempotency-Key was used for another request",
-            more={
-                "order_no": known.order.order_no,
-                "first_request_sha256": known.order.key.rpartition("#")[2],
-            },
-        )
-    return known
-
-
-def _digest(asked: OrderAsked) -> str:
-    return hashlib.sha256(asked.model_dump_json().encode()).hexdigest()[:32]
 
 
 def _busy() -> Refused:

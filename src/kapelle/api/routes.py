@@ -9,8 +9,9 @@ from fastapi.security import HTTPBearer
 from kapelle import __version__
 from kapelle.adapters.http.problems import Refused
 from kapelle.api import metrics
-from kapelle.api.desk import OrderDesk, etag
+from kapelle.api.desk import OrderDesk
 from kapelle.api.plant import Plant
+from kapelle.api.rules import etag
 from kapelle.api.shapes import (
     AmendAsked,
     HoldAsked,

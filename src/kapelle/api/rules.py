@@ -1,0 +1,122 @@
+"""What an order has to be before it is written; each rule refuses with a problem of its own."""
+
+import hashlib
+
+from kapelle.adapters.http.problems import Fault, Refused
+from kapelle.api.shapes import AmendAsked, OrderAsked
+from kapelle.api.times import to_ns
+from kapelle.fleet.plant import OrderState, PlantView
+from kapelle.model.ids import ALL, NS_PER_S
+
+_KEY_LENGTH_MAX = 200
+
+
+def etag(state: OrderState) -> str:
+    """Return the version of an order: it changes with every change an operator makes."""
+    return f'"{state.order.order_no}-{state.amended_at_ns}-{state.cancelled_at_ns}"'
+
+
+def check_match(state: OrderState, if_match: str | None) -> None:
+    """Refuse a change to what has changed since the caller read it."""
+    if if_match not in (None, "*", etag(state)):
+        raise Refused(
+            409,
+            "order-changed",
+            f"order {state.order.order_no} has changed since it was read; read it again",
+        )
+
+
+def check_key(key: str) -> None:
+    """Refuse an idempotency key that cannot be stored as it came."""
+    if len(key) > _KEY_LENGTH_MAX or not key.isprintable() or "#" in key:
+        raise Refused(
+            422,
+            "key-unusable",
+            f"Idempotency-Key has at most {_KEY_LENGTH_MAX} printable characters and no #",
+        )
+
+
+def check_target(target_w: float) -> None:
+    """Refuse a change of nothing."""
+    if target_w == 0:
+        raise Refused(
+            422,
+            "target-zero",
+            "a target of 0 W changes nothing; cancel the order instead",
+            faults=[Fault("/target_w", "give a change in W, positive towards the grid")],
+        )
+
+
+def check_resource(view: PlantView, resource: str) -> None:
+    """Refuse a resource that no partition has spoken of."""
+    known = view.resources()
+    if resource != ALL and resource not in known:
+        raise Refused(
+            422,
+            "resource-unknown",
+            f"there is no resource {resource!r}",
+            faults=[Fault("/resource", f"one of: {', '.join(known[:20]) or ALL}")],
+        )
+
+
+def check_overlap(
+    view: PlantView, resource: str, starts_at_ns: int, ends_at_ns: int, besides: int = 0
+) -> None:
+    """Refuse two targets for the same devices at once: neither could be told from the other."""
+    for state in view.orders.values():
+        other = state.order
+        if other.order_no == besides:
+            continue
+        is_same = other.resource == resource or ALL in (other.resource, resource)
+        meets = other.starts_at_ns < ends_at_ns and starts_at_ns < other.ends_at_ns
+        if is_same and meets and not state.is_over and not state.cancelled_at_ns:
+            raise Refused(
+                422,
+                "order-overlaps",
+                f"order {other.order_no} has {other.resource!r} in that time; "
+                "amend it, or cancel it first",
+                more={"order_no": other.order_no},
+            )
+
+
+def end_of(asked: OrderAsked | AmendAsked, from_ns: int, otherwise_ns: int) -> int:
+    """Return the end that was asked for, else `otherwise_ns`."""
+    if asked.ends_at is not None and asked.duration_s is not None:
+        raise Refused(
+            422,
+            "order-window",
+            "duration_s and ends_at say the same twice",
+            faults=[Fault("/duration_s", "give one of duration_s and ends_at")],
+        )
+    if asked.ends_at is not None:
+        return to_ns(asked.ends_at)
+    if asked.duration_s is not None:
+        # Three years are beyond any order, and keep the sum within 64 bit.
+        return from_ns + int(min(asked.duration_s, 1e8) * NS_PER_S)
+    return otherwise_ns
+
+
+def by_key(view: PlantView, key: str) -> OrderState | None:
+    """Return the order that this idempotency key made, if any."""
+    prefix = key + "#"
+    return next((s for s in view.orders.values() if s.order.key.startswith(prefix)), None)
+
+
+def check_same(known: OrderState, mark: str) -> OrderState:
+    """Return the order, or refuse where another body made it."""
+    if known.order.key != mark:
+        raise Refused(
+            409,
+            "key-reused",
+            "this Idempotency-Key was used for another request",
+            more={
+                "order_no": known.order.order_no,
+                "first_request_sha256": known.order.key.rpartition("#")[2],
+            },
+        )
+    return known
+
+
+def digest(asked: OrderAsked) -> str:
+    """Return what tells one request's body from another."""
+    return hashlib.sha256(asked.model_dump_json().encode()).hexdigest()[:32]
