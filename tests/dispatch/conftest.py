@@ -1,4 +1,4 @@
-"""A plant in a box: simple devices, a lossy air, and the fold, decide and control called directly."""
+"""A plant in a box: simple devices, lossy air; fold, decide and control called directly."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

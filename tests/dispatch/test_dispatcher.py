@@ -1,0 +1,224 @@
+"""The dispatcher over a journal: cycles, succession, and what a full disk does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from kapelle.dispatch.service import Dispatcher
+from kapelle.dispatch.settings import DispatchSettings
+from kapelle.errors import JournalConflict, JournalFull
+from kapelle.journal.memory import MemoryJournal
+from kapelle.model.entries import Body, Kind
+from kapelle.model.enums import OrderStatus
+from kapelle.model.ids import NS_PER_S, PLANT
+from kapelle.model.plant import Cancel, Curve, Order, ResourceSummary, Summary
+from kapelle.runtime.clock import SystemClock
+
+SETTINGS = DispatchSettings(lease_s=0.6, cycle_wait_s=0.1)
+
+
+def summary(partition: int, tick_ns: int) -> Summary:
+    part = ResourceSummary(
+        resource="all",
+        devices=10,
+        power_w=0.0,
+        variance_w2=1.0,
+        shared_std_w={},
+        measured_w=0.0,
+        freshness=[0, 10, 0, 0, 0],
+        oldest_age_s=1.0,
+        nameplate_w=10_000.0,
+        uncontrolled_w=0.0,
+        headroom_up_w=10_000.0,
+        headroom_down_w=10_000.0,
+        commanded_w=0.0,
+        continuous=Curve([-1024.0, -1.0, 0.0, 1.0, 1024.0], [-1e4, -1e4, 0.0, 1e4, 1e4]),
+        blocks=Curve([-1024.0, 0.0, 1024.0], [0.0, 0.0, 0.0]),
+        phases=[0] * 18,
+        excluded={},
+        by_kind_w={},
+        vendors={},
+        measured_nameplate_w=10_000.0,
+    )
+    return Summary(partition, tick_ns, 1, [part])
+
+
+class Stage:
+    """A journal, two partitions that speak when asked, and dispatchers."""
+
+    def __init__(self) -> None:
+        self.clock = SystemClock()
+        self.journal = MemoryJournal(self.clock)
+
+    def dispatcher(self, holder: str = "one") -> Dispatcher:
+        return Dispatcher(
+            journal=self.journal,
+            clock=self.clock,
+            settings=SETTINGS,
+            partitions=2,
+            holder=holder,
+        )
+
+    async def speak(self, *partitions: int) -> None:
+        tick_ns = self.clock.now_ns()
+        for partition in partitions:
+            body = summary(partition, tick_ns)
+            await self.journal.append(PLANT, [body], writer=f"owner/{partition}")
+
+    async def order(self, number: int, for_s: float = 60.0) -> None:
+        now_ns = self.clock.now_ns()
+        ends_ns = now_ns + int(for_s * NS_PER_S)
+        order = Order(number, "all", 5_000.0, now_ns, ends_ns, now_ns)
+        await self.journal.append(PLANT, [order], writer="api")
+
+    async def bodies(self, topic: str, kind: Kind) -> list[Body]:
+        entries = await self.journal.read(topic, 0, 1000, {kind})
+        return [entry.body for entry in entries]
+
+    async def wait(self, found: Callable[[], Awaitable[bool]]) -> None:
+        for _ in range(500):
+            if await found():
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("it never happened")
+
+
+async def beside(dispatcher: Dispatcher, act: Awaitable[None]) -> None:
+    """Run something beside a dispatcher, and end both."""
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(dispatcher.run())
+        await act
+        running.cancel()
+
+
+def test_an_order_becomes_a_promise_and_a_level_in_every_partition() -> None:
+    async def play() -> None:
+        stage = Stage()
+        dispatcher = stage.dispatcher()
+
+        async def act() -> None:
+            await stage.order(1)
+            await asyncio.sleep(0.05)
+            await stage.speak(0, 1)
+
+            async def told() -> bool:
+                return bool(await stage.bodies("p/1", Kind.SIGNAL))
+
+            await stage.wait(told)
+            plans = await stage.bodies(PLANT, Kind.PLAN)
+            assert [plan.status for plan in plans] == [OrderStatus.ACTIVE]
+            assert await stage.bodies("p/0", Kind.SIGNAL) == await stage.bodies("p/1", Kind.SIGNAL)
+            await stage.journal.append(PLANT, [Cancel(1, stage.clock.now_ns())], writer="api")
+            await stage.speak(0, 1)
+
+            async def over() -> bool:
+                return len(await stage.bodies(PLANT, Kind.PLAN)) == 2
+
+            await stage.wait(over)
+            plans = await stage.bodies(PLANT, Kind.PLAN)
+            assert plans[-1].status == OrderStatus.CANCELLED
+            assert (await stage.bodies("p/0", Kind.SIGNAL))[-1].order_no == 0
+
+        await beside(dispatcher, act())
+
+    asyncio.run(play())
+
+
+def test_a_silent_partition_does_not_stop_an_order_that_runs() -> None:
+    async def play() -> None:
+        stage = Stage()
+
+        async def act() -> None:
+            await stage.order(1, for_s=1.0)
+            await asyncio.sleep(0.05)
+            await stage.speak(0, 1)
+
+            async def over() -> bool:
+                await stage.speak(0)
+                plans = await stage.bodies(PLANT, Kind.PLAN)
+                return bool(plans) and plans[-1].status == OrderStatus.COMPLETED
+
+            await stage.wait(over)
+
+        await beside(stage.dispatcher(), act())
+
+    asyncio.run(play())
+
+
+def test_a_successor_goes_on_with_the_promise_of_the_one_before() -> None:
+    async def play() -> None:
+        stage = Stage()
+
+        async def first() -> None:
+            await stage.order(1)
+            await asyncio.sleep(0.05)
+            await stage.speak(0, 1)
+
+            async def told() -> bool:
+                return bool(await stage.bodies("p/0", Kind.SIGNAL))
+
+            await stage.wait(told)
+
+        async def second() -> None:
+            async def told_again() -> bool:
+                await stage.speak(0, 1)
+                return len(await stage.bodies("p/0", Kind.SIGNAL)) >= 2
+
+            await stage.wait(told_again)
+            signals = await stage.bodies("p/0", Kind.SIGNAL)
+            assert signals[1].epoch > signals[0].epoch
+            assert len(await stage.bodies(PLANT, Kind.PLAN)) == 1
+
+        await beside(stage.dispatcher("one"), first())
+        await beside(stage.dispatcher("two"), second())
+
+    asyncio.run(play())
+
+
+def test_the_deposed_stands_down() -> None:
+    async def play() -> None:
+        stage = Stage()
+        old = stage.dispatcher("old")
+
+        async def act() -> None:
+            await asyncio.sleep(0.05)
+            # Whoever bears the name of the holder may take its lease over, with the next epoch.
+            lease = await stage.journal.acquire("dispatch", "old", 10.0)
+            assert lease.epoch > old.epoch
+            await asyncio.sleep(5.0)
+
+        with pytest.raises(ExceptionGroup) as raised:
+            await beside(old, act())
+        assert raised.group_contains(JournalConflict)
+
+    asyncio.run(play())
+
+
+def test_a_full_journal_is_tried_again() -> None:
+    async def play() -> None:
+        stage = Stage()
+
+        async def act() -> None:
+            await stage.order(1)
+            await asyncio.sleep(0.05)
+            await stage.speak(0, 1)
+
+            async def told() -> bool:
+                return bool(await stage.bodies("p/0", Kind.SIGNAL))
+
+            await stage.wait(told)
+            before = len(await stage.bodies("p/0", Kind.SIGNAL))
+            stage.journal.refusing = JournalFull("full")
+            await asyncio.sleep(0.3)
+            stage.journal.refusing = None
+
+            async def told_again() -> bool:
+                await stage.speak(0, 1)
+                return bool(await stage.bodies("p/0", Kind.SIGNAL)) and before >= 1
+
+            await stage.wait(told_again)
+
+        await beside(stage.dispatcher(), act())
+
+    asyncio.run(play())

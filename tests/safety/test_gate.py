@@ -1,0 +1,136 @@
+"""No command passes outside its limits, whoever wrote it; each refusal names its rule."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapelle.model.blocks import Commands
+from kapelle.model.ids import NS_PER_S
+from kapelle.safety import gate
+from kapelle.safety.gate import RULES, GateState, check
+from kapelle.safety.settings import SafetySettings
+
+NOW_NS = 1_000 * NS_PER_S
+SETTINGS = SafetySettings()
+
+
+def commands(count: int = 1, **changed: object) -> Commands:
+    made = Commands(
+        device_no=np.arange(count, dtype=np.int32) * 2,
+        order_no=np.ones(count, np.int32),
+        revision=np.ones(count, np.int64),
+        epoch=np.full(count, 5, np.int64),
+        attempt=np.ones(count, np.int32),
+        setpoint_w=np.full(count, 3000.0),
+        issued_at_ns=np.full(count, NOW_NS, np.int64),
+        not_after_ns=np.full(count, NOW_NS + 10 * NS_PER_S, np.int64),
+        ttl_s=np.full(count, 10.0),
+        revert_s=np.full(count, 120.0),
+    )
+    return replace(made, **{name: np.full(count, value) for name, value in changed.items()})
+
+
+def rules(
+    state: GateState,
+    asked: Commands,
+    up_w: float = 5000.0,
+    down_w: float = 4000.0,
+    at_s: float = 0.0,
+    settings: SafetySettings = SETTINGS,
+) -> list[str]:
+    nameplate_w = np.full(len(asked), up_w), np.full(len(asked), down_w)
+    now_ns = NOW_NS + int(at_s * NS_PER_S)
+    return [RULES[place] for place in check(state, asked, nameplate_w, now_ns, 2, settings)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({}, ""),
+        ({"setpoint_w": 5000.0}, ""),
+        ({"setpoint_w": -4000.0}, ""),
+        ({"setpoint_w": 5100.0}, gate.NAMEPLATE),
+        ({"setpoint_w": -4100.0}, gate.NAMEPLATE),
+        ({"setpoint_w": np.inf}, gate.NAMEPLATE),
+        ({"setpoint_w": np.nan}, ""),
+        ({"setpoint_w": np.nan, "revert_s": 0.0}, ""),
+        ({"not_after_ns": NOW_NS - 1}, gate.EXPIRED),
+        ({"revert_s": 0.0}, gate.NO_REVERT),
+        ({"revert_s": -1.0}, gate.NO_REVERT),
+        ({"revert_s": 86_400.0}, gate.NO_REVERT),
+        ({"revert_s": np.nan}, ""),
+    ],
+)
+def test_a_command_breaks(changed: dict[str, float], rule: str) -> None:
+    assert rules(GateState(), commands(**changed)) == [rule]
+
+
+def test_devices_without_a_timer_can_be_shut_out() -> None:
+    strict = SafetySettings(allow_no_failsafe=False)
+    asked = commands(revert_s=np.nan)
+    assert rules(GateState(), asked, settings=strict) == [gate.NO_REVERT]
+
+
+def test_a_device_nobody_enrolled_gets_nothing() -> None:
+    assert rules(GateState(), commands(), up_w=np.nan) == [gate.UNKNOWN]
+
+
+def test_a_hold_stops_everything_releases_too() -> None:
+    held = GateState(held=True)
+    assert rules(held, commands(2)) == [gate.HOLD] * 2
+    assert rules(held, commands(setpoint_w=np.nan)) == [gate.HOLD]
+
+
+def test_an_owner_of_the_past_is_not_heard() -> None:
+    state = GateState()
+    assert rules(state, commands(epoch=5)) == [""]
+    assert rules(state, commands(epoch=4)) == [gate.EPOCH]
+    # Another partition has another owner.
+    odd = replace(commands(epoch=4), device_no=np.array([1], np.int32))
+    assert rules(state, odd) == [""]
+
+
+def test_a_device_is_not_asked_more_often_than_it_may_be() -> None:
+    settings = SafetySettings(commands_per_minute=12.0, commands_burst=3.0)
+    state = GateState()
+    said = [rules(state, commands(), at_s=0.1 * n, settings=settings)[0] for n in range(5)]
+    assert said == ["", "", "", gate.RATE, gate.RATE]
+    assert rules(state, commands(), at_s=6.0, settings=settings) == [""]
+    assert rules(state, commands(), at_s=6.1, settings=settings) == [gate.RATE]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 6),
+            st.floats(-1e5, 1e5) | st.just(np.nan),
+            st.floats(-10, 200) | st.just(np.nan),
+            st.integers(-5, 5),
+        ),
+        max_size=12,
+        unique_by=lambda row: row[0],
+    ),
+    st.booleans(),
+)
+def test_whatever_passes_is_inside_every_limit(
+    drawn: list[tuple[int, float, float, int]], held: bool
+) -> None:
+    count = len(drawn)
+    asked = replace(
+        commands(count),
+        device_no=np.array([row[0] for row in drawn], np.int32),
+        setpoint_w=np.array([row[1] for row in drawn]),
+        revert_s=np.array([row[2] for row in drawn]),
+        not_after_ns=np.array([NOW_NS + row[3] for row in drawn], np.int64),
+    )
+    for (_, setpoint_w, revert_s, left_ns), rule in zip(
+        drawn, rules(GateState(held=held), asked), strict=True
+    ):
+        if rule == "":
+            assert not held
+            assert left_ns >= 0
+            assert np.isnan(setpoint_w) or -4006 <= setpoint_w <= 5006
+            assert np.isnan(setpoint_w) or np.isnan(revert_s) or revert_s > 0
