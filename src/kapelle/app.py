@@ -129,6 +129,8 @@ class Plant:
             clock=self.doors.clock,
             settings=self.doors.config.registry,
         )
+        # Whoever connects first must be known already.
+        await pump.turn()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pump.run(), name="registry outbox")
             tasks.create_task(run_fleet(self.doors), name="fleet")
