@@ -158,14 +158,15 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             Registry(registry_url(config), partitions=config.plant.partitions)
         )
         directory = Enrolments(config.plant.partitions)
-        telemetry_token = load_token(_token_file(config))
+        token = load_token(_token_file(config))
         telemetry = HttpTelemetry(
-            settings=config.http, directory=directory, clock=clock, token=telemetry_token
+            settings=config.http, directory=directory, clock=clock, token=token
         )
         adapters: list[Adapter] = [
-            MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock),
-            telemetry,
+            MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock)
         ]
+        if config.http.enabled:
+            adapters.append(telemetry)
         if config.broker is not None:
             adapters.append(BrokerClient(settings=config.broker, directory=directory, clock=clock))
         doors = Doors(config, clock, journal, directory, adapters)
@@ -175,8 +176,8 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             watch=watch,
             clock=clock,
             settings=config.api,
-            token=telemetry_token,
-            telemetry=telemetry,
+            token=token,
+            telemetry=telemetry if config.http.enabled else None,
             counters=doors.counters,
         )
         api = Api(application=application, watch=watch, settings=config.api)

@@ -33,7 +33,7 @@ from kapelle.model.ids import ALL
 ISSUED_BY = "api"
 _NOTICES_TOLD = 20
 
-_scheme = HTTPBearer(auto_error=False, description="The token in the file `api-token`.")
+_scheme = HTTPBearer(auto_error=False, description="The token in the file `api.token`.")
 
 
 def authenticate(request: Request, _: Annotated[object, Depends(_scheme)]) -> None:

@@ -11,7 +11,7 @@ class ApiSettings:
     port: int = 8080
     """0: any free port."""
     token_file: str = ""
-    """File with the bearer token, made at the first start. Empty: `api-token` in the data
+    """File with the bearer token, made at the first start. Empty: `api.token` in the data
     directory."""
     tls_certificate: str = ""
     """PEM file; with `tls_key` the API speaks HTTPS."""
