@@ -3,25 +3,13 @@
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from kapelle.adapters.mqtt import packets as p
 from kapelle.adapters.mqtt import reader as r
 from kapelle.adapters.mqtt import writer
 from kapelle.adapters.mqtt.admission import packet_size_max, subscription_codes
 from kapelle.adapters.mqtt.delivery import Delivery
 from kapelle.adapters.mqtt.intake import ACK, REFUSED, TELEMETRY
-from kapelle.adapters.mqtt.packets import (
-    V5,
-    V311,
-    Answer,
-    Connect,
-    Disconnect,
-    Packet,
-    Ping,
-    Publish,
-    Subscribe,
-    Unsubscribe,
-    connect_version,
-    parse,
-)
+from kapelle.adapters.mqtt.packets import V5, V311, connect_version, parse
 from kapelle.adapters.mqtt.reader import MalformedPacket, Property, Reason
 from kapelle.adapters.mqtt.throttle import TokenBucket
 from kapelle.adapters.mqtt.valve import FULL, INFLIGHT, RATE, Valve
@@ -216,31 +204,31 @@ class Session(asyncio.Protocol):
 
     # Packets.
 
-    def _take(self, packet: Packet, now_ns: int) -> int:
-        if isinstance(packet, Connect):
+    def _take(self, packet: p.Packet, now_ns: int) -> int:
+        if isinstance(packet, p.Connect):
             if self._tel is not None:
                 raise MalformedPacket(Reason.PROTOCOL_ERROR, "second CONNECT")
             self._endpoint.admit(self, packet)
             return 0
         if self._tel is None:
             raise MalformedPacket(Reason.PROTOCOL_ERROR, "the first packet is not CONNECT")
-        if isinstance(packet, Publish):
+        if isinstance(packet, p.Publish):
             return self._published(packet, now_ns)
-        if isinstance(packet, Answer):
+        if isinstance(packet, p.Answer):
             self._answered(packet)
-        elif isinstance(packet, Ping) and packet.kind == r.PINGREQ:
+        elif isinstance(packet, p.Ping) and packet.kind == r.PINGREQ:
             self.write(writer.PINGRESP)
-        elif isinstance(packet, Subscribe):
+        elif isinstance(packet, p.Subscribe):
             self._subscribe(packet)
-        elif isinstance(packet, Unsubscribe):
+        elif isinstance(packet, p.Unsubscribe):
             self._unsubscribe(packet)
-        elif isinstance(packet, Disconnect):
+        elif isinstance(packet, p.Disconnect):
             self._goodbye(packet)
         else:
             raise MalformedPacket(Reason.PROTOCOL_ERROR, "a packet only servers send")
         return 0
 
-    def _published(self, packet: Publish, now_ns: int) -> int:
+    def _published(self, packet: p.Publish, now_ns: int) -> int:
         topic, packet_id = packet.topic, packet.packet_id.to_bytes(2, "big")
         if topic.count("/") >= _TOPIC_DEPTH_MAX:
             raise MalformedPacket(Reason.TOPIC_NAME_INVALID, "a topic has more than 8 levels")
@@ -271,7 +259,7 @@ class Session(asyncio.Protocol):
         self._endpoint.intake.messages.append((self, answer, kind, payload, now_ns, self.name))
         return len(payload)
 
-    def _foreign(self, packet: Publish, now_ns: int) -> None:
+    def _foreign(self, packet: p.Publish, now_ns: int) -> None:
         what = "command topic" if packet.topic.endswith("/cmd") else "foreign topic"
         self._endpoint.counters.refused[f"publish on {what}"] += 1
         if self.version != V5 or packet.qos == 0:
@@ -284,7 +272,7 @@ class Session(asyncio.Protocol):
         self._inflight += 1
         self._endpoint.intake.messages.append((self, answer, REFUSED, b"", now_ns, self.name))
 
-    def _answered(self, packet: Answer) -> None:
+    def _answered(self, packet: p.Answer) -> None:
         if packet.kind == r.PUBREL:
             if self._qos2 is not None:
                 self._qos2.discard(packet.packet_id)
@@ -292,7 +280,7 @@ class Session(asyncio.Protocol):
         elif packet.kind == r.PUBACK and self.delivery is not None:
             self.delivery.answered(packet.packet_id, packet.code)
 
-    def _subscribe(self, packet: Subscribe) -> None:
+    def _subscribe(self, packet: p.Subscribe) -> None:
         if Property.SUBSCRIPTION_ID in packet.properties:
             raise MalformedPacket(
                 Reason.SUBSCRIPTION_IDS_NOT_SUPPORTED, "subscription identifiers were not granted"
@@ -310,7 +298,7 @@ class Session(asyncio.Protocol):
                 self._endpoint.counters.refused["subscribe to foreign topic"] += 1
         self.write(writer.suback(self.version, packet.packet_id, codes))
 
-    def _unsubscribe(self, packet: Unsubscribe) -> None:
+    def _unsubscribe(self, packet: p.Unsubscribe) -> None:
         codes = bytearray()
         for name in packet.filters:
             assert self.delivery is not None
@@ -320,7 +308,7 @@ class Session(asyncio.Protocol):
                 self.delivery.qos = -1
         self.write(writer.unsuback(self.version, packet.packet_id, bytes(codes)))
 
-    def _goodbye(self, packet: Disconnect) -> None:
+    def _goodbye(self, packet: p.Disconnect) -> None:
         if packet.properties.get(Property.SESSION_EXPIRY, 0):
             raise MalformedPacket(Reason.PROTOCOL_ERROR, "session expiry was granted as 0")
         if packet.code != Reason.DISCONNECT_WITH_WILL:
@@ -329,7 +317,7 @@ class Session(asyncio.Protocol):
 
     # What the endpoint calls.
 
-    def begin(self, connect: Connect, device_no: int, number: int, now_ns: int) -> None:
+    def begin(self, connect: p.Connect, device_no: int, number: int, now_ns: int) -> None:
         """Become the device's session."""
         settings = self._endpoint.settings
         self.version = connect.version
@@ -382,7 +370,7 @@ class Session(asyncio.Protocol):
         said = writer.disconnect(self.version, code, reason if self._explains else "")
         self._close(said)
 
-    def refuse(self, connect: Connect, code: Reason) -> None:
+    def refuse(self, connect: p.Connect, code: Reason) -> None:
         """Answer CONNECT with a no, and close."""
         self._close(writer.connack(connect.version, code))
 
