@@ -13,8 +13,10 @@ from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import say
 from kapelle.config import Config
 from kapelle.runtime import logs
+from kapelle.runtime.limits import allow_files
 
 T = TypeVar("T")
+_FILES_ADVISED = 4096
 
 
 def up(
@@ -29,11 +31,14 @@ def up(
         # They report every request and migration; the plant has counters for that.
         for chatty in ("httpx", "uvicorn", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+    files = allow_files()
     say(
         f"plant {settings.plant.name} in {settings.plant.data_dir}: "
         f"MQTT {settings.mqtt.host}:{settings.mqtt.port}, "
         f"API http://{settings.api.host}:{settings.api.port}"
     )
+    if files < _FILES_ADVISED:
+        say(f"only {files:,} open files are allowed, one per device: see kapelle doctor")
     run_until_signal(lambda: _run(settings))
 
 

@@ -29,6 +29,7 @@ from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Notice
 from kapelle.registry.importing import import_devices
+from kapelle.runtime.limits import SPARE, allow_files
 from kapelle.sim.demo_gauge import Gauge
 from kapelle.sim.demo_record import Event, Record, Seen, Verdict, judge
 from kapelle.sim.demo_view import Scene
@@ -132,6 +133,10 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
     if options.data is not None:
         # The other process will read it: say now what is wrong with it.
         read_measured(options.data)
+    allowed = allow_files(options.devices)
+    if allowed < options.devices + SPARE:
+        remedy = f"--devices {allowed - SPARE}, or raise it: ulimit -Hn"
+        raise KapelleError(f"only {allowed:,} open files are allowed, one per device: {remedy}")
     record = Record(time.time_ns(), options.tolerance)
     scene = Scene(record, options.seconds, options.devices, now_ns=time.time_ns())
     scene.heading = "enrolling the devices …"

@@ -11,7 +11,7 @@ from rich.live import Live
 from kapelle.sim.demo_view import SIZE, Scene, draw, plain
 
 _LINE_EVERY_S = 2.0
-_PICTURE_AT = 0.82
+_PICTURE_AT = 0.91
 """When the picture is taken, as a share of the demo: both faults are behind it."""
 
 

@@ -10,7 +10,6 @@ import ctypes
 import math
 import os
 import random
-import resource
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ import numpy as np
 import uvloop
 
 from kapelle.model.ids import Ints
+from kapelle.runtime.limits import allow_files
 from kapelle.sim.devices import make_fleet
 from kapelle.sim.measured import read_measured
 from kapelle.sim.peers import packets, wire
@@ -36,7 +36,6 @@ _DEAF = 0.5
 """Share of devices whose connection stays half open when they fall silent."""
 _RETURN_S = 4.0
 _PR_SET_PDEATHSIG = 1
-_FILES_SPARE = 64
 
 
 class Playing:
@@ -207,15 +206,6 @@ def die_with_parent() -> None:
     """Have the kernel end this process when its parent dies, however that dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def allow_files(count: int) -> None:
-    """Raise the limit of open files as far as it goes without being root."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _FILES_SPARE
-    if soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def play() -> None:
