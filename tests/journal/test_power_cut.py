@@ -183,7 +183,8 @@ def cut_often(tmp_path, synchronous, cuts):
                     assert writer.poll() is None, "the writer ended"
                     found.append(asyncio.run(look(tmp_path, copy, known)))
                     if len(found) % 50 == 0:
-                        print(f"{len(found)} cuts, {found[-1][0]} acknowledged", flush=True)
+                        lost = sum(cut[1] for cut in found)
+                        print(f"{len(found)} cuts, {known[-1]}, {lost} lost", flush=True)
             finally:
                 writer.kill()
     return found
