@@ -5,6 +5,7 @@ import pytest
 from fleet_worlds import SETTINGS, acks, block, commands, fleet_of, power, s, say, tick
 
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.summary import summarise
 from kapelle.model.enums import AckStatus, DeviceKind, Freshness
 
 
@@ -118,3 +119,20 @@ def test_estimate_never_leaves_the_nameplate() -> None:
     say(fleet, commands([0], 9000.0, at_s=101), acks([0], at_s=s(101) and 101))
     tick(fleet, 102)
     assert fleet.estimate_w[0] == 5000.0
+
+
+def test_what_was_asked_and_cannot_be_seen_yet_is_doubted() -> None:
+    fleet = running()
+    before = float(fleet.estimate_std_w[0])
+    say(fleet, commands([0], 3000.0, at_s=101))
+    tick(fleet, 102)
+    assert fleet.estimate_std_w[0] > before + 0.9 * SETTINGS.flight_share * 2500
+    part = summarise(fleet, SETTINGS).resources[0]
+    assert part.shared_std_w == pytest.approx({"maker-0": float(fleet.estimate_std_w[0])})
+    report(fleet, 107, 500.0)
+    assert fleet.estimate_std_w[0] < 2 * before, "seen not to move"
+    say(fleet, acks([0], at_s=108))
+    report(fleet, 109, 3000.0)
+    say(fleet, commands([0], np.nan, 2, at_s=110))
+    tick(fleet, 110)
+    assert fleet.estimate_std_w[0] > 0.9 * SETTINGS.flight_share * 2500, "a release, too"

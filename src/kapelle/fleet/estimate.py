@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kapelle.fleet.columns import Fleet, Floats32
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Freshness, Metric
-from kapelle.model.ids import NS_PER_S, Flags, Floats
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
 
 _CHUNK = 1 << 15
 """Rows handled at once, so that what is computed stays in the cache."""
@@ -24,6 +24,7 @@ def step_estimate(fleet: Fleet, settings: FleetSettings) -> None:
     - Live or late, and the reading newer than the last answered command: the reading.
     - Answered a command since its reading: from there to what was asked, at its ramp.
     - Stale or lost: to what was asked while its revert timer runs, then to its own schedule.
+    - Asked, and nothing can show it yet: the reading, doubted by a part of the move.
     - Never heard: nothing to the mean; a standard deviation of its own, independent of all others.
     """
     for start in range(0, fleet.size, _CHUNK):
@@ -32,7 +33,7 @@ def step_estimate(fleet: Fleet, settings: FleetSettings) -> None:
         _estimate(fleet, settings, at)
 
 
-def _heard(fleet: Fleet, at: slice) -> Flags:
+def _heard(fleet: Fleet, at: slice | Ints) -> Flags:
     # Live and late are 1 and 2; never wraps to 255.
     heard: Flags = fleet.freshness[at] - np.uint8(Freshness.LIVE) < 2
     return heard
@@ -79,6 +80,10 @@ def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     moving = np.flatnonzero(~heard | (fleet.applied_at_ns[at] > heard_at_ns))
     if len(moving):
         _move(fleet, settings, at, moving, held, heard, mean_w, std_w)
+    flying = in_flight(fleet, settings, at)
+    if len(flying):
+        move_w = _goal(fleet, at, flying, ~np.isnan(desired_w)) - reading_w[flying]
+        std_w[flying] += (np.abs(move_w) * settings.flight_share).astype(np.float32)
     never = heard_at_ns == 0
     if never.any():
         mean_w[never] = 0.0
@@ -98,9 +103,7 @@ def _move(
     std_w: Floats32,
 ) -> None:
     """Carry the devices that have left their last reading, or may have, to where they go."""
-    up_w, down_w = fleet.nameplate_up_w[at][moving], fleet.nameplate_down_w[at][moving]
-    goal_w = np.where(held[moving], fleet.desired_w[at][moving], fleet.own_w[at][moving])
-    np.clip(goal_w, -down_w, up_w, out=goal_w)
+    goal_w = _goal(fleet, at, moving, held)
     from_w = mean_w[moving]
     since_ns = np.maximum(fleet.heard_at_ns[at][moving], fleet.applied_at_ns[at][moving])
     ramp = fleet.ramp_w_per_s[at][moving].astype(np.float64)
@@ -111,3 +114,24 @@ def _move(
     mean_w[moving] = from_w + np.clip(move_w, -reach_w, reach_w)
     doubt = np.where(heard[moving], settings.follow_share, settings.silent_share)
     std_w[moving] += (np.abs(move_w) * doubt).astype(np.float32)
+
+
+def _goal(fleet: Fleet, at: slice, rows: NDArray[np.intp], asked: Flags) -> Floats:
+    """Return where devices go: what they are asked for, else their own schedule."""
+    up_w, down_w = fleet.nameplate_up_w[at][rows], fleet.nameplate_down_w[at][rows]
+    goal_w = np.where(asked[rows], fleet.desired_w[at][rows], fleet.own_w[at][rows])
+    return np.clip(goal_w, -down_w, up_w)
+
+
+def in_flight(fleet: Fleet, settings: FleetSettings, at: slice | Ints) -> NDArray[np.intp]:
+    """Return which of these rows were asked for something nothing can have shown yet.
+
+    Their errors are common: they were asked together, over the same links.
+    """
+    tried_at_ns = fleet.tried_at_ns[at]
+    flying = (fleet.applied_at_ns[at] == 0) & (tried_at_ns > 0)
+    if not flying.any():
+        return np.empty(0, np.intp)
+    shown_at_ns = tried_at_ns + int(settings.settle_s * NS_PER_S)
+    flying &= (fleet.heard_at_ns[at] < shown_at_ns) & _heard(fleet, at)
+    return np.flatnonzero(flying)

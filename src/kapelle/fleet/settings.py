@@ -48,9 +48,12 @@ class FleetSettings:
     """Doubt that a device which said yes also moves, as a share of the move. 0-1"""
     silent_share: float = 0.3
     """The same once it has fallen silent: the command may have died with it. 0-1"""
+    flight_share: float = 0.3
+    """Doubt about a device that was asked and cannot have answered, as a share of the move; shared
+    by all such devices of a vendor. 0-1"""
     never_share: float = 0.25
     """Standard deviation of a device never heard, as a share of its nameplate. 0-1"""
-    common_share: float = 0.3
+    common_share: float = 0.2
     """Part of the error that the silent devices of one vendor share. 0-1"""
     settle_s: float = 5.0
     """A released device is back on its own schedule this long after it said so. [s]"""

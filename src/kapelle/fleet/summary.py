@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet import curve
-from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.columns import Fleet, Shorts, span
+from kapelle.fleet.estimate import in_flight
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Phase
 from kapelle.model.ids import ALL, NS_PER_S, Flags, Floats, Ints
@@ -141,10 +142,8 @@ class _Tally:
 
         std_w = fleet.estimate_std_w[at].astype(np.float64)
         silent = np.flatnonzero(freshness >= Freshness.STALE)
-        if len(silent):
-            shared_w = std_w[silent] * settings.common_share
-            self.shared_std_w += np.bincount(vendor[silent], shared_w, len(self.shared_std_w))
-            std_w[silent] *= (1.0 - settings.common_share**2) ** 0.5
+        self._share(std_w, vendor, silent, settings.common_share)
+        self._share(std_w, vendor, in_flight(fleet, settings, at), 1.0)
         std_w *= std_w
         self.variance_w2 += float(std_w.sum())
 
@@ -159,6 +158,13 @@ class _Tally:
         if len(left):
             self.uncontrolled_w += float(curve.left_alone_w(fleet, rows[left], power_w[left]).sum())
             self._add_excluded(fleet.excluded[at][left], heard[left])
+
+    def _share(self, std_w: Floats, vendor: Shorts, rows: NDArray[np.intp], share: float) -> None:
+        """Take the part of some errors that the devices of a vendor share out of their own."""
+        if len(rows):
+            shared_w = std_w[rows] * share
+            self.shared_std_w += np.bincount(vendor[rows], shared_w, len(self.shared_std_w))
+            std_w[rows] *= (1.0 - share**2) ** 0.5
 
     def _add_excluded(self, excluded: NDArray[np.uint8], heard: NDArray[np.bool_]) -> None:
         otherwise = np.where(heard, np.uint8(Exclusion.UNREACHABLE), np.uint8(Exclusion.SILENT))
