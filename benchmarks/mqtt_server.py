@@ -1,6 +1,6 @@
 """The MQTT endpoint alone (`sink`: confirms at once) or with ingest and the SQLite journal.
 
-    python -m benchmarks.mqtt_server --mode journal --devices 1000
+python -m benchmarks.mqtt_server --mode journal --devices 1000
 """
 
 import argparse

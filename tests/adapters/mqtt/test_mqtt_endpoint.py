@@ -487,3 +487,30 @@ def test_a_taken_port_is_a_lost_link(open_plant: Any) -> None:
                     pass
 
     asyncio.run(check())
+
+
+def test_evidence_of_receipt_is_exact_and_outlives_a_declined_batch(
+    open_plant: Any, make_commands: Callable[..., Any]
+) -> None:
+    async def check() -> None:
+        async with open_plant() as plant:
+            device = await plant.device(version=5)
+            device.send(writer.subscribe(5, 5, [("v1/dev-0/cmd", 1)]))
+            await device.next()
+            await plant.link.send(make_commands(0, revision=4))
+            command = await device.next()
+            assert isinstance(command, Publish)
+            device.send(writer.answer(5, reader.PUBACK, b"\x0b\xad"))  # answers nothing
+            device.send(writer.PINGREQ)
+            await device.next()
+            assert plant.counters.commands_received == 0
+            plant.mode = "decline"
+            device.send(writer.answer(5, reader.PUBACK, command.packet_id.to_bytes(2, "big"), 0x83))
+            await plant.until(lambda: len(plant.acks) >= 1)
+            plant.acks.clear()
+            plant.mode = "confirm"
+            await plant.until(lambda: bool(plant.acks))
+            assert plant.acks == [(0, 4, -1, AckStatus.REJECTED)]
+            assert plant.batches[-1].acks.reason == (b"mqtt reason code 0x83",)
+
+    asyncio.run(check())
