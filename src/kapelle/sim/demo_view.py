@@ -64,7 +64,7 @@ def draw(scene: Scene, size: tuple[int, int] = SIZE) -> RenderableType:
     """Return the picture for a terminal of this size."""
     width, height = max(80, size[0]), max(24, size[1])
     right = 32
-    below = 7
+    below = 8
     plot_height = height - 3 - below
     layout = Layout()
     layout.split_column(
@@ -144,6 +144,7 @@ def _deviation(scene: Scene) -> Text:
     if scene.aggregate is None or isnan(scene.target_w) or not scene.committed_w:
         return Text("   no order", QUIET)
     share = (scene.aggregate.power_w - scene.target_w) / abs(scene.committed_w)
+    share = round(share, 3) + 0.0
     if abs(share) <= scene.record.tolerance:
         return Text(f"   ● on target {share:+.1%}", GOOD)
     return Text(f"   {'▲ over' if share > 0 else '▼ under'} {share:+.1%}", ODD)
