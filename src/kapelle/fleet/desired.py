@@ -52,6 +52,8 @@ _UNANSWERED = np.isin(
 )
 _AWAITS_ANSWER = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN])
 _BEFORE_SENT = np.isin(np.arange(32), [Phase.PLANNED])
+_BEFORE_RECEIVED = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT])
+_IS_HEARD = np.isin(np.arange(8), [Freshness.LIVE, Freshness.LATE])
 
 
 def apply_commands(fleet: Fleet, commands: Commands) -> None:
@@ -158,7 +160,7 @@ def holds_setpoint(fleet: Fleet, rows: Ints) -> Flags:
     """
     nameplate_w = np.maximum(fleet.nameplate_up_w[rows], fleet.nameplate_down_w[rows])
     off_w = np.abs(fleet.value[Metric.POWER_W, rows] - fleet.desired_w[rows])
-    heard = np.isin(fleet.freshness[rows], (Freshness.LIVE, Freshness.LATE))
+    heard = _IS_HEARD[fleet.freshness[rows]]
     holds: Flags = heard & (fleet.reverts_at_ns[rows] > fleet.now_ns)
     holds &= off_w <= np.maximum(_ABOUT * nameplate_w, _ABOUT_W)
     return holds
@@ -187,7 +189,7 @@ def _apply_progress(
 ) -> None:
     further = _REOPENED_BELOW[fleet.phase[rows]] < status
     if phase == Phase.RECEIVED:
-        further &= np.isin(fleet.phase[rows], (Phase.PLANNED, Phase.SENT))
+        further &= _BEFORE_RECEIVED[fleet.phase[rows]]
     rows, at_ns = rows[further], at_ns[further]
     if status in _ANSWERED:
         first = fleet.applied_at_ns[rows] == 0
@@ -229,7 +231,7 @@ def _exclude(fleet: Fleet, rows: Ints, at_ns: Longs, exclusion: Exclusion) -> No
         pause_s[:] = BACK_OFF_S_MAX
     if exclusion == Exclusion.UNKNOWN:
         # Whoever was out of reach is asked again as soon as he is back.
-        heard = np.isin(fleet.freshness[rows], (Freshness.LIVE, Freshness.LATE))
+        heard = _IS_HEARD[fleet.freshness[rows]]
         pause_s[~(heard & fleet.connected[rows])] = 0.0
     fleet.excluded[rows] = exclusion
     fleet.excluded_until_ns[rows] = at_ns + (pause_s * NS_PER_S).astype(np.int64)

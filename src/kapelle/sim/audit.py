@@ -20,7 +20,7 @@ from kapelle.ports import Journal, Snapshot
 
 _PAGE = 4096
 _CARRIED_OUT = (Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED, Phase.COMPLETED)
-_OPEN = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
+_IS_OPEN = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED])
 _RANK = np.zeros(32, np.int64)
 """How far along the funnel each phase is; 0 for its exits, which may be reopened."""
 _RANK[[Phase.PLANNED, Phase.SENT, Phase.RECEIVED, *_CARRIED_OUT]] = range(1, 8)
@@ -158,7 +158,7 @@ def _watch_commands(found: Audit, fleet: Fleet, entry: Entry, commands: Commands
         found.problems.append(f"{entry.topic}: one device asked twice at {entry.position}")
     rows = fleet.rows(commands.device_no)
     newer = commands.revision > fleet.revision[rows]
-    open_ = np.isin(fleet.phase[rows], _OPEN) & (fleet.not_after_ns[rows] > fleet.now_ns)
+    open_ = _IS_OPEN[fleet.phase[rows]] & (fleet.not_after_ns[rows] > fleet.now_ns)
     young = fleet.now_ns - fleet.tried_at_ns[rows] < _OVERTAKEN_NS_MIN
     # Nobody waits for the answer to a release, nor with one; an order that ends goes first too.
     setpoint = ~np.isnan(commands.setpoint_w) & ~np.isnan(fleet.desired_w[rows])
@@ -195,7 +195,7 @@ def _close(found: Audit, fleet: Fleet) -> None:
     phase = fleet.phase[: fleet.size]
     _count(found, phase)
     over_ns = fleet.not_after_ns[: fleet.size] + round(_STRANDED_S * NS_PER_S)
-    found.stranded += int((np.isin(phase, _OPEN) & (over_ns < fleet.now_ns)).sum())
+    found.stranded += int((_IS_OPEN[phase] & (over_ns < fleet.now_ns)).sum())
 
 
 def _unfolded(found: Audit, kept: Longs, places: Ints) -> int:
