@@ -199,7 +199,7 @@ def test_mosquitto_pub_and_sub(open_plant: Any, make_commands: Any, version: str
             assert json.loads(out)["revision"] == 1
             await plant.until(lambda: plant.acks == [(3, 1, -1, AckStatus.RECEIVED)])
             for topic in ("#", "v1/+/tel"):
-                spy = await mosquitto("sub", plant.port, "-t", topic, "-W", "2", "-d")
+                spy = await mosquitto("sub", plant.port, "-t", topic, "-W", "1", "-d")
                 out, err = await spy.communicate()
                 assert b"received SUBACK" not in out + err
             assert plant.counters.refused["subscribe with wildcard"] >= 2
