@@ -16,11 +16,11 @@ from kapelle.sim.demo_plot import Band, Line, Mark, plot
 from kapelle.sim.demo_record import Event, Record
 
 TARGET, ACTUAL, TRUTH, QUIET, GOOD, ODD, BAD = (
-    "bold cyan", "bold white", "grey50", "grey50", "green", "yellow", "bold red",
+    "bold cyan", "bold", "grey50", "grey50", "green", "yellow", "bold red",
 )  # fmt: skip
 SIZE = (100, 30)
 _BAR = "━"
-_FADED = "━"
+_FADED = "─"
 _STATES = (
     (Freshness.LIVE, "●", "live", GOOD),
     (Freshness.LATE, "◐", "late", ODD),
@@ -91,11 +91,11 @@ def draw(scene: Scene, size: tuple[int, int] = SIZE) -> RenderableType:
 def _panel(body: RenderableType, title: str, subtitle: str = "") -> Panel:
     return Panel(
         body,
-        title=f"[bold grey85]{title}[/]",
+        title=f"[bold default]{title}[/]",
         subtitle=f"[grey50]{subtitle}[/]" if subtitle else None,
         title_align="left",
         subtitle_align="right",
-        border_style="grey37",
+        border_style="grey50",
         box=ROUNDED,
         padding=(0, 1),
     )
@@ -158,7 +158,7 @@ def _curves(scene: Scene, size: tuple[int, int]) -> Panel:
         Line([(t, s.target_w / 1e6) for t, s in seen], TARGET, steps=True),
         Line([(t, s.power_w / 1e6) for t, s in seen], ACTUAL),
     ]
-    band = Band([(t, s.low_w / 1e6, s.high_w / 1e6) for t, s in seen], "grey35")
+    band = Band([(t, s.low_w / 1e6, s.high_w / 1e6) for t, s in seen], QUIET)
     marks = [
         Mark(record.seconds(event.at_ns), event.mark, BAD if event.is_fault else TARGET)
         for event in record.events
@@ -166,7 +166,7 @@ def _curves(scene: Scene, size: tuple[int, int]) -> Panel:
     rows = plot(
         lines, band, size=(size[0] - 4, size[1] - 2), span_x=(0.0, scene.total_s), marks=marks
     )
-    legend = "[cyan]▬[/] target  [white]━[/] actual  [grey50]┄ truth  ░ 95 % interval[/]"
+    legend = "[cyan]▬[/] target  [bold default]━[/] actual  [grey50]┄ truth  ░ 95 % interval[/]"
     return _panel(Group(*rows), "Power [not bold grey50]MW[/]", legend)
 
 
@@ -174,7 +174,7 @@ def _bar(share: float, width: int, style: str) -> Text:
     cells = round(max(0.0, min(1.0, share)) * width)
     if share > 0 and not cells:
         cells = 1
-    return Text.assemble((_BAR * cells, style), (_FADED * (width - cells), "grey23"))
+    return Text.assemble((_BAR * cells, style), (_FADED * (width - cells), QUIET))
 
 
 def _coverage(scene: Scene, width: int) -> Panel:
