@@ -29,7 +29,7 @@ _AHEAD_NS = 3 * NS_PER_S
 """From a summary to the device's move: half a cycle, sending, and who is asked already."""
 _CHUNK = 1 << 15
 """Rows at once: their temporaries stay in the processor's cache."""
-_SORTED_MAX = 4096
+_SORTED_MAX = 2048
 """Up to here breakpoints are sorted; beyond, they are counted into cells."""
 _CELLS = 1 << 14
 _NO_FAILSAFE_PRIORITY = 0.5
@@ -60,9 +60,8 @@ class Shares(NamedTuple):
     up_w: Floats
     """Headroom towards export, >= 0. [W]"""
     down_w: Floats
-    up_weight: Floats
-    """Share per unit of λ. [W]"""
-    down_weight: Floats
+    readiness: Floats
+    """Part of its headroom a device gives per unit of λ. It is at its limit at 1 / readiness."""
     switched: Flags
 
 
@@ -148,20 +147,18 @@ def is_switched(fleet: Fleet, rows: Rows) -> Flags:
     return switched
 
 
-def weights(fleet: Fleet, rows: Rows, head_w: Floats) -> Floats:
-    """Return each device's share per unit of λ: p̂ · headroom · priority. [W]
+def readiness(fleet: Fleet, rows: Rows) -> Floats:
+    """Return p̂ · priority: what part of its headroom each device gives per unit of λ.
 
     p̂ is the learned probability that a command is followed. Devices that are on or off are
     ordered by their number alone: a probability that moves would switch them back and forth.
     """
     at = span(rows)
-    responses, refusals = fleet.responses[at], fleet.refusals[at]
-    readiness = (responses / (responses + refusals)).astype(np.float64)
-    readiness[np.isnan(fleet.revert_s[at])] *= _NO_FAILSAFE_PRIORITY
-    readiness[_IS_SWITCHED[fleet.kind[at]]] = 1.0
-    np.maximum(readiness, 1.0 / TIER, out=readiness)
-    readiness *= head_w
-    return readiness
+    responses = fleet.responses[at]
+    ready = (responses / (responses + fleet.refusals[at])).astype(np.float64)
+    ready[np.isnan(fleet.revert_s[at])] *= _NO_FAILSAFE_PRIORITY
+    ready[_IS_SWITCHED[fleet.kind[at]]] = 1.0
+    return np.maximum(ready, 1.0 / TIER, out=ready)
 
 
 def shares(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> Shares:
@@ -177,10 +174,7 @@ def shares(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> Shares:
     least_w *= _ROOM_MIN
     up_w *= up_w > least_w
     down_w *= down_w > least_w
-    readiness = weights(fleet, rows, np.ones(len(own_w)))
-    return Shares(
-        own_w, up_w, down_w, readiness * up_w, readiness * down_w, _IS_SWITCHED[fleet.kind[at]]
-    )
+    return Shares(own_w, up_w, down_w, readiness(fleet, rows), is_switched(fleet, rows))
 
 
 def setpoints(
@@ -196,8 +190,9 @@ def setpoints(
     those that have no room to move.
     """
     part = shares(fleet, rows, horizon)
-    head_w, weight = (part.up_w, part.up_weight) if level >= 0 else (part.down_w, part.down_weight)
-    share_w = np.minimum(head_w, weight * min(abs(level), TIER))
+    head_w = part.up_w if level >= 0 else part.down_w
+    share_w = np.minimum(part.readiness * min(abs(level), TIER), 1.0)
+    share_w *= head_w
     moved_w = part.own_w + share_w if level >= 0 else part.own_w - share_w
     moved_w[head_w <= 0.0] = np.nan
     switched = np.flatnonzero(part.switched)
@@ -224,126 +219,107 @@ def summed(
     again converges to the exact sum. At most 256 knots each.
     """
     block_level = near_level if near_block_level is None else near_block_level
-    lines, stairs = _Sides(), _Sides()
-    few = len(rows) <= _SORTED_MAX
+    corners = _Sorted() if len(rows) <= _SORTED_MAX else _Counted()
+    own_w = block_own_w = 0.0
     for start in range(0, len(rows), _CHUNK):
         piece = rows[start : start + _CHUNK]
         counted = controllable(fleet, piece)
-        if not counted.any():
-            continue
-        if not counted.all():
-            piece = piece[counted]
         part = shares(fleet, piece, horizon)
+        at = 1.0 / part.readiness
         switched = np.flatnonzero(part.switched)
         if len(switched):
-            turn = _turn(fleet, piece, switched)
-            stairs.add(part, switched, turn, turn, few)
-            line = np.flatnonzero(~part.switched)
-            lines.add(part, line, None, None, few)
-        else:
-            lines.add(part, slice(None), None, None, few)
-    return _line(lines, near_level), _stairs(stairs, block_level)
+            at[switched] = _turn(fleet, piece, switched)
+        counted_w = np.where(counted, part.own_w, 0.0)
+        of_blocks_w = float(counted_w[switched].sum())
+        own_w += float(counted_w.sum()) - of_blocks_w
+        block_own_w += of_blocks_w
+        up_w = np.where(counted, part.up_w, 0.0)
+        down_w = np.where(counted, part.down_w, 0.0)
+        corners.add(at, up_w, down_w, part.readiness, part.switched)
+    lines = [corners.found(sign, False) for sign in (1, -1)]
+    stairs = [corners.found(sign, True) for sign in (1, -1)]
+    return _line(lines, own_w, near_level), _stairs(stairs, block_own_w, block_level)
 
 
-class _Side:
-    """Breakpoints of one direction: where devices reach their limit, and what that adds."""
-
-    def __init__(self) -> None:
-        self.at: list[Floats] = []
-        self.head_w: list[Floats] = []
-        self.weight: list[Floats] = []
-        self.cell_head_w: Floats | None = None
-        self.cell_weight: Floats | None = None
-
-    def add(self, at: Floats, head_w: Floats, weight: Floats, few: bool) -> None:
-        if few:
-            self.at.append(at)
-            self.head_w.append(head_w)
-            self.weight.append(weight)
-            return
-        cell = (at / (1.0 + at) * _CELLS_PER_PART).astype(np.int32)
-        np.minimum(cell, _CELLS - 1, out=cell)
-        if self.cell_head_w is None or self.cell_weight is None:
-            self.cell_head_w, self.cell_weight = np.zeros(_CELLS), np.zeros(_CELLS)
-        self.cell_head_w += np.bincount(cell, head_w, _CELLS)
-        self.cell_weight += np.bincount(cell, weight, _CELLS)
-
-    def corners(self) -> tuple[Floats, Floats, Floats]:
-        """Return ascending λ, what is reached whole by then, weight still moving after. [W]"""
-        if self.cell_head_w is not None and self.cell_weight is not None:
-            at, head_w, weight = _CELL_EDGES[1:], self.cell_head_w, self.cell_weight
-            if not head_w.all():
-                # Behind an empty cell only its far edge matters: the curve is straight there.
-                used = (head_w > 0) | (np.append(head_w[1:], 1.0) > 0)
-                at, head_w, weight = at[used], head_w[used], weight[used]
-        elif self.at:
-            at = np.concatenate(self.at)
-            order = np.argsort(at, kind="stable")
-            at = at[order]
-            head_w = np.concatenate(self.head_w)[order]
-            weight = np.concatenate(self.weight)[order]
-        else:
-            at = head_w = weight = np.empty(0)
-        whole_w = np.cumsum(head_w)
-        moving = np.maximum(weight.sum() - np.cumsum(weight), 0.0)
-        return at, whole_w, moving
+Corners = tuple[Floats, Floats, Floats]
+"""Ascending |λ|; headroom of the devices whose corner this is; their weight up to it. [W]"""
 
 
-class _Sides:
-    """Both directions of the continuous devices, or of the blocks."""
+class _Sorted:
+    """The corners of few devices, one by one."""
 
     def __init__(self) -> None:
-        self.own_w = 0.0
-        self.up = _Side()
-        self.down = _Side()
+        empty = np.empty(0)
+        self._at, self._up_w, self._down_w, self._readiness = empty, empty, empty, empty
+        self._switched = np.empty(0, np.bool_)
 
     def add(
-        self,
-        part: Shares,
-        which: NDArray[np.intp] | slice,
-        up_at: Floats | None,
-        down_at: Floats | None,
-        few: bool,
+        self, at: Floats, up_w: Floats, down_w: Floats, readiness: Floats, switched: Flags
     ) -> None:
-        self.own_w += float(part.own_w[which].sum())
-        for side, head_w, weight, at in (
-            (self.up, part.up_w[which], part.up_weight[which], up_at),
-            (self.down, part.down_w[which], part.down_weight[which], down_at),
-        ):
-            able = head_w > 0.0
-            if not able.any():
-                continue
-            if not able.all():
-                head_w, weight = head_w[able], weight[able]
-                at = at[able] if at is not None else None
-            side.add(head_w / weight if at is None else at, head_w, weight, few)
+        # Few devices are one piece.
+        order = np.argsort(at, kind="stable")
+        self._at, self._up_w, self._down_w = at[order], up_w[order], down_w[order]
+        self._readiness, self._switched = readiness[order], switched[order]
+
+    def found(self, sign: int, switched: bool) -> Corners:
+        head_w = self._up_w if sign > 0 else self._down_w
+        which = np.flatnonzero((head_w > 0.0) & (self._switched == switched))
+        head_w = head_w[which]
+        return self._at[which], head_w, head_w * self._readiness[which]
 
 
-def _line(sides: _Sides, near_level: float) -> Curve:
-    levels, powers_w = [np.zeros(1)], [np.full(1, sides.own_w)]
-    for side, sign in ((sides.up, 1.0), (sides.down, -1.0)):
-        at, whole_w, moving = side.corners()
+class _Counted:
+    """The corners of many devices, summed in cells of |λ|; exact at the edges of the cells."""
+
+    def __init__(self) -> None:
+        self._head_w = {1: np.zeros(2 * _CELLS), -1: np.zeros(2 * _CELLS)}
+        self._weight = {1: np.zeros(2 * _CELLS), -1: np.zeros(2 * _CELLS)}
+
+    def add(
+        self, at: Floats, up_w: Floats, down_w: Floats, readiness: Floats, switched: Flags
+    ) -> None:
+        cell = (at / (1.0 + at) * _CELLS_PER_PART).astype(np.intp)
+        np.minimum(cell, _CELLS - 1, out=cell)
+        cell += switched * _CELLS
+        for sign, head_w in ((1, up_w), (-1, down_w)):
+            self._head_w[sign] += np.bincount(cell, head_w, 2 * _CELLS)
+            self._weight[sign] += np.bincount(cell, head_w * readiness, 2 * _CELLS)
+
+    def found(self, sign: int, switched: bool) -> Corners:
+        half = slice(_CELLS, None) if switched else slice(0, _CELLS)
+        at, head_w, weight = _CELL_EDGES[1:], self._head_w[sign][half], self._weight[sign][half]
+        # Of empty cells only the edge before a used one matters: the curve is straight there.
+        used = head_w > 0.0
+        if not used.any():
+            return np.empty(0), np.empty(0), np.empty(0)
+        used[:-1] |= used[1:]
+        return at[used], head_w[used], weight[used]
+
+
+def _line(sides: list[Corners], own_w: float, near_level: float) -> Curve:
+    levels, powers_w = [np.zeros(1)], [np.full(1, own_w)]
+    for (at, head_w, weight), sign in zip(sides, (1.0, -1.0), strict=True):
         if not len(at):
             continue
-        gained_w = np.maximum.accumulate(whole_w + moving * at)
+        still_moving = np.maximum(weight.sum() - np.cumsum(weight), 0.0)
+        gained_w = np.maximum.accumulate(np.cumsum(head_w) + still_moving * at)
         # Of several devices that reach their limit together the last one's sum is complete.
         last = np.append(np.diff(at) > 0, True)
         at, gained_w = thinned(at[last], gained_w[last], sign * near_level)
         levels.append(sign * at)
-        powers_w.append(sides.own_w + sign * gained_w)
+        powers_w.append(own_w + sign * gained_w)
     return _curve(levels, powers_w)
 
 
-def _stairs(sides: _Sides, near_level: float) -> Curve:
-    levels, powers_w = [np.zeros(1)], [np.full(1, sides.own_w)]
-    for side, sign in ((sides.up, 1.0), (sides.down, -1.0)):
-        at, whole_w, _ = side.corners()
+def _stairs(sides: list[Corners], own_w: float, near_level: float) -> Curve:
+    levels, powers_w = [np.zeros(1)], [np.full(1, own_w)]
+    for (at, head_w, _), sign in zip(sides, (1.0, -1.0), strict=True):
         if not len(at):
             continue
         last = np.append(np.diff(at) > 0, True)
-        at, whole_w = staircase(at[last], whole_w[last], sign * near_level)
+        at, whole_w = staircase(at[last], np.cumsum(head_w)[last], sign * near_level)
         levels.append(sign * at)
-        powers_w.append(sides.own_w + sign * whole_w)
+        powers_w.append(own_w + sign * whole_w)
     return _curve(levels, powers_w)
 
 
@@ -351,12 +327,12 @@ def _curve(levels: list[Floats], powers_w: list[Floats]) -> Curve:
     """Join both directions and zero, with the ends of the tier."""
     level, power_w = np.concatenate(levels), np.concatenate(powers_w)
     order = np.argsort(level, kind="stable")
-    level, power_w = level[order], power_w[order]
-    if level[-1] < TIER:
-        level, power_w = np.append(level, TIER), np.append(power_w, power_w[-1])
-    if level[0] > -TIER:
-        level, power_w = np.insert(level, 0, -TIER), np.insert(power_w, 0, power_w[0])
-    return Curve(level.tolist(), power_w.tolist())
+    knots, knots_w = level[order].tolist(), power_w[order].tolist()
+    if knots[-1] < TIER:
+        knots, knots_w = [*knots, TIER], [*knots_w, knots_w[-1]]
+    if knots[0] > -TIER:
+        knots, knots_w = [-TIER, *knots], [knots_w[0], *knots_w]
+    return Curve(knots, knots_w)
 
 
 def _turn(fleet: Fleet, rows: Rows, which: NDArray[np.intp]) -> Floats:

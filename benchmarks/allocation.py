@@ -1,0 +1,233 @@
+"""How fast a target becomes shares, a fleet becomes a curve, and a level becomes commands."""
+
+import time
+from collections.abc import Callable
+
+import highspy
+import numpy as np
+
+from kapelle.dispatch.allocation import allocate, solve_with_blocks
+from kapelle.dispatch.delivery import decide
+from kapelle.dispatch.settings import DispatchSettings
+from kapelle.fleet import curve
+from kapelle.fleet.columns import Fleet
+from kapelle.model.blocks import Commands
+from kapelle.model.enums import DeviceKind, Freshness, Metric
+from kapelle.model.ids import NS_PER_S, Floats
+from kapelle.model.plant import Signal
+
+Row = dict[str, object]
+_MIX = {
+    DeviceKind.BATTERY: 0.5,
+    DeviceKind.PV: 0.2,
+    DeviceKind.EV: 0.15,
+    DeviceKind.HEAT_PUMP: 0.1,
+    DeviceKind.LOAD: 0.05,
+}
+_FAIR_SIZE = 10_000
+"""The program with the same answer is solved at this size only: HiGHS takes seconds."""
+
+
+def run(quick: bool) -> list[Row]:
+    """Return the numbers; `quick` leaves out the million."""
+    sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
+    rows: list[Row] = []
+    for size in sizes:
+        rows += _allocation(size)
+    for size in (500, *sizes):
+        rows += _curve(size)
+    return [*rows, _solve(), *_decide(100_000)]
+
+
+def _best_s(call: Callable[[], object], times: int) -> float:
+    """Return the least time of this core that a call took: what else runs here does not count."""
+    best = np.inf
+    for _ in range(times):
+        began = time.thread_time()
+        call()
+        best = min(best, time.thread_time() - began)
+    return best
+
+
+def _allocation(size: int) -> list[Row]:
+    draw = np.random.default_rng(1)
+    head_w = draw.uniform(500.0, 10_000.0, size)
+    weight = head_w * draw.uniform(0.05, 1.0, size)
+    own_w = draw.uniform(-500.0, 500.0, size)
+    lower_w, upper_w = own_w - head_w, own_w + head_w
+    target_w = 0.8 * float(head_w.sum())
+    ours_s = _best_s(lambda: allocate(target_w, weight, lower_w, upper_w, own_w), 3)
+    found = allocate(target_w, weight, lower_w, upper_w, own_w)
+    error_w = abs(float(found.setpoints_w.sum() - own_w.sum()) - target_w)
+    lp_s = _least_cost_s(weight, head_w, target_w)
+    rows: list[Row] = [
+        {
+            "name": f"allocate {size}",
+            "value": ours_s * 1e3,
+            "unit": "ms",
+            "ratio": lp_s / ours_s,
+            "peer": "HiGHS: the least-cost division within the same limits, one row",
+            "note": f"error {error_w:.2g} W; aim at 1M: 100 ms and 1 W; HiGHS {lp_s * 1e3:.0f} ms",
+        }
+    ]
+    if size == _FAIR_SIZE:
+        fair_s = _fair_s(weight, head_w, target_w)
+        rows.append(
+            {
+                "name": f"allocate {size}, fairly",
+                "value": ours_s * 1e3,
+                "unit": "ms",
+                "ratio": fair_s / ours_s,
+                "peer": "HiGHS: the least level with shares <= weight x level, the same answer",
+                "note": f"HiGHS {fair_s * 1e3:.0f} ms; its time grows faster than the fleet",
+            }
+        )
+    return rows
+
+
+def _least_cost_s(weight: Floats, head_w: Floats, target_w: float) -> float:
+    """Return the time HiGHS takes for the least cost of shares that meet the target."""
+    count = len(weight)
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = count, 1
+    model.col_cost_ = 1.0 / weight
+    model.col_lower_ = np.zeros(count)
+    model.col_upper_ = head_w
+    model.row_lower_ = model.row_upper_ = np.array([target_w])
+    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    model.a_matrix_.start_ = np.arange(count + 1, dtype=np.int32)
+    model.a_matrix_.index_ = np.zeros(count, np.int32)
+    model.a_matrix_.value_ = np.ones(count)
+    return _solved_s(model)
+
+
+def _fair_s(weight: Floats, head_w: Floats, target_w: float) -> float:
+    """Return the time HiGHS takes for the least λ with shares <= weight · λ that meet the target.
+
+    The same answer as water-filling gives, as a linear program in shares and λ.
+    """
+    count = len(weight)
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = count + 1, count + 1
+    model.col_cost_ = np.append(np.zeros(count), 1.0)
+    model.col_lower_ = np.zeros(count + 1)
+    model.col_upper_ = np.append(head_w, np.inf)
+    # A share at its limit may fall behind its part of λ; shares are never beyond it.
+    model.row_lower_ = np.append(np.full(count, -np.inf), target_w)
+    model.row_upper_ = np.append(np.zeros(count), target_w)
+    # By column: a share is in its own limit by λ and in the sum; λ is in every limit.
+    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    rows = np.empty(2 * count, np.int32)
+    rows[0::2], rows[1::2] = np.arange(count), count
+    model.a_matrix_.start_ = np.append(np.arange(0, 2 * count + 1, 2), 3 * count).astype(np.int32)
+    model.a_matrix_.index_ = np.append(rows, np.arange(count, dtype=np.int32))
+    model.a_matrix_.value_ = np.append(np.ones(2 * count), -weight)
+    return _solved_s(model)
+
+
+def _solved_s(model: highspy.HighsLp) -> float:
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
+    solver.passModel(model)
+    began = time.thread_time()
+    solver.run()
+    took_s = time.thread_time() - began
+    assert solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return took_s
+
+
+def make_fleet(size: int) -> Fleet:
+    """Return a fleet of every kind, all of it live and free."""
+    draw = np.random.default_rng(1)
+    fleet = Fleet.empty(0, 1, size)
+    fleet.reserve(size)
+    fleet.active[:] = fleet.connected[:] = True
+    fleet.freshness[:] = Freshness.LIVE
+    fleet.kind[:] = draw.choice(list(_MIX), size, p=list(_MIX.values()))
+    gives = np.isin(fleet.kind, (DeviceKind.BATTERY, DeviceKind.PV))
+    fleet.nameplate_up_w[:] = gives * draw.uniform(3000, 9000, size)
+    fleet.nameplate_down_w[:] = (fleet.kind != DeviceKind.PV) * draw.uniform(3000, 9000, size)
+    fleet.energy_wh[:] = np.where(fleet.kind == DeviceKind.BATTERY, 10_000.0, np.nan)
+    fleet.reserve_soc[:] = 0.1
+    fleet.value[Metric.SOC] = draw.random(size)
+    fleet.own_w[:] = np.where(
+        fleet.kind == DeviceKind.PV, draw.uniform(0, 3000, size), draw.uniform(-3000, 0, size)
+    )
+    fleet.revert_s[:] = 120.0
+    fleet.responses[:] = draw.uniform(3, 50, size)
+    fleet.now_ns = 1_000 * NS_PER_S
+    return fleet
+
+
+def _curve(size: int) -> list[Row]:
+    fleet = make_fleet(size)
+    rows = np.arange(size, dtype=np.int32)
+    times = 5 if size > 10_000 else 50
+    sum_s = _best_s(lambda: curve.summed(fleet, rows, 0.4, 0.4), times)
+    set_s = _best_s(lambda: curve.setpoints(fleet, rows, 0.4, 0.4), times)
+    aim_ms = {500: 0.3, 1_000_000: 50.0}.get(size)
+    return [
+        {
+            "name": f"curve of {size}",
+            "value": sum_s * 1e3,
+            "unit": "ms",
+            "ratio": aim_ms / (sum_s * 1e3) if aim_ms else None,
+            "peer": f"aim {aim_ms} ms" if aim_ms else "",
+            "note": "continuous and switched, at most 256 knots each",
+        },
+        {
+            "name": f"setpoints of {size}",
+            "value": set_s * 1e3,
+            "unit": "ms",
+            "ratio": None,
+            "peer": "",
+            "note": "one level to every setpoint",
+        },
+    ]
+
+
+def _solve() -> Row:
+    parts = []
+    for seed in range(8):
+        fleet = make_fleet(2_000 + seed)
+        parts.append(curve.summed(fleet, np.arange(fleet.size, dtype=np.int32), 0.4, 0.4))
+    lines, stairs = [line for line, _ in parts], [steps for _, steps in parts]
+    target_w = sum(0.5 * (line.power_w[0] + line.power_w[-1]) for line in lines)
+    took_s = _best_s(lambda: solve_with_blocks(lines, stairs, target_w, 0.4), 20)
+    return {
+        "name": "solve over 8 partitions",
+        "value": took_s * 1e3,
+        "unit": "ms",
+        "ratio": None,
+        "peer": "",
+        "note": "levels for continuous devices and blocks together",
+    }
+
+
+def _decide(size: int) -> list[Row]:
+    fleet = make_fleet(size)
+    settings = DispatchSettings()
+    quiet_s = _best_s(lambda: decide(fleet, settings, 1), 5)
+    ends_ns = fleet.now_ns + 3600 * NS_PER_S
+    fleet.signals["all"] = Signal("all", 1, 0.5, 0.5, 1, ends_ns)
+    busy_s = _best_s(lambda: decide(fleet, settings, 1), 5)
+    commands = sum(len(b) for b in decide(fleet, settings, 1) if isinstance(b, Commands))
+    return [
+        {
+            "name": f"decide for {commands} commands",
+            "value": busy_s * 1e3,
+            "unit": "ms",
+            "ratio": None,
+            "peer": "",
+            "note": f"{busy_s / commands * 1e6:.2f} us a command, {size} devices",
+        },
+        {
+            "name": f"decide, nothing to do, {size} devices",
+            "value": quiet_s * 1e3,
+            "unit": "ms",
+            "ratio": None,
+            "peer": "",
+            "note": "each tick without an order",
+        },
+    ]
