@@ -38,7 +38,7 @@ def test_acknowledged_command_moves_the_estimate_before_the_meter_shows_it() -> 
     say(fleet, acks([0], at_s=101.5))
     tick(fleet, 102)
     assert fleet.estimate_w[0] == 3000.0
-    report(fleet, 105, 2500.0)
+    report(fleet, 107, 2500.0)
     assert fleet.estimate_w[0] == 2500.0, "the meter knows better"
     assert fleet.own_w[0] == 500.0, "what it does for us is not its own schedule"
 
@@ -50,6 +50,27 @@ def test_ramp_bounds_the_move() -> None:
     assert fleet.estimate_w[0] == pytest.approx(600.0)
     tick(fleet, 104)
     assert fleet.estimate_w[0] == pytest.approx(800.0)
+
+
+def test_a_reading_taken_on_the_way_is_carried_on_unless_the_meter_has_contradicted() -> None:
+    fleet = running(ramp_w_per_s=100.0)
+    say(fleet, commands([0], 3000.0, at_s=101), acks([0], at_s=101))
+    report(fleet, 103, 650.0)
+    tick(fleet, 105)
+    assert fleet.estimate_w[0] == pytest.approx(850.0)
+    fleet.strayed[0] = 1
+    tick(fleet, 106)
+    assert fleet.estimate_w[0] == 650.0
+
+
+def test_a_newer_command_without_answer_does_not_undo_the_one_before() -> None:
+    fleet = running(ramp_w_per_s=1000.0)
+    say(fleet, commands([0], 3000.0, at_s=101), acks([0], at_s=101))
+    tick(fleet, 103)
+    assert fleet.estimate_w[0] == pytest.approx(2500.0)
+    say(fleet, commands([0], 3100.0, 2, at_s=103))
+    tick(fleet, 104)
+    assert fleet.estimate_w[0] == pytest.approx(3100.0)
 
 
 def test_received_is_not_followed() -> None:

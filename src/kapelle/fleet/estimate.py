@@ -22,7 +22,8 @@ def step_estimate(fleet: Fleet, settings: FleetSettings) -> None:
     """Estimate the power of every device as of `fleet.now_ns`; needs `step_freshness` before.
 
     - Live or late, and the reading newer than the last answered command: the reading.
-    - Answered a command since its reading: from there to what was asked, at its ramp.
+    - Answered a command, and the reading is too early to show it: from there to what was asked, at
+      its ramp.
     - Stale or lost: to what was asked while its revert timer runs, then to its own schedule.
     - Asked, and nothing can show it yet: the reading, doubted by a part of the move.
     - Never heard: nothing to the mean; a standard deviation of its own, independent of all others.
@@ -77,10 +78,11 @@ def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     std_w *= nameplate_w
 
     mean_w = reading_w.copy()
-    moving = np.flatnonzero(~heard | (fleet.applied_at_ns[at] > heard_at_ns))
+    moving = np.flatnonzero(~heard | _on_the_way(fleet, settings, at, held))
     if len(moving):
         _move(fleet, settings, at, moving, held, heard, mean_w, std_w)
     flying = in_flight(fleet, settings, at)
+    flying = flying[fleet.applied_at_ns[at][flying] == 0]
     if len(flying):
         move_w = _goal(fleet, at, flying, ~np.isnan(desired_w)) - reading_w[flying]
         std_w[flying] += (np.abs(move_w) * settings.flight_share).astype(np.float32)
@@ -123,15 +125,29 @@ def _goal(fleet: Fleet, at: slice, rows: NDArray[np.intp], asked: Flags) -> Floa
     return np.clip(goal_w, -down_w, up_w)
 
 
+def _on_the_way(fleet: Fleet, settings: FleetSettings, at: slice, held: Flags) -> Flags:
+    """Tell who said that it follows, and was last heard before it can have got there."""
+    told_at_ns, heard_at_ns = fleet.applied_at_ns[at], fleet.heard_at_ns[at]
+    if held.any():
+        # A newer command that awaits its answer does not undo the one before it.
+        told_at_ns = np.where((told_at_ns == 0) & held, fleet.tried_at_ns[at], told_at_ns)
+    moves: Flags = told_at_ns > 0
+    if moves.any():
+        moves &= heard_at_ns < told_at_ns + int(settings.settle_s * NS_PER_S)
+        # Whose meter has contradicted him is believed only until his next reading.
+        moves &= (fleet.strayed[at] == 0) | (heard_at_ns < told_at_ns)
+    return moves
+
+
 def in_flight(fleet: Fleet, settings: FleetSettings, at: slice | Ints) -> NDArray[np.intp]:
-    """Return which of these rows were asked for something nothing can have shown yet.
+    """Return which of these rows were asked for something no reading can have shown yet.
 
     Their errors are common: they were asked together, over the same links.
     """
-    tried_at_ns = fleet.tried_at_ns[at]
-    flying = (fleet.applied_at_ns[at] == 0) & (tried_at_ns > 0)
+    asked_at_ns = np.maximum(fleet.tried_at_ns[at], fleet.applied_at_ns[at])
+    flying = asked_at_ns > 0
     if not flying.any():
         return np.empty(0, np.intp)
-    shown_at_ns = tried_at_ns + int(settings.settle_s * NS_PER_S)
+    shown_at_ns = asked_at_ns + int(settings.settle_s * NS_PER_S)
     flying &= (fleet.heard_at_ns[at] < shown_at_ns) & _heard(fleet, at)
     return np.flatnonzero(flying)
