@@ -163,7 +163,9 @@ class Agents:
         unsafe &= self._has_timer[rows] & ~(revert_s > 0)
         fresh = ~(stale | old | again | late | unsafe)
         drawn = self._rng.random(len(rows)) < self._opt_out if self._opt_out > 0 else fresh & False
-        out = fresh & drawn & ~np.isnan(setpoint_w)
+        # An owner refuses to begin; whoever follows already is not asked again at each refresh.
+        idle = np.isnan(self.setpoint_w[rows]) & (self._acts_at_ns[rows] == NEVER_NS)
+        out = fresh & drawn & idle & ~np.isnan(setpoint_w)
 
         status[stale | old | unsafe] = AckStatus.REJECTED
         reason[stale], reason[old] = b"stale epoch", b"superseded"
