@@ -24,17 +24,17 @@ _MIX = {
     DeviceKind.HEAT_PUMP: 0.1,
     DeviceKind.LOAD: 0.05,
 }
-_FAIR_SIZE = 10_000
-"""The program with the same answer is solved at this size only: HiGHS takes seconds."""
+_PEER_SIZE = 1_000
+"""HiGHS is asked at this size only: for ten thousand devices it takes seconds."""
 
 
 def run(quick: bool) -> list[Row]:
     """Return the numbers; `quick` leaves out the million."""
-    sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
+    sizes = (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
     rows: list[Row] = []
     for size in sizes:
         rows += _allocation(size)
-    for size in (500, *sizes):
+    for size in (500, *sizes[1:]):
         rows += _curve(size)
     return [*rows, _solve(), *_decide(100_000)]
 
@@ -59,30 +59,26 @@ def _allocation(size: int) -> list[Row]:
     ours_s = _best_s(lambda: allocate(target_w, weight, lower_w, upper_w, own_w), 3)
     found = allocate(target_w, weight, lower_w, upper_w, own_w)
     error_w = abs(float(found.setpoints_w.sum() - own_w.sum()) - target_w)
-    lp_s = _least_cost_s(weight, head_w, target_w)
-    rows: list[Row] = [
-        {
-            "name": f"allocate {size}",
-            "value": ours_s * 1e3,
-            "unit": "ms",
-            "ratio": lp_s / ours_s,
-            "peer": "HiGHS: the least-cost division within the same limits, one row",
-            "note": f"error {error_w:.2g} W; aim at 1M: 100 ms and 1 W; HiGHS {lp_s * 1e3:.0f} ms",
-        }
-    ]
-    if size == _FAIR_SIZE:
+    row: Row = {
+        "name": f"allocate {size}",
+        "value": ours_s * 1e3,
+        "unit": "ms",
+        "ratio": None,
+        "peer": "",
+        "note": f"error {error_w:.2g} W",
+    }
+    if size == _PEER_SIZE:
         fair_s = _fair_s(weight, head_w, target_w)
-        rows.append(
-            {
-                "name": f"allocate {size}, fairly",
-                "value": ours_s * 1e3,
-                "unit": "ms",
-                "ratio": fair_s / ours_s,
-                "peer": "HiGHS: the least level with shares <= weight x level, the same answer",
-                "note": f"HiGHS {fair_s * 1e3:.0f} ms; its time grows faster than the fleet",
-            }
+        cheap_s = _least_cost_s(weight, head_w, target_w)
+        row["ratio"] = fair_s / ours_s
+        row["peer"] = "HiGHS, linear program with the same answer"
+        row["note"] = (
+            f"error {error_w:.2g} W; HiGHS {fair_s * 1e3:.0f} ms, and {cheap_s * 1e3:.0f} ms for "
+            "the least cost within the same limits; its time grows faster than the fleet"
         )
-    return rows
+    elif size == 1_000_000:
+        row["ratio"], row["peer"] = 100.0 / (ours_s * 1e3), "aim 100 ms"
+    return [row]
 
 
 def _least_cost_s(weight: Floats, head_w: Floats, target_w: float) -> float:

@@ -208,6 +208,11 @@ def setpoints(
     NaN where a device is left on its own schedule: switched devices before their turn, and
     those that have no room to move.
     """
+    if len(rows) > _CHUNK:
+        pieces = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+        return np.concatenate(
+            [setpoints(fleet, piece, level, block_level, horizon) for piece in pieces]
+        )
     part = shares(fleet, rows, horizon)
     head_w = part.up_w if level >= 0 else part.down_w
     share_w = np.minimum(part.readiness * min(abs(level), TIER), 1.0)
