@@ -5,32 +5,33 @@ The verdict counts what the devices really did, by their own physics, not what t
 """
 
 import asyncio
-import contextlib
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.api.client import Client
-from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import OrderTold
 from kapelle.app import Plant, open_plant
-from kapelle.config import Config, PlantSettings
 from kapelle.errors import KapelleError
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Notice
-from kapelle.registry.importing import import_devices
 from kapelle.runtime.limits import SPARE, allow_files
 from kapelle.sim.demo_gauge import Gauge
+from kapelle.sim.demo_plant import (
+    config_in,
+    enrol,
+    first_error,
+    journal_size,
+    place,
+    running,
+    wait_ready,
+)
 from kapelle.sim.demo_record import Event, Record, Seen, Verdict, judge
 from kapelle.sim.demo_view import Scene
 from kapelle.sim.devices import Devices, FleetPlan, make_fleet
@@ -49,7 +50,6 @@ _REPORTS_PER_S = 2000.0
 _ORDER_SHARE = 0.55
 """Of the headroom at that moment: the rest stands in for whoever falls silent."""
 _DRAW_S = 0.25
-_OPEN_S_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
     scene = Scene(record, options.seconds, options.devices, now_ns=time.time_ns())
     scene.heading = "enrolling the devices …"
     show(scene)
-    with _place(options.directory) as directory:
+    with place(options.directory) as directory:
         plan = FleetPlan(
             devices=options.devices,
             telemetry_period_s=max(_CADENCE_S, options.devices / _REPORTS_PER_S),
@@ -151,12 +151,12 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
             revert_s=REVERT_S,
         )
         devices = make_fleet(plan, np.random.default_rng(options.seed))
-        async with open_plant(_config(directory)) as plant:
-            secrets = await _enrol(plant, devices)
+        async with open_plant(config_in(directory)) as plant:
+            secrets = await enrol(plant, devices)
             gauge = Gauge(plant.doors.journal, plan.partitions)
             stage = _Stage(options, Script.scaled(options.seconds), devices, plant, gauge, scene)
-            async with _running(plant):
-                port = await _ready(stage, next(iter(secrets)))
+            async with running(plant):
+                port = await wait_ready(plant, next(iter(secrets)))
                 record.started_ns = stage.now_ns()
                 start = Start(
                     host="127.0.0.1",
@@ -172,67 +172,6 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
                     return _outcome(stage, peers.truth, directory)
 
 
-@contextmanager
-def _place(directory: Path | None) -> Iterator[Path]:
-    if directory is not None:
-        yield directory
-        return
-    with tempfile.TemporaryDirectory(prefix="kapelle-demo-", ignore_cleanup_errors=True) as made:
-        yield Path(made)
-
-
-def _config(directory: Path) -> Config:
-    config = Config(plant=PlantSettings(name="demo", data_dir=directory))
-    return replace(
-        config,
-        journal=replace(config.journal, directory=directory / "journal"),
-        mqtt=replace(config.mqtt, host="127.0.0.1", port=0),
-        api=ApiSettings(port=0),
-    )
-
-
-async def _enrol(plant: Plant, devices: Devices) -> dict[str, str]:
-    """Register every device as an operator would, and return their credentials."""
-    rows = [{k: v for k, v in row.items() if v is not None} for row in devices.rows()]
-    document = msgspec.json.encode(rows)
-    done = await asyncio.to_thread(
-        import_devices, plant.registry, document, "json", plant.doors.clock.now_ns()
-    )
-    if len(done.credentials) < len(rows):
-        raise KapelleError("these devices are enrolled already: choose an empty directory")
-    return done.credentials
-
-
-@asynccontextmanager
-async def _running(plant: Plant) -> AsyncIterator[None]:
-    """Run the plant around a block; its failure ends the block, the block's end stops it."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(plant.run(), name="plant")
-            yield
-            task.cancel()
-    except ExceptionGroup as errors:
-        raise _first(errors) from errors
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error inside nested groups: the reason of all the others."""
-    inner = errors.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
-async def _ready(stage: _Stage, first: str) -> int:
-    """Wait until devices may connect; return the port."""
-    plant = stage.plant
-    endpoint = next(a for a in plant.doors.adapters if isinstance(a, MqttEndpoint))
-    async with asyncio.timeout(_OPEN_S_MAX):
-        await plant.api.ready.wait()
-        # The adapter port has no event for it, and the directory neither: ask now and then.
-        while not endpoint.port or plant.doors.directory.resolve([first])[0] < 0:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    return endpoint.port
-
-
 async def _play(stage: _Stage, peers: Peers, show: Callable[[Scene], None]) -> None:
     try:
         async with asyncio.TaskGroup() as group:
@@ -245,7 +184,7 @@ async def _play(stage: _Stage, peers: Peers, show: Callable[[Scene], None]) -> N
             for task in tasks:
                 task.cancel()
     except ExceptionGroup as errors:
-        raise _first(errors) from errors
+        raise first_error(errors) from errors
 
 
 async def _draw(stage: _Stage, show: Callable[[Scene], None]) -> None:
@@ -381,7 +320,7 @@ def _outcome(stage: _Stage, truth: Truth, directory: Path) -> Outcome:
         commands={"issued": gauge.commands, "retries": gauge.retries, **phases, **acks},
         latency_s=gauge.latency(),
         ack_ms=_worst(stage.ack_ms),
-        journal_bytes=_size(directory / "journal"),
+        journal_bytes=journal_size(directory / "journal"),
         truth=truth,
         events=tuple(stage.scene.log),
         started_ns=record.started_ns,
@@ -393,11 +332,3 @@ def _worst(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     if not pairs:
         return nan, nan
     return float(np.median([median for median, _ in pairs])), max(worst for _, worst in pairs)
-
-
-def _size(directory: Path) -> int:
-    with contextlib.suppress(OSError):
-        files = [file for file in directory.rglob("*") if file.is_file()]
-        # What the journal keeps back for a full disk says nothing about what was written.
-        return sum(file.stat().st_size for file in files if file.name != "RESERVE")
-    return 0
