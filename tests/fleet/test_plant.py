@@ -65,7 +65,8 @@ def test_summary_counts_what_is_measured_estimated_and_unknown() -> None:
     assert everything.excluded == {"silent": 3}
     assert everything.by_kind_w == {"battery": 1000.0}
     assert everything.vendors == {"maker-0": [2, 1], "maker-1": [1, 1], "maker-2": [2, 0]}
-    assert set(everything.shared_std_w) == {"maker-0", "maker-2"}
+    assert set(everything.shared_std_w) == {"maker-0", "maker-1", "maker-2"}
+    assert everything.shared_std_w["maker-2"] > 5 * everything.shared_std_w["maker-1"]
     assert (pair.devices, pair.power_w, pair.freshness[Freshness.NEVER]) == (2, 100.0, 1)
 
 

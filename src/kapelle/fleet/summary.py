@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet import curve
-from kapelle.fleet.columns import Fleet, Shorts, span
+from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.estimate import in_flight
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Phase
@@ -140,12 +140,18 @@ class _Tally:
             oldest_ns = int(np.where(heard, fleet.heard_at_ns[at], fleet.now_ns).min())
             self.oldest_ns = min(self.oldest_ns or oldest_ns, oldest_ns)
 
+        # Part of each error the devices of a vendor share: it does not average away.
         std_w = fleet.estimate_std_w[at].astype(np.float64)
-        silent = np.flatnonzero(freshness >= Freshness.STALE)
-        self._share(std_w, vendor, silent, settings.common_share)
-        self._share(std_w, vendor, in_flight(fleet, settings, at), 1.0)
-        std_w *= std_w
-        self.variance_w2 += float(std_w.sum())
+        common, live_common = settings.common_share, settings.live_common_share
+        shares = np.array([0.0, live_common, live_common, common, common])
+        share = shares.take(freshness)
+        share[in_flight(fleet, settings, at)] = 1.0
+        shared_w = std_w * share
+        self.shared_std_w += np.bincount(vendor, shared_w, len(self.shared_std_w))
+        own_w2 = 1.0 - share * share
+        own_w2 *= std_w
+        own_w2 *= std_w
+        self.variance_w2 += float(own_w2.sum())
 
         desired_w = fleet.desired_w[at]
         self.commanded_w += _sum(desired_w, desired_w == desired_w)
@@ -158,13 +164,6 @@ class _Tally:
         if len(left):
             self.uncontrolled_w += float(curve.left_alone_w(fleet, rows[left], power_w[left]).sum())
             self._add_excluded(fleet.excluded[at][left], heard[left])
-
-    def _share(self, std_w: Floats, vendor: Shorts, rows: NDArray[np.intp], share: float) -> None:
-        """Take the part of some errors that the devices of a vendor share out of their own."""
-        if len(rows):
-            shared_w = std_w[rows] * share
-            self.shared_std_w += np.bincount(vendor[rows], shared_w, len(self.shared_std_w))
-            std_w[rows] *= (1.0 - share**2) ** 0.5
 
     def _add_excluded(self, excluded: NDArray[np.uint8], heard: NDArray[np.bool_]) -> None:
         otherwise = np.where(heard, np.uint8(Exclusion.UNREACHABLE), np.uint8(Exclusion.SILENT))
