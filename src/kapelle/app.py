@@ -162,13 +162,15 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         telemetry = HttpTelemetry(
             settings=config.http, directory=directory, clock=clock, token=token
         )
-        adapters: list[Adapter] = [
-            MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock)
-        ]
+        endpoint = MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock)
+        adapters: list[Adapter] = [endpoint]
+        sessions = {endpoint.name: endpoint.counters}
         if config.http.enabled:
             adapters.append(telemetry)
         if config.broker is not None:
-            adapters.append(BrokerClient(settings=config.broker, directory=directory, clock=clock))
+            broker = BrokerClient(settings=config.broker, directory=directory, clock=clock)
+            adapters.append(broker)
+            sessions[broker.name] = broker.counters
         doors = Doors(config, clock, journal, directory, adapters)
         watch = Watch(journal=journal, clock=clock, partitions=config.plant.partitions)
         application = server.build(
@@ -179,6 +181,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             token=token,
             telemetry=telemetry if config.http.enabled else None,
             counters=doors.counters,
+            sessions=sessions,
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)

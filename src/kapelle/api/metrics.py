@@ -1,13 +1,23 @@
 """Metrics in Prometheus' text format. Labels are bounded: never a device's name."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from math import isnan
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Protocol
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from kapelle import __version__
 from kapelle.fleet.plant import PlantView, total
 from kapelle.model.enums import Freshness, Phase
-from kapelle.model.ids import NS_PER_S
+from kapelle.model.ids import ALL, NS_PER_S
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,7 +29,6 @@ class IngestCounters(Protocol):
     quarantined: dict[str, int]
     muted: int
     declined: int
-    commits: int
     commit_s: float
     commit_buckets: list[int]
 
@@ -28,166 +37,249 @@ class IngestCounters(Protocol):
         """Upper bounds of `commit_buckets`, but for the last, which has none. [s]"""
 
 
-Labels = Mapping[str, str]
-Sample = tuple[Labels, float]
+class SessionCounters(Protocol):
+    """What an adapter that keeps sessions counts (`adapters.mqtt.counters.Counters`)."""
+
+    sessions: int
+    connected: int
+    takeovers: int
+    flaps: int
+    commands_sent: int
+    commands_received: int
+    commands_unsent: int
+
+    @property
+    def connects_refused(self) -> Mapping[str, int]:
+        """Connections refused, by reason: one of a set that no peer can lengthen."""
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """Connections ended by us, by reason: one of a set that no peer can lengthen."""
 
 
-def render(view: PlantView, now_ns: int, counters: Mapping[str, IngestCounters]) -> str:
-    """Return every metric of the plant. `counters`: by protocol."""
-    lines: list[str] = []
-    _metric(lines, "kapelle_build_info", "gauge", "Version.", [({"version": __version__}, 1)])
-    _metric(
-        lines,
-        "kapelle_kill_switch_state",
-        "gauge",
-        "1 while every command is held.",
-        [({}, float(view.held))],
-    )
-    _ingest(lines, counters)
-    _plant(lines, view, now_ns)
-    return "\n".join(lines) + "\n"
+Samples = Iterable[tuple[Sequence[str], float]]
+"""Values of the labels, and the sample's own."""
 
 
-def _ingest(lines: list[str], counters: Mapping[str, IngestCounters]) -> None:
+def render(
+    view: PlantView,
+    now_ns: int,
+    counters: Mapping[str, IngestCounters],
+    sessions: Mapping[str, SessionCounters],
+) -> str:
+    """Return every metric of the plant. `counters` and `sessions`: by protocol."""
+    registry = CollectorRegistry()
+    registry.register(_Plant(view, now_ns, counters, sessions))
+    return generate_latest(registry).decode()
+
+
+class _Plant(Collector):
+    """The plant at one moment."""
+
+    def __init__(
+        self,
+        view: PlantView,
+        now_ns: int,
+        counters: Mapping[str, IngestCounters],
+        sessions: Mapping[str, SessionCounters],
+    ) -> None:
+        self._view = view
+        self._now_ns = now_ns
+        self._counters = counters
+        self._sessions = sessions
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric."""
+        held = float(self._view.held)
+        yield _gauge("kapelle_build_info", "Version.", ["version"], [([__version__], 1)])
+        yield _gauge(
+            "kapelle_kill_switch_state", "1 while every command is held.", [], [([], held)]
+        )
+        yield from _ingest(self._counters)
+        yield from _connections(self._sessions)
+        yield from _fleet(self._view)
+        yield from _timely(self._view, self._now_ns)
+
+
+def _ingest(counters: Mapping[str, IngestCounters]) -> Iterator[Metric]:
     told = sorted(counters.items())
-    _metric(
-        lines,
+    yield _counter(
         "kapelle_ingest_readings_total",
-        "counter",
         "Readings by what became of them.",
-        [
-            ({"protocol": protocol, "result": result}, count)
+        ["protocol", "result"],
+        (
+            ([protocol, result], count)
             for protocol, c in told
             for result, count in (
                 ("accepted", c.accepted),
                 ("quarantined", sum(c.quarantined.values())),
                 ("muted", c.muted),
             )
-        ],
+        ),
     )
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
     for _, c in told:
-        for code, count in c.quarantined.items():
-            reasons[code] = reasons.get(code, 0) + count
-    _metric(
-        lines,
+        reasons.update(c.quarantined)
+    yield _counter(
         "kapelle_quarantine_total",
-        "counter",
         "Rows in quarantine by reason.",
-        [({"reason": code}, count) for code, count in sorted(reasons.items())],
+        ["reason"],
+        (([code], count) for code, count in sorted(reasons.items())),
     )
-    _metric(
-        lines,
+    yield _counter(
         "kapelle_shed_total",
-        "counter",
         "What was not stored, by reason.",
+        ["class", "reason"],
         [
-            ({"class": kind, "reason": reason}, count)
-            for kind, reason, count in (
-                ("batch", "journal-full", sum(c.declined for _, c in told)),
-                ("quarantine", "muted", sum(c.muted for _, c in told)),
-            )
+            (["batch", "journal-full"], sum(c.declined for _, c in told)),
+            (["quarantine", "muted"], sum(c.muted for _, c in told)),
         ],
     )
-    name = "kapelle_ingest_commit_seconds"
-    _head(lines, name, "histogram", "From append to durable.")
+    commits = HistogramMetricFamily(
+        "kapelle_ingest_commit_seconds", "From append to durable.", labels=["protocol"]
+    )
     for protocol, c in told:
-        below = 0
-        for bound, count in zip((*c.commit_bounds_s, float("inf")), c.commit_buckets, strict=True):
-            below += count
-            text = "+Inf" if bound == float("inf") else f"{bound:g}"
-            _sample(lines, f"{name}_bucket", {"protocol": protocol, "le": text}, below)
-        _sample(lines, f"{name}_sum", {"protocol": protocol}, c.commit_s)
-        _sample(lines, f"{name}_count", {"protocol": protocol}, c.commits)
+        bounds = [*(f"{bound:g}" for bound in c.commit_bounds_s), "+Inf"]
+        buckets = list(zip(bounds, accumulate(c.commit_buckets), strict=True))
+        commits.add_metric([protocol], buckets, c.commit_s)
+    yield commits
 
 
-def _plant(lines: list[str], view: PlantView, now_ns: int) -> None:
+def _connections(sessions: Mapping[str, SessionCounters]) -> Iterator[Metric]:
+    told = sorted(sessions.items())
+    yield _gauge(
+        "kapelle_sessions",
+        "Devices connected.",
+        ["protocol"],
+        (([protocol], c.sessions) for protocol, c in told),
+    )
+    yield _counter(
+        "kapelle_session_connects_total",
+        "Attempts to connect: accepted, or why refused.",
+        ["protocol", "result"],
+        (
+            ([protocol, result], count)
+            for protocol, c in told
+            for result, count in (
+                ("accepted", c.connected),
+                *((f"refused: {why}", n) for why, n in sorted(c.connects_refused.items())),
+            )
+        ),
+    )
+    yield _counter(
+        "kapelle_connection_drops_total",
+        "Connections ended by the plant, by reason.",
+        ["protocol", "reason"],
+        (
+            ([protocol, why], count)
+            for protocol, c in told
+            for why, count in sorted(c.drops.items())
+        ),
+    )
+    yield _counter(
+        "kapelle_session_takeovers_total",
+        "Sessions a newer connection of the same device ended.",
+        ["protocol"],
+        (([protocol], c.takeovers) for protocol, c in told),
+    )
+    yield _counter(
+        "kapelle_session_flaps_total",
+        "Alarms: two seem to use one device's credentials.",
+        ["protocol"],
+        (([protocol], c.flaps) for protocol, c in told),
+    )
+    yield _counter(
+        "kapelle_session_commands_total",
+        "Commands written to devices, answered by them as received, and not written.",
+        ["protocol", "result"],
+        (
+            ([protocol, result], count)
+            for protocol, c in told
+            for result, count in (
+                ("sent", c.commands_sent),
+                ("received", c.commands_received),
+                ("unsent", c.commands_unsent),
+            )
+        ),
+    )
+
+
+def _fleet(view: PlantView) -> Iterator[Metric]:
     totals = [total(view, resource) for resource in view.resources()]
-    for name, text, values in (
-        (
-            "kapelle_aggregate_power_watts",
-            "Estimated power towards the grid.",
-            [t.power_w for t in totals],
-        ),
-        (
-            "kapelle_aggregate_power_std_watts",
-            "Standard deviation of the estimate.",
-            [t.std_w for t in totals],
-        ),
-        (
-            "kapelle_aggregate_measured_ratio",
-            "Share that rests on live readings.",
-            [t.measured_share for t in totals],
-        ),
-    ):
-        samples = [({"group": t.resource}, v) for t, v in zip(totals, values, strict=True)]
-        _metric(lines, name, "gauge", text, samples)
-    _metric(
-        lines,
+    group = ["group"]
+    yield _gauge(
+        "kapelle_aggregate_power_watts",
+        "Estimated power towards the grid.",
+        group,
+        (([t.resource], t.power_w) for t in totals),
+    )
+    yield _gauge(
+        "kapelle_aggregate_power_std_watts",
+        "Standard deviation of the estimate.",
+        group,
+        (([t.resource], t.std_w) for t in totals),
+    )
+    yield _gauge(
+        "kapelle_aggregate_measured_ratio",
+        "Share that rests on live readings.",
+        group,
+        (([t.resource], t.measured_share) for t in totals),
+    )
+    yield _gauge(
         "kapelle_headroom_watts",
-        "gauge",
         "What could be held for 15 minutes.",
-        [
-            ({"group": t.resource, "direction": way}, value)
+        ["group", "direction"],
+        (
+            ([t.resource, way], value)
             for t in totals
             for way, value in (("up", t.headroom_up_w), ("down", t.headroom_down_w))
-        ],
+        ),
     )
-    _metric(
-        lines,
+    for every in (t for t in totals if t.resource == ALL):
+        yield _gauge(
+            "kapelle_devices",
+            "Devices by freshness.",
+            ["state"],
+            (([f.name.lower()], every.freshness[f]) for f in Freshness),
+        )
+        yield _gauge(
+            "kapelle_dispatch_commands",
+            "Current commands by phase.",
+            ["stage"],
+            (([p.name.lower()], every.phases[p]) for p in Phase if p != Phase.NONE),
+        )
+
+
+def _timely(view: PlantView, now_ns: int) -> Iterator[Metric]:
+    yield _gauge(
         "kapelle_target_power_watts",
-        "gauge",
         "Committed change against the baseline, per resource.",
-        [
-            ({"group": s.order.resource}, s.committed_w)
+        ["group"],
+        (
+            ([s.order.resource], s.committed_w)
             for s in view.orders.values()
             if s.plan is not None
             and not s.is_over
             and s.order.starts_at_ns <= now_ns < s.order.ends_at_ns
-        ],
+        ),
     )
-    for every in (t for t in totals if t.resource == "all"):
-        _metric(
-            lines,
-            "kapelle_devices",
-            "gauge",
-            "Devices by freshness.",
-            [({"state": f.name.lower()}, every.freshness[f]) for f in Freshness],
-        )
-        _metric(
-            lines,
-            "kapelle_dispatch_commands",
-            "gauge",
-            "Current commands by phase.",
-            [({"stage": p.name.lower()}, every.phases[p]) for p in Phase if p != Phase.NONE],
-        )
-    _metric(
-        lines,
+    yield _gauge(
         "kapelle_partition_lag_seconds",
-        "gauge",
         "Age of each partition's newest summary.",
-        [
-            ({"partition": str(k)}, (now_ns - s.tick_ns) / NS_PER_S)
-            for k, s in sorted(view.summaries.items())
-        ],
+        ["partition"],
+        (([str(k)], (now_ns - s.tick_ns) / NS_PER_S) for k, s in sorted(view.summaries.items())),
     )
 
 
-def _metric(lines: list[str], name: str, kind: str, text: str, samples: Iterable[Sample]) -> None:
-    _head(lines, name, kind, text)
-    for labels, value in samples:
-        _sample(lines, name, labels, value)
+def _gauge(name: str, text: str, labels: Sequence[str], samples: Samples) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
 
 
-def _head(lines: list[str], name: str, kind: str, text: str) -> None:
-    lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-
-
-def _sample(lines: list[str], name: str, labels: Labels, value: float) -> None:
-    told = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels.items())
-    text = "NaN" if isnan(value) else repr(value)
-    lines.append(f"{name}{{{told}}} {text}" if told else f"{name} {text}")
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def _counter(name: str, text: str, labels: Sequence[str], samples: Samples) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kapelle.api.desk import OrderDesk
-from kapelle.api.metrics import IngestCounters
+from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.watch import Watch
 from kapelle.fleet.plant import PlantView
 from kapelle.ports import Clock
@@ -20,6 +20,8 @@ class Plant:
     token: str
     counters: Mapping[str, IngestCounters]
     """What ingest counted, by protocol."""
+    sessions: Mapping[str, SessionCounters]
+    """What adapters that keep sessions counted, by protocol."""
 
     @property
     def view(self) -> PlantView:

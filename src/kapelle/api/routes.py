@@ -208,7 +208,7 @@ async def read_metrics(
     plant: PlantNow, _: Annotated[None, Depends(authenticate)]
 ) -> PlainTextResponse:
     """Read every metric as Prometheus text."""
-    text = metrics.render(plant.view, plant.clock.now_ns(), plant.counters)
+    text = metrics.render(plant.view, plant.clock.now_ns(), plant.counters, plant.sessions)
     return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
 
 

@@ -14,7 +14,7 @@ from kapelle.adapters.http.problems import Fault, Refused
 from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk
-from kapelle.api.metrics import IngestCounters
+from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.openapi import complete
 from kapelle.api.plant import Plant
 from kapelle.api.settings import ApiSettings
@@ -33,6 +33,7 @@ def build(
     token: str,
     telemetry: Application | None = None,
     counters: Mapping[str, IngestCounters] | None = None,
+    sessions: Mapping[str, SessionCounters] | None = None,
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -44,6 +45,7 @@ def build(
         token: The bearer token.
         telemetry: Raw application for bulk telemetry (`adapters.http.route.HttpTelemetry`).
         counters: What ingest counts, by protocol; read at each request.
+        sessions: What adapters that keep sessions count, by protocol; read at each request.
     """
     desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings)
     app = application()
@@ -53,6 +55,7 @@ def build(
         clock=clock,
         token=token,
         counters=counters if counters is not None else {},
+        sessions=sessions if sessions is not None else {},
     )
     return _Front(app, telemetry, settings)
 

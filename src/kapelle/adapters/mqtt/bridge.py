@@ -80,6 +80,7 @@ class BrokerClient:
                 failed = error
             pinger.cancel()
             link.connection.close()
+            self.counters.sessions = 0
         if failed is not None:
             raise failed
 
@@ -141,6 +142,7 @@ class BrokerLink:
         for number in dict.fromkeys(numbers.tolist()):
             if number >= 0 and number not in self._heard:
                 self._heard.add(number)
+                self._counters.sessions += 1
                 self._intake.session(number, SessionEvent.UP, self._number)
         return numbers
 

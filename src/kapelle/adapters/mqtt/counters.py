@@ -3,15 +3,22 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+CONNECT = "connect: "
+"""How the reasons for refusing a CONNECT begin."""
+TLS_HANDSHAKE = "TLS handshake"
+
 
 @dataclass(slots=True)
 class Counters:
-    """Counts since the start; all only rise, save `sessions` and `half_open`."""
+    """Counts since the start; all only rise, save `sessions` and `half_open`.
+
+    Reasons become labels of metrics: each is one of a fixed set, never what a peer wrote.
+    """
 
     accepted: int = 0
     """TCP connections."""
     sessions: int = 0
-    """Devices connected now."""
+    """Devices connected now; behind a broker, heard since we connected to it."""
     half_open: int = 0
     """Connections without a complete CONNECT now."""
     connected: int = 0
@@ -47,3 +54,17 @@ class Counters:
     """Queued commands a newer one took the place of."""
     commands_expired: int = 0
     """Queued commands whose time ended before they could be written."""
+
+    @property
+    def connects_refused(self) -> dict[str, int]:
+        """Connections that never became a session, by reason."""
+        return {
+            reason.removeprefix(CONNECT): count
+            for reason, count in self.refused.items()
+            if reason.startswith(CONNECT) or reason == TLS_HANDSHAKE
+        }
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Connections we ended, by reason: overdue, slow, or not speaking MQTT."""
+        return dict(self.dropped + self.malformed)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from kapelle.adapters.mqtt import writer
 from kapelle.adapters.mqtt.admission import Refusal, granted, refusal
-from kapelle.adapters.mqtt.counters import Counters
+from kapelle.adapters.mqtt.counters import CONNECT, TLS_HANDSHAKE, Counters
 from kapelle.adapters.mqtt.deadlines import Queue, Wheel
 from kapelle.adapters.mqtt.intake import Intake, Limits
 from kapelle.adapters.mqtt.link import MqttLink, device_numbers
@@ -180,7 +180,7 @@ class MqttEndpoint:
                 ssl_shutdown_timeout=handshake_s,
             )
         except (OSError, EOFError):  # ssl.SSLError and TimeoutError are OSErrors
-            self.counters.refused["TLS handshake"] += 1
+            self.counters.refused[TLS_HANDSHAKE] += 1
             connection.close()
         finally:
             self._shaking -= 1
@@ -209,7 +209,7 @@ class MqttEndpoint:
         """Answer CONNECT: make the connection the device's session, or end it saying why."""
         why = self._refusal(connect)
         if why is not None:
-            self.counters.refused[f"connect: {why.reason}"] += 1
+            self.counters.refused[CONNECT + why.reason] += 1
             session.refuse(connect, why.code)
             return
         assert connect.password is not None
@@ -217,7 +217,7 @@ class MqttEndpoint:
             connect.client_id, connect.password.decode(errors="replace")
         )
         if device_no is None:
-            self.counters.refused["connect: wrong user name or password"] += 1
+            self.counters.refused[CONNECT + "wrong user name or password"] += 1
             session.refuse(connect, Reason.BAD_CREDENTIALS)
             return
         now_ns = self.clock.now_ns()

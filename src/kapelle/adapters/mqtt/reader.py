@@ -10,7 +10,10 @@ from kapelle.errors import KapelleError
 
 
 class MalformedPacket(KapelleError):
-    """A packet that breaks the protocol. Its sender is disconnected with the reason code."""
+    """A packet that breaks the protocol. Its sender is disconnected with the reason code.
+
+    `reason` is counted and becomes a label: it must not contain what the peer chose at will.
+    """
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -224,7 +227,9 @@ class Reader:
         found: dict[int, Value] = {}
         while inner.at < inner.stop:
             name = inner.variable()
-            if packet not in ALLOWED.get(name, ()):
+            if name not in ALLOWED:
+                raise malformed("a property has an unknown identifier")
+            if packet not in ALLOWED[name]:
                 raise malformed(f"property 0x{name:02x} does not belong in this packet")
             value = inner.value(KINDS[name])
             if name == Property.USER:
@@ -251,8 +256,10 @@ class Reader:
             "four-positive": self.four,
             "variable": self.variable,
         }[kind]()
-        if (kind == "flag" and number > 1) or (number == 0 and kind.endswith("positive")):
-            raise MalformedPacket(Reason.PROTOCOL_ERROR, f"a property must not be {number}")
+        if kind == "flag" and number > 1:
+            raise MalformedPacket(Reason.PROTOCOL_ERROR, "a property must be 0 or 1")
+        if number == 0 and kind.endswith("positive"):
+            raise MalformedPacket(Reason.PROTOCOL_ERROR, "a property must not be 0")
         if kind == "variable" and number == 0:
             raise MalformedPacket(Reason.PROTOCOL_ERROR, "subscription identifier 0")
         return number
