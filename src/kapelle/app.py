@@ -187,12 +187,6 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         yield Plant(doors, registry, api, watch)
 
 
-async def run(config: Config) -> None:
-    """Run the plant until cancelled: what `kapelle up` does."""
-    async with open_plant(config) as plant:
-        await plant.run()
-
-
 def registry_url(config: Config) -> str:
     """Return the registry's database: the configured one, else a file in the data directory."""
     return config.registry.url or f"sqlite:///{Path(config.plant.data_dir) / 'registry.db'}"
