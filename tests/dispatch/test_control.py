@@ -45,6 +45,7 @@ class Plant:
         self.power_w, self.uncontrolled_w, self.own_w = 0.0, 0.0, 0.0
         self.vendors = {"acme": [40, 40], "bolt": [20, 20]}
         self.excluded: dict[str, int] = {}
+        self.fading_w = self.fading_up_w = 0.0
 
     def say(self, body: Small) -> None:
         self.position += 1
@@ -84,6 +85,8 @@ class Plant:
             by_kind_w={},
             vendors={name: [n // 2, m // 2] for name, (n, m) in self.vendors.items()},
             measured_nameplate_w=30_000.0,
+            fading_w=self.fading_w / 2,
+            fading_up_w=self.fading_up_w / 2,
         )
         north = msgspec.structs.replace(part, resource="north")
         return Summary(partition, s(at_s), 1, [part, north])
@@ -284,6 +287,18 @@ def test_a_target_out_of_reach_is_announced_with_size_and_cause_and_so_is_its_en
     plant.up_w = 10_000.0
     said = [notice for at_s in range(12, 20) for notice in plant.step(at_s).notices]
     assert [notice.code for notice in said] == ["group-back", "shortfall-over"]
+
+
+def test_a_shortfall_to_come_is_announced_before_it_is_there() -> None:
+    plant = Plant()
+    plant.order(18_000.0)
+    plant.step(1)
+    # A fifth is silent and holds its setpoints yet; a tenth is counted on and will not be there.
+    plant.up_w, plant.uncontrolled_w = 8_000.0, 3_600.0
+    plant.fading_w, plant.fading_up_w = 3_600.0, 2_000.0
+    said = [notice for at_s in range(2, 6) for notice in plant.step(at_s).notices]
+    assert [notice.code for notice in said] == ["shortfall"]
+    assert said[0].power_w == pytest.approx(18_000.0 - 14_000.0)
 
 
 def test_a_slow_decline_is_no_common_outage() -> None:

@@ -178,3 +178,25 @@ def test_a_revert_that_is_due_is_replaced_ahead_of_it() -> None:
     fleet.own_w[:] = 0.0
     ahead_w = curve.left_alone_w(fleet, rows_of(fleet), np.full(3, 5000.0))
     assert ahead_w.tolist() == [0.0, 5000.0, 5000.0]
+
+
+def test_what_a_silent_vendor_holds_is_known_to_fade() -> None:
+    fleet = make_fleet(1, 20)
+    fleet.now_ns = 100 * NS_PER_S
+    fleet.active[:] = fleet.connected[:] = True
+    fleet.excluded[:] = 0
+    fleet.kind[:] = DeviceKind.GENERATOR
+    fleet.nameplate_up_w[:], fleet.nameplate_down_w[:] = 5000.0, 0.0
+    fleet.value[Metric.MAX_W] = fleet.value[Metric.MIN_W] = np.nan
+    fleet.energy_wh[:] = np.nan
+    fleet.own_w[:], fleet.estimate_w[:] = 1000.0, 4000.0
+    fleet.reverts_at_ns[:] = 150 * NS_PER_S
+    fleet.vendor[:] = np.repeat([0, 1], 10)
+    fleet.freshness[:] = Freshness.LIVE
+    fleet.freshness[[0, 10, 11, 12, 13, 14, 15]] = Freshness.LATE
+    fleet.freshness[[16, 17]] = Freshness.STALE
+    fleet.reverts_at_ns[17] = 90 * NS_PER_S
+    late, devices = np.array([1, 8]), np.array([10, 10])
+    found = curve.fading(fleet, rows_of(fleet), late, devices)
+    assert found == (3000.0, 6 * 4000.0, 6 * 1000.0)
+    assert curve.fading(fleet, rows_of(fleet), np.array([1, 2]), devices) == (3000.0, 0.0, 0.0)

@@ -180,8 +180,14 @@ def _drive(state: ControlState, cycle: _Cycle, asked: Order, plan: Plan) -> None
     running.level, running.block_level = found.level, found.block_level
     _signal(running, cycle, asked, found.level, found.block_level)
 
-    within_w = min(max(controlled_w, found.lowest_w), found.highest_w)
-    short_w = controlled_w - within_w
+    short_w = _beyond_w(controlled_w, found.lowest_w, found.highest_w)
+    if abs(short_w) <= 1.0:
+        # What silent devices still hold is certain to end with their timers: said beforehand.
+        short_w = _beyond_w(
+            controlled_w + sum(part.fading_w for part in parts),
+            found.lowest_w + sum(part.fading_down_w for part in parts),
+            found.highest_w - sum(part.fading_up_w for part in parts),
+        )
     if abs(short_w) <= 1.0:
         # Within reach on paper, and yet not there although it had the time.
         missed_w = target_w - known.power_w
@@ -196,6 +202,11 @@ def _drive(state: ControlState, cycle: _Cycle, asked: Order, plan: Plan) -> None
         now_ns,
         settings,
     )
+
+
+def _beyond_w(power_w: float, lowest_w: float, highest_w: float) -> float:
+    """Return how far a power lies outside a range; signed. [W]"""
+    return power_w - min(max(power_w, lowest_w), highest_w)
 
 
 def _trim(running: Running, cycle: _Cycle, known: Aggregate, plan: Plan, target_w: float) -> None:

@@ -36,6 +36,9 @@ _NO_FAILSAFE_PRIORITY = 0.5
 """A device without a revert timer counts less (DESIGN: dead-man)."""
 _ROOM_MIN = 0.02
 """Headroom below this part of nameplate does not count."""
+_GONE = 0.5
+"""When more than this part of a vendor's devices is late, the vendor is."""
+_GROUP_MIN = 5
 _GOLDEN = 0.6180339887498949
 
 _IS_SWITCHED = np.isin(np.arange(256), [int(kind) for kind in SWITCHED])
@@ -164,6 +167,42 @@ def is_switched(fleet: Fleet, rows: Rows) -> Flags:
     """Tell which devices are on or off."""
     switched: Flags = _IS_SWITCHED[fleet.kind[span(rows)]]
     return switched
+
+
+class Fading(NamedTuple):
+    """What is about to be lost with devices that have fallen silent. [W]"""
+
+    power_w: float
+    """What those no setpoint will reach do beyond their own schedule, until their timers end."""
+    up_w: float
+    """Headroom of those still counted on, whose vendor falls silent as a whole."""
+    down_w: float
+
+
+def fading(fleet: Fleet, rows: Rows, late: Ints, devices: Ints) -> Fading:
+    """Return what will be lost within a revert time unless somebody speaks again.
+
+    One late device has lost a report. When most of a vendor's are late at once, the vendor is gone,
+    and that is known seconds before each of them counts as stale.
+
+    Args:
+        fleet: The partition.
+        rows: Of one resource.
+        late: Per vendor code, its devices that are late, stale or lost.
+        devices: Per vendor code, its devices.
+    """
+    silent = rows[fleet.freshness[span(rows)] >= Freshness.LATE]
+    gone = (late > _GONE * devices) & (devices >= _GROUP_MIN)
+    silent = silent[(fleet.freshness[silent] >= Freshness.STALE) | gone[fleet.vendor[silent]]]
+    silent = silent[fleet.active[silent]]
+    counted = controllable(fleet, silent)
+    left, fading_ = silent[~counted], silent[counted]
+    held = left[fleet.reverts_at_ns[left] > fleet.now_ns]
+    power_w = float((fleet.estimate_w[held] - fleet.own_w[held]).sum())
+    if not len(fading_):
+        return Fading(power_w, 0.0, 0.0)
+    part = shares(fleet, fading_)
+    return Fading(power_w, float(part.up_w.sum()), float(part.down_w.sum()))
 
 
 def readiness(fleet: Fleet, rows: Rows) -> Floats:

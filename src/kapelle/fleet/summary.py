@@ -44,6 +44,8 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         down_w, up_w = _headroom(fleet, rows)
 
     by_vendor = tally.states.reshape(-1, _STATES)
+    late = by_vendor[:, Freshness.LATE :].sum(axis=1)
+    fading = curve.fading(fleet, rows, late, by_vendor.sum(axis=1))
     vendors = list(zip(fleet.names["vendor"], by_vendor.tolist(), strict=True))
     shared_std_w = zip(fleet.names["vendor"], tally.shared_std_w.tolist(), strict=True)
     return ResourceSummary(
@@ -79,6 +81,9 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
             if any(states)
         },
         measured_nameplate_w=tally.measured_nameplate_w,
+        fading_w=fading.power_w,
+        fading_up_w=fading.up_w,
+        fading_down_w=fading.down_w,
     )
 
 

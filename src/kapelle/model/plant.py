@@ -84,6 +84,11 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """Per vendor: [devices, devices live or late]."""
     measured_nameplate_w: float = 0.0
     """The part of `nameplate_w` whose readings are live. [W]"""
+    fading_w: float = 0.0
+    """What silent devices do beyond their own schedule and give up when their timers end. [W]"""
+    fading_up_w: float = 0.0
+    """Headroom still counted, of devices whose vendor is falling silent as a whole. [W]"""
+    fading_down_w: float = 0.0
 
 
 class Summary(msgspec.Struct, frozen=True, tag=True):
