@@ -53,9 +53,9 @@ class FleetSettings:
     by all such devices of a vendor. 0-1"""
     never_share: float = 0.25
     """Standard deviation of a device never heard, as a share of its nameplate. 0-1"""
-    common_share: float = 0.2
+    common_share: float = 0.1
     """Part of the error that the silent devices of one vendor share. 0-1"""
-    live_common_share: float = 0.1
+    live_common_share: float = 0.07
     """The same for devices that report: between their reports the sun moves for all. 0-1"""
     settle_s: float = 5.0
     """A released device is back on its own schedule this long after it said so. [s]"""
