@@ -200,3 +200,16 @@ def test_what_a_silent_vendor_holds_is_known_to_fade() -> None:
     found = curve.fading(fleet, rows_of(fleet), late, devices)
     assert found == (3000.0, 6 * 4000.0, 6 * 1000.0)
     assert curve.fading(fleet, rows_of(fleet), np.array([1, 2]), devices) == (3000.0, 0.0, 0.0)
+
+
+def test_a_load_is_curtailed_as_far_as_it_says_and_no_further() -> None:
+    fleet = make_fleet(1, 2)
+    fleet.kind[:] = DeviceKind.LOAD
+    fleet.nameplate_up_w[:], fleet.nameplate_down_w[:] = 0.0, 5000.0
+    fleet.energy_wh[:] = np.nan
+    fleet.own_w[:] = -2000.0
+    fleet.value[Metric.MAX_W] = (-400.0, np.nan)
+    fleet.value[Metric.MIN_W] = np.nan
+    lower_w, upper_w = curve.bounds(fleet, rows_of(fleet))
+    assert upper_w.tolist() == [-400.0, 0.0]
+    assert lower_w.tolist() == [-2000.0, -2000.0]

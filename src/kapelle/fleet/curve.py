@@ -96,7 +96,7 @@ def bounds(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> tuple[Floats, F
     if len(sunny):
         # On its own schedule a plant gives all the sun offers, and less when it says so.
         upper_w[sunny] = np.minimum(upper_w[sunny], np.maximum(own_w[sunny], 0.0))
-    upper_w[_CONSUMES_ONLY[kind]] = 0.0
+    np.copyto(upper_w, 0.0, where=_CONSUMES_ONLY[kind] & (upper_w > 0.0))
 
     lower_w = np.array(fleet.value[Metric.MIN_W][at])
     unsaid = np.isnan(lower_w)
