@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapelle.fleet import curve
+from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric
 from kapelle.model.ids import NS_PER_S
@@ -71,7 +71,7 @@ def test_setpoints_stay_within_bounds_and_nameplate(
 ) -> None:
     fleet = make_fleet(seed, size)
     setpoint_w = curve.setpoints(fleet, rows_of(fleet), level, block_level)
-    lower_w, upper_w = curve.bounds(fleet, rows_of(fleet))
+    lower_w, upper_w = limits.bounds(fleet, rows_of(fleet))
     told = ~np.isnan(setpoint_w)
     assert (setpoint_w[told] >= lower_w[told] - 1e-6).all()
     assert (setpoint_w[told] <= upper_w[told] + 1e-6).all()
@@ -153,7 +153,7 @@ def test_unknown_charge_is_neither_full_nor_empty() -> None:
     fleet.kind[:] = DeviceKind.BATTERY
     fleet.energy_wh[:] = 10_000.0
     fleet.value[Metric.SOC] = np.nan
-    lower_w, upper_w = curve.bounds(fleet, rows_of(fleet))
+    lower_w, upper_w = limits.bounds(fleet, rows_of(fleet))
     assert lower_w[0] <= 0.0 <= upper_w[0]
     assert upper_w[0] - lower_w[0] == 0.0
 
@@ -161,13 +161,13 @@ def test_unknown_charge_is_neither_full_nor_empty() -> None:
 def test_a_signal_in_force_sets_the_horizon() -> None:
     fleet = make_fleet(1, 1)
     fleet.now_ns = NS_PER_S
-    assert curve.horizon_s(fleet, "all") == curve.HOLD_S
+    assert curve.horizon_s(fleet, "all") == limits.HOLD_S
     fleet.signals["all"] = Signal("all", 7, 0.5, 0.5, 1, 3601 * NS_PER_S)
     assert curve.horizon_s(fleet, "all") == 3600.0
     fleet.now_ns = 3600 * NS_PER_S
-    assert curve.horizon_s(fleet, "all") == curve.HOLD_S_MIN
+    assert curve.horizon_s(fleet, "all") == limits.HOLD_S_MIN
     fleet.now_ns = 3601 * NS_PER_S
-    assert curve.horizon_s(fleet, "all") == curve.HOLD_S
+    assert curve.horizon_s(fleet, "all") == limits.HOLD_S
 
 
 def test_a_revert_that_is_due_is_replaced_ahead_of_it() -> None:
@@ -210,6 +210,6 @@ def test_a_load_is_curtailed_as_far_as_it_says_and_no_further() -> None:
     fleet.own_w[:] = -2000.0
     fleet.value[Metric.MAX_W] = (-400.0, np.nan)
     fleet.value[Metric.MIN_W] = np.nan
-    lower_w, upper_w = curve.bounds(fleet, rows_of(fleet))
+    lower_w, upper_w = limits.bounds(fleet, rows_of(fleet))
     assert upper_w.tolist() == [-400.0, 0.0]
     assert lower_w.tolist() == [-2000.0, -2000.0]

@@ -11,7 +11,7 @@ from kapelle.dispatch.allocation import Solution
 from kapelle.dispatch.promise import binding, clash, levels_for, parts_of, room_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.watch import Watch, cause_of, step_groups, step_shortfall
-from kapelle.fleet.curve import HOLD_S
+from kapelle.fleet.limits import HOLD_S
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus, Phase
 from kapelle.model.ids import ALL, NS_PER_S

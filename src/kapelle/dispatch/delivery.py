@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.fleet import curve
+from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.desired import REVERT_S, holds_setpoint
 from kapelle.model.blocks import Commands, Phases
@@ -162,7 +162,7 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
         sign = 1.0 if left_w > 0 else -1.0
         small &= ~curve.is_switched(fleet, rows.astype(np.int32))
         rows, band_w = rows[small], band_w[small]
-        lower_w, upper_w = curve.bounds(fleet, rows.astype(np.int32), _horizon_s(fleet))
+        lower_w, upper_w = limits.bounds(fleet, rows.astype(np.int32), _horizon_s(fleet))
         far_w = np.clip(want_w[small] + 0.5 * sign * band_w, lower_w, upper_w)
         gain_w = (far_w - desired_w[small]) * sign
         order = np.argsort(-gain_w, kind="stable")

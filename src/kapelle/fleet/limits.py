@@ -1,0 +1,71 @@
+"""How far each device can go and stay there: what it says, its nameplate, its energy."""
+
+import numpy as np
+
+from kapelle.fleet.columns import Fleet, span
+from kapelle.model.enums import DeviceKind, Metric
+from kapelle.model.ids import Flags, Floats, Ints
+
+HOLD_S = 900.0
+"""How long a setpoint must be possible where no order says otherwise. [s]"""
+HOLD_S_MIN = 60.0
+
+_CONSUMES_ONLY = np.isin(
+    np.arange(256), [int(DeviceKind.HEAT_PUMP), int(DeviceKind.WATER_HEATER), int(DeviceKind.LOAD)]
+)
+
+
+def bounds(fleet: Fleet, rows: Ints, horizon: float = HOLD_S) -> tuple[Floats, Floats]:
+    """Return the lowest and highest power each device can hold for `horizon` seconds. [W]
+
+    Consumption of vehicles and other loads cannot be raised unless they say how far (`MIN_W`).
+
+    A state of charge that was never reported is not taken for a full or an empty battery: a
+    device with storage and without it has no headroom from storage.
+    """
+    # Twelve passes over all rows decide how fast a curve is. Masked copies and gathers of the few
+    # are several times faster than `np.where` and `np.fmin` over everything.
+    at = span(rows)
+    kind, own_w = fleet.kind[at], fleet.own_w[at]
+    nameplate_up_w = fleet.nameplate_up_w[at]
+    lowest_w = -fleet.nameplate_down_w[at]
+
+    upper_w = np.array(fleet.value[Metric.MAX_W][at])
+    np.copyto(upper_w, nameplate_up_w, where=np.isnan(upper_w))
+    np.minimum(upper_w, nameplate_up_w, out=upper_w)
+    sunny = np.flatnonzero(kind == DeviceKind.PV)
+    if len(sunny):
+        # On its own schedule a plant gives all the sun offers, and less when it says so.
+        upper_w[sunny] = np.minimum(upper_w[sunny], np.maximum(own_w[sunny], 0.0))
+    np.copyto(upper_w, 0.0, where=_CONSUMES_ONLY[kind] & (upper_w > 0.0))
+
+    lower_w = np.array(fleet.value[Metric.MIN_W][at])
+    unsaid = np.isnan(lower_w)
+    np.copyto(lower_w, lowest_w, where=unsaid)
+    drawing = np.flatnonzero(unsaid & ((kind == DeviceKind.EV) | (kind == DeviceKind.LOAD)))
+    lower_w[drawing] = np.minimum(own_w[drawing], 0.0)
+    np.maximum(lower_w, lowest_w, out=lower_w)
+
+    energy_wh = fleet.energy_wh[at]
+    stores = energy_wh == energy_wh
+    if stores.any():
+        _bound_by_energy(fleet, rows, horizon, stores, lower_w, upper_w)
+    np.minimum(lower_w, upper_w, out=lower_w)
+    return lower_w, upper_w
+
+
+def _bound_by_energy(
+    fleet: Fleet, rows: Ints, horizon: float, stores: Flags, lower_w: Floats, upper_w: Floats
+) -> None:
+    at = span(rows)
+    soc = fleet.value[Metric.SOC][at]
+    w_per_soc = fleet.energy_wh[at] * (3600.0 / max(horizon, HOLD_S_MIN))
+    give_w = np.maximum((soc - fleet.reserve_soc[at]) * w_per_soc, 0.0)
+    take_w = np.minimum((soc - 1.0) * w_per_soc, 0.0)
+    # NaN compares false: devices without storage keep their bounds.
+    np.copyto(upper_w, give_w, where=give_w < upper_w)
+    np.copyto(lower_w, take_w, where=take_w > lower_w)
+    unknown = np.flatnonzero(stores & np.isnan(soc))
+    if len(unknown):
+        upper_w[unknown] = np.minimum(upper_w[unknown], 0.0)
+        lower_w[unknown] = np.maximum(lower_w[unknown], 0.0)
