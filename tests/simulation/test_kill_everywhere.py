@@ -10,6 +10,8 @@ from kapelle.sim.invariants import broken
 SCENARIO = dispatch_of(200)
 SEED = 1
 SAMPLED = 6
+STEP = int(os.environ.get("KAPELLE_KILL_STEP", "0"))
+"""1: at every append, before and after it is durable (a quarter of an hour)."""
 
 
 def check(kill: Kill | None) -> int:
@@ -37,15 +39,7 @@ def _kills(appends: int, step: int) -> list[Kill]:
     return kills + [Kill(number, "after") for number in range(first + step // 2, appends, step)]
 
 
-def test_killed_here_and_there(appends: int) -> None:
-    for kill in _kills(appends, 2 * appends // SAMPLED):
-        check(kill)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
-def test_killed_at_every_append(appends: int) -> None:
-    if not os.environ.get("KAPELLE_EVERY_KILL"):
-        pytest.skip("takes a quarter of an hour; set KAPELLE_EVERY_KILL=1 to run it")
-    for kill in _kills(appends, 1):
+@pytest.mark.timeout(7200 if STEP else 60)
+def test_killed_at_appends(appends: int) -> None:
+    for kill in _kills(appends, STEP or 2 * appends // SAMPLED):
         check(kill)
