@@ -3,29 +3,47 @@
 import asyncio
 import time
 
+from kapelle.model.ids import NS_PER_S
+
 _SLEW_PER_S = 0.0005
-"""A wall clock that was stepped is approached this fast: our time never jumps or goes back."""
+"""A wall clock that is a little off is approached this fast."""
+_BACK_PER_S = 0.05
+"""One that was set back further than `_STEP_NS` is approached this fast: an hour in twenty."""
+_STEP_NS = NS_PER_S
+"""A wall clock this far ahead is followed at once: it has just been set, and is right."""
 
 
 class SystemClock:
-    """UTC that advances with the monotonic clock and slews towards the wall clock."""
+    """UTC that advances with the monotonic clock, keeps to the wall clock and never goes back."""
 
     def __init__(self) -> None:
         self._utc_ns = time.time_ns()
         self._monotonic_ns = time.monotonic_ns()
 
     def now_ns(self) -> int:
-        """Return UTC in ns; it never goes back, whatever happens to the wall clock."""
+        """Return UTC in ns; it never goes back, whatever happens to the wall clock.
+
+        A wall clock set forward is followed at once: what expires by it has expired. One that was
+        set back is approached slowly, so that nothing expired comes to life again.
+        """
         monotonic_ns = time.monotonic_ns()
         elapsed_ns = monotonic_ns - self._monotonic_ns
         if elapsed_ns <= 0:
             return self._utc_ns
         reached_ns = self._utc_ns + elapsed_ns
-        most_ns = int(elapsed_ns * _SLEW_PER_S)
         off_ns = time.time_ns() - reached_ns
-        self._utc_ns = reached_ns + max(-most_ns, min(most_ns, off_ns))
+        if abs(off_ns) <= _STEP_NS:
+            most_ns = int(elapsed_ns * _SLEW_PER_S)
+            off_ns = max(-most_ns, min(most_ns, off_ns))
+        elif off_ns < 0:
+            off_ns = -int(elapsed_ns * _BACK_PER_S)
+        self._utc_ns = reached_ns + off_ns
         self._monotonic_ns = monotonic_ns
         return self._utc_ns
+
+    def not_before(self, utc_ns: int) -> None:
+        """See `ports.Clock`."""
+        self._utc_ns = max(self.now_ns(), utc_ns)
 
     async def sleep(self, seconds: float) -> None:
         """Wait this long in elapsed time."""

@@ -1,6 +1,5 @@
 """Keeps an adapter's link open: reopens what was lost, with jittered back-off, saying it once."""
 
-import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -41,32 +40,9 @@ async def keep_open(
                 return
         except LinkLost as lost:
             if not is_said:
-                _log.warning(
-                    "link lost", extra={"adapter": lost.adapter, "reason": lost.reason}
-                )
+                _log.warning("link lost", extra={"adapter": lost.adapter, "reason": lost.reason})
                 is_said = True
         if clock.now_ns() - opened_ns > _STABLE_S * 1e9:
             pause_s = _PAUSE_S_FIRST
         await clock.sleep(draw.uniform(0.0, pause_s))
         pause_s = min(_PAUSE_S_MAX, pause_s * 2)
-
-
-async def first_to_end(*runs: Awaitable[None]) -> None:
-    """Run several services until one of them ends or fails; then cancel the others.
-
-    A service that returns on its own has no more to do, and neither has the role around it.
-    """
-
-    class _Ended(Exception):
-        pass
-
-    async def until_end(run: Awaitable[None]) -> None:
-        await run
-        raise _Ended
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for run in runs:
-                group.create_task(until_end(run))
-    except* _Ended:
-        pass
