@@ -119,6 +119,32 @@ def test_writing_to_a_socket_is_not_delivery() -> None:
     assert fleet.phase[0] == Phase.APPLIED
 
 
+@pytest.mark.parametrize(
+    "finding", [Phase.SENT, Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.UNKNOWN]
+)
+@pytest.mark.parametrize("said", [AckStatus.ACCEPTED, AckStatus.APPLIED, AckStatus.OPTED_OUT])
+def test_what_became_of_one_try_takes_back_no_answer_to_another(
+    finding: Phase, said: AckStatus
+) -> None:
+    fleet = make_fleet()
+    apply_commands(fleet, commands([0], 3000.0))
+    apply_acks(fleet, acks((0, said)))
+    before = fleet.phase[0], fleet.excluded[0], fleet.refusals[0]
+    apply_commands(fleet, commands([0], 3000.0, attempt=2, at_s=3))
+    apply_phases(fleet, found(0, finding, at_s=3))
+    assert (fleet.phase[0], fleet.excluded[0], fleet.refusals[0]) == before
+
+
+def test_a_try_that_was_held_back_does_not_hide_the_one_that_went_out() -> None:
+    fleet = make_fleet()
+    apply_commands(fleet, commands([0, 1], 3000.0))
+    apply_phases(fleet, found(0, Phase.SENT))
+    for device_no in (0, 1):
+        apply_phases(fleet, found(device_no, Phase.CANCELLED, at_s=3))
+    assert fleet.phase[:2].tolist() == [Phase.SENT, Phase.CANCELLED]
+    assert fleet.excluded[:2].tolist() == [0, 0]
+
+
 def test_commands_of_the_past_are_ignored() -> None:
     fleet = make_fleet()
     apply_commands(fleet, commands([0], 3000.0, 5, epoch=3))

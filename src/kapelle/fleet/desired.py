@@ -50,8 +50,16 @@ _REFUSALS = {
 _UNANSWERED = np.isin(
     np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN, Phase.EXPIRED]
 )
+_UNANSWERED_BY_TRY = {
+    Phase.SENT: np.isin(np.arange(32), [Phase.PLANNED]),
+    # What went out before may be followed, whatever became of a further try.
+    Phase.CANCELLED: np.isin(np.arange(32), [Phase.PLANNED]),
+    Phase.REJECTED: _UNANSWERED,
+    Phase.EXPIRED: _UNANSWERED,
+    Phase.UNKNOWN: _UNANSWERED,
+}
+"""Where a finding about one try of a command applies: it takes back no answer to another."""
 _AWAITS_ANSWER = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN])
-_BEFORE_SENT = np.isin(np.arange(32), [Phase.PLANNED])
 _BEFORE_RECEIVED = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT])
 _IS_HEARD = np.isin(np.arange(8), [Freshness.LIVE, Freshness.LATE])
 
@@ -128,10 +136,12 @@ def apply_phases(fleet: Fleet, phases: Phases) -> None:
     found = phases.phase[known]
     for phase in np.unique(found).tolist():
         at, at_ns = rows[found == phase], phases.at_ns[known[found == phase]]
+        if phase == Phase.SENT:
+            fleet.sent_at_ns[at] = at_ns
+        if Phase(phase) in _UNANSWERED_BY_TRY:
+            applies = _UNANSWERED_BY_TRY[Phase(phase)][fleet.phase[at]]
+            at, at_ns = at[applies], at_ns[applies]
         match Phase(phase):
-            case Phase.SENT:
-                fleet.sent_at_ns[at] = at_ns
-                at = at[_BEFORE_SENT[fleet.phase[at]]]
             case Phase.UNKNOWN:
                 astray = ~holds_setpoint(fleet, at)
                 _exclude(fleet, at[astray], at_ns[astray], Exclusion.UNKNOWN)
