@@ -1,1 +1,1 @@
-"""One question per file; each has `run(quick)` that answers with numbers and what to hold them against."""
+"""One question per file: `run(quick)` answers in numbers, with what to hold them against."""

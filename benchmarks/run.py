@@ -1,6 +1,6 @@
 """Runs benchmarks by name, prints a table and appends every line to `results.jsonl`.
 
-    python -m benchmarks.run journal fleet --quick
+For example `python -m benchmarks.run journal fleet --quick`.
 """
 
 import argparse

@@ -126,7 +126,8 @@ def _header(scene: Scene) -> RenderableType:
         second.append(f"{megawatts(aggregate.power_w, sign=True)} MW", ACTUAL)
         second.append(f" ±{half_w / 1e6:.3f}", QUIET)
         second.append("   TARGET ", QUIET)
-        second.append(f"{megawatts(scene.target_w, sign=True)} MW", TARGET)
+        target = "none" if isnan(scene.target_w) else f"{megawatts(scene.target_w, sign=True)} MW"
+        second.append(target, TARGET)
         second.append_text(_deviation(scene))
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1)
