@@ -13,6 +13,7 @@ from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, DeviceKind, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Signal
+from kapelle.safety.gate import PHASE_OF, RATE
 
 SETTINGS = DispatchSettings()
 EPOCH = 4
@@ -75,6 +76,19 @@ class Plant:
         )
         if meter:
             self.fleet.value[Metric.POWER_W, at] = np.nan_to_num(self.fleet.desired_w[at])
+
+    def hold_back(self, rows: list[int], at_s: float, rule: str) -> None:
+        """Do as the last hop does with commands that break a rule."""
+        at = np.array(rows, np.int32)
+        apply_phases(
+            self.fleet,
+            Phases(
+                device_no=self.fleet.device_nos(at),
+                revision=self.fleet.revision[at],
+                phase=np.full(len(rows), PHASE_OF[rule], np.uint8),
+                at_ns=np.full(len(rows), s(at_s), np.int64),
+            ),
+        )
 
     def phases(self) -> list[int]:
         return self.fleet.phase[: self.fleet.size].tolist()
@@ -314,6 +328,21 @@ def test_a_device_in_two_resources_follows_the_lower_order_number() -> None:
     sent = plant.tick(0)
     assert sent is not None
     assert sent.order_no.tolist() == [9, 9, 9] + [8] * 7
+
+
+def test_whom_we_may_not_ask_so_often_is_asked_later_and_thought_no_worse_of() -> None:
+    plant = Plant()
+    plant.order(0.5)
+    plant.tick(0)
+    before = plant.fleet.refusals[3]
+    plant.hold_back([3], 0.1, RATE)
+    plant.answer([row for row in ALL if row != 3], 0.5)
+    assert plant.fleet.excluded[3] == Exclusion.NONE
+    assert plant.fleet.refusals[3] == before
+    asked_s = [at_s for at_s in range(1, 6) if _asks(plant, at_s, 3)]
+    assert asked_s == [3]
+    plant.answer([3], 6)
+    assert plant.phases()[3] == Phase.APPLIED
 
 
 @pytest.mark.parametrize("size", [0, 1])

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.model.blocks import Commands
+from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.safety import gate
-from kapelle.safety.gate import RULES, GateState, check
+from kapelle.safety.gate import PHASE_OF, RULES, GateState, check
 from kapelle.safety.settings import SafetySettings
 
 NOW_NS = 1_000 * NS_PER_S
@@ -100,6 +101,11 @@ def test_a_device_is_not_asked_more_often_than_it_may_be() -> None:
     assert said == ["", "", "", gate.RATE, gate.RATE]
     assert rules(state, commands(), at_s=6.0, settings=settings) == [""]
     assert rules(state, commands(), at_s=6.1, settings=settings) == [gate.RATE]
+
+
+def test_a_limit_of_ours_counts_against_no_device() -> None:
+    assert PHASE_OF[gate.RATE] == PHASE_OF[gate.HOLD] == Phase.CANCELLED
+    assert PHASE_OF[gate.NAMEPLATE] == Phase.REJECTED
 
 
 @given(

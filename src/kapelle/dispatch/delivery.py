@@ -117,6 +117,8 @@ def _new_desires(
     # An unknown one is tried with its old command until the tries are used up.
     free = asked & ~_OPEN[phase]
     free |= asked & ~trusted & (phase == Phase.UNKNOWN) & _used_up(fleet, settings)
+    # What the last hop held back is not asked again at once: it would hold that back too.
+    free &= (phase != Phase.CANCELLED) | _is_due(fleet, settings)
     # A release on its way is overtaken: the order that follows must not wait for it.
     free |= asked & (fleet.order_no[:size] == 0)
 
@@ -182,14 +184,18 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
 def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags) -> Flags:
     """Choose whose command is sent once more: open, due, tries left, and still wanted."""
     size = fleet.size
-    attempt = fleet.attempt[:size]
-    pause_ns = settings.retry_s * settings.retry_growth ** (np.maximum(attempt, 1) - 1.0) * NS_PER_S
-    due = fleet.now_ns - fleet.tried_at_ns[:size] >= pause_ns
     wanted_still = (fleet.order_no[:size] == 0) | (fleet.order_no[:size] == wanted.order_no)
-    again: Flags = (
-        _OPEN[fleet.phase[:size]] & reached & due & wanted_still & (attempt < settings.attempts_max)
-    )
+    again: Flags = _OPEN[fleet.phase[:size]] & reached & _is_due(fleet, settings) & wanted_still
+    again &= fleet.attempt[:size] < settings.attempts_max
     return again
+
+
+def _is_due(fleet: Fleet, settings: DispatchSettings) -> Flags:
+    """Tell for whom the pause after the last try is over."""
+    tries = np.maximum(fleet.attempt[: fleet.size], 1)
+    pause_ns = settings.retry_s * settings.retry_growth ** (tries - 1.0) * NS_PER_S
+    due: Flags = fleet.now_ns - fleet.tried_at_ns[: fleet.size] >= pause_ns
+    return due
 
 
 def _used_up(fleet: Fleet, settings: DispatchSettings) -> Flags:

@@ -30,9 +30,13 @@ PHASE_OF: Mapping[str, Phase] = {
     UNKNOWN: Phase.REJECTED,
     NAMEPLATE: Phase.REJECTED,
     NO_REVERT: Phase.REJECTED,
-    RATE: Phase.REJECTED,
+    RATE: Phase.CANCELLED,
 }
-"""What becomes of a refused command. A stale owner's command never became anything."""
+"""What becomes of a refused command. A stale owner's command never became anything.
+
+CANCELLED counts against nobody: the command met a limit of ours, and its owner tries again later.
+REJECTED says that this device cannot be commanded so.
+"""
 _S_PER_MINUTE = 60.0
 _S_PER_NS = 1e-9
 
