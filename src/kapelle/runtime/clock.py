@@ -1,6 +1,7 @@
 """The system clock behind the Clock port."""
 
 import asyncio
+import logging
 import time
 
 from kapelle.model.ids import NS_PER_S
@@ -11,6 +12,8 @@ _BACK_PER_S = 0.05
 """One that was set back further than `_STEP_NS` is approached this fast: an hour in twenty."""
 _STEP_NS = NS_PER_S
 """A wall clock this far ahead is followed at once: it has just been set, and is right."""
+
+log = logging.getLogger(__name__)
 
 
 class SystemClock:
@@ -42,8 +45,14 @@ class SystemClock:
         return self._utc_ns
 
     def not_before(self, utc_ns: int) -> None:
-        """See `ports.Clock`."""
-        self._utc_ns = max(self.now_ns(), utc_ns)
+        """See `ports.Clock`. Says so where the clock lies behind by a second or more."""
+        behind_ns = utc_ns - self.now_ns()
+        if behind_ns >= _STEP_NS:
+            log.warning(
+                "the clock of this host lies behind the journal; time goes on from there",
+                extra={"behind_s": behind_ns / NS_PER_S},
+            )
+        self._utc_ns += max(0, behind_ns)
 
     async def sleep(self, seconds: float) -> None:
         """Wait this long in elapsed time."""
