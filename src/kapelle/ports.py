@@ -19,6 +19,9 @@ class Clock(Protocol):
     def now_ns(self) -> int:
         """Return UTC in ns. Never goes back while the process lives."""
 
+    def not_before(self, utc_ns: int) -> None:
+        """Go on from this moment where it is later: time already journalled has passed."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait this long in elapsed time, whatever happens to the wall clock."""
 

@@ -15,7 +15,7 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import digest
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Kind
-from kapelle.model.enums import Phase, SessionEvent
+from kapelle.model.enums import Freshness, Phase, SessionEvent
 from kapelle.model.ids import NS_PER_S, PLANT
 from kapelle.model.plant import Signal, Tick
 
@@ -46,6 +46,9 @@ class JumpingClock:
 
     def now_ns(self) -> int:
         return T0 + self.ahead_ns + round(asyncio.get_running_loop().time() * NS_PER_S)
+
+    def not_before(self, utc_ns: int) -> None:
+        self.ahead_ns += max(0, utc_ns - self.now_ns())
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -333,14 +336,26 @@ def test_failed_disk_is_the_one_error_that_leaves() -> None:
     play(story)
 
 
-def test_ticks_never_go_back_when_the_clock_of_the_next_owner_is_behind() -> None:
+def test_time_goes_on_from_the_last_tick_when_the_clock_was_set_back_an_hour() -> None:
     async def story(plant: Plant) -> None:
+        await plant.say(enrolled(range(4)), writer="registry")
         await run_for(5.5, plant.owner())
-        plant.clock.ahead_ns = -4 * NS_PER_S
-        await run_for(8.5, plant.owner("two"))
+        plant.clock.ahead_ns = -3600 * NS_PER_S
+        owner = plant.owner("two")
+
+        async def reports() -> None:
+            for _ in range(20):
+                await asyncio.sleep(1)
+                # A device whose clock is right; what it says is dated by ours.
+                at_s = (plant.clock.now_ns() - T0) / NS_PER_S
+                await plant.say(block([power(1, at_s, 800.0)]))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_for(20.5, owner))
+            group.create_task(reports())
         ticks = [e.body.now_ns for e in await plant.entries(kind=Kind.TICK)]
-        assert ticks == sorted(set(ticks))
-        assert ticks[-1] == s(10)
+        assert ticks == [s(second) for second in range(1, 26)]
+        assert owner.fleet.freshness[1] == Freshness.LIVE
 
     play(story)
 

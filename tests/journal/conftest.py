@@ -31,6 +31,9 @@ class HandClock:
     def now_ns(self) -> int:
         return self.ns
 
+    def not_before(self, utc_ns: int) -> None:
+        self.ns = max(self.ns, utc_ns)
+
     async def sleep(self, seconds: float) -> None:
         self.ns += round(seconds * NS_PER_S)
 

@@ -14,6 +14,7 @@ from kapelle.errors import DataDirectoryHeld, JournalDamaged, JournalFailed
 from kapelle.journal.codec import JournalNewer
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import durability, open_journal
+from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Tick
 from kapelle.runtime.clock import SystemClock
 
@@ -223,3 +224,19 @@ def test_durability_of_a_disk_and_of_memory(tmp_path):
         assert not memory.ok
         assert "tmpfs" in memory.text
     assert not durability(Path("/proc")).ok
+
+
+def test_time_goes_on_from_the_newest_entry_where_the_clock_was_set_back(tmp_path, backend_maker):
+    backend = backend_maker("sqlite", tmp_path)
+
+    async def hold() -> None:
+        async with backend.open() as journal:
+            await journal.append("p/0", [Tick(1)], writer="owner")
+            backend.clock.ns += 5 * NS_PER_S
+            await journal.append("p/1", [Tick(1)], writer="owner")
+        written_ns = backend.clock.ns
+        backend.clock.ns -= 3600 * NS_PER_S
+        async with backend.open():
+            assert backend.clock.ns == written_ns
+
+    asyncio.run(hold())

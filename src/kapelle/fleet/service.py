@@ -146,8 +146,13 @@ class PartitionOwner:
                 log.warning("lease not renewed", extra={"topic": self._topic})
 
     async def _keep_time(self) -> None:
-        """Write a tick at every multiple of `tick_s`, at most one ahead of the fold."""
+        """Write a tick at every multiple of `tick_s`, at most one ahead of the fold.
+
+        Time goes on from the last tick, also where the clock was set back before we started: all
+        who share it go on from there, or every device would seem silent for as long.
+        """
         period_ns = round(self._settings.tick_s * NS_PER_S)
+        self._clock.not_before(self.fleet.now_ns)
         while True:
             now_ns = self._clock.now_ns()
             await self._clock.sleep((period_ns - now_ns % period_ns) / NS_PER_S)

@@ -11,7 +11,7 @@ from kapelle.journal.codec import JournalNewer, checksum, decode
 from kapelle.model.entries import Entry, Kind
 
 _POSITION_BITS = 40
-_SELECT = "SELECT place, kind, writer, epoch, at_ns, crc, body FROM entries"
+SELECT = "SELECT place, kind, writer, epoch, at_ns, crc, body FROM entries"
 
 Row = tuple[int, int, str, int, int, int, bytes]
 """place · kind · writer · epoch · at_ns · crc · body"""
@@ -38,7 +38,7 @@ class Reader:
         """Yield stored rows of a topic in (after, through], in order. Raises sqlite3.Error."""
         wanted = "" if kinds is None else f" AND kind IN ({', '.join(str(int(k)) for k in kinds)})"
         cursor = self._db.execute(
-            f"{_SELECT} WHERE place > ? AND place <= ?{wanted} ORDER BY place LIMIT ?",
+            f"{SELECT} WHERE place > ? AND place <= ?{wanted} ORDER BY place LIMIT ?",
             (place(topic_id, after), place(topic_id, through), most),
         )
         try:

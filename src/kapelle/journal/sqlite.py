@@ -63,6 +63,8 @@ class SqliteJournal:
         self._loop = asyncio.get_running_loop()
         path = settings.directory / NAME
         self._store, found = open_store(path, settings.synchronous)
+        # Before anything is dated: time that has been journalled has passed.
+        clock.not_before(found.newest_ns)
         self._damage = Damage(found.damage)
         self._snapshots = SnapshotFiles(settings.directory / "snapshots", self._damage)
         found.topics = self._snapshots.reconcile(found.topics)

@@ -19,7 +19,7 @@ from kapelle.journal import wal
 from kapelle.journal.codec import JournalNewer
 from kapelle.journal.leases import Held
 from kapelle.journal.lines import Line, TopicState
-from kapelle.journal.rows import Row, place
+from kapelle.journal.rows import SELECT, Row, entry_of, place
 
 FORMAT = 1
 """Version of the tables below, kept in `user_version`."""
@@ -66,6 +66,8 @@ class Found:
     topics: dict[str, TopicState] = field(default_factory=dict)
     leases: dict[str, Held] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
+    newest_ns: int = 0
+    """When the latest entry was written, of those that end a topic."""
 
 
 def check_format(path: Path) -> None:
@@ -247,6 +249,8 @@ class Store:
         (newest,) = self._db.execute(
             "SELECT max(place) FROM entries WHERE place BETWEEN ? AND ?", ends
         ).fetchone()
+        if newest is not None:
+            found.newest_ns = max(found.newest_ns, self._written_at_ns(name, topic_id, newest))
         reached = max((row[2] for row in lines), default=0)
         stored = newest - ends[0] if newest is not None else trimmed
         if any(_sealed(*row[:-1]) != row for row in lines) or stored > reached:
@@ -260,6 +264,14 @@ class Store:
         elif stored < reached and reached > trimmed:
             found.damage.append(f"{name}: entries {stored + 1} to {reached} are missing")
         return TopicState(reached, trimmed, {row[1]: Line(row[2], row[3]) for row in lines})
+
+    def _written_at_ns(self, topic: str, topic_id: int, newest: int) -> int:
+        """Return when an entry was written; 0 where it is damaged and cannot be believed."""
+        (row,) = self._db.execute(f"{SELECT} WHERE place = ?", (newest,)).fetchall()
+        try:
+            return entry_of(topic, topic_id, row).written_at_ns
+        except (JournalDamaged, JournalNewer):
+            return 0
 
 
 def _sealed(*values: int | str) -> tuple[int | str, ...]:

@@ -22,6 +22,10 @@ class VirtualClock:
         self._last_ns = max(self._last_ns, self._start_ns + elapsed_ns)
         return self._last_ns
 
+    def not_before(self, utc_ns: int) -> None:
+        """Go on from this moment where it is later."""
+        self._start_ns += max(0, utc_ns - self.now_ns())
+
     async def sleep(self, seconds: float) -> None:
         """Wait this long in virtual time."""
         await asyncio.sleep(seconds)
