@@ -1,7 +1,8 @@
 """The dispatcher over a journal: cycles, succession, and what a full disk does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -44,12 +45,24 @@ def summary(partition: int, tick_ns: int) -> Summary:
     return Summary(partition, tick_ns, 1, [part])
 
 
+class SlowJournal(MemoryJournal):
+    """A disk that writes everything, and may take long to say so."""
+
+    takes_s = 0.0
+
+    async def append(self, topic: str, bodies: Sequence[Body], **line: Any) -> int:
+        position = await super().append(topic, bodies, **line)
+        if line["writer"] == "dispatch":
+            await asyncio.sleep(self.takes_s)
+        return position
+
+
 class Stage:
     """A journal, two partitions that speak when asked, and dispatchers."""
 
     def __init__(self) -> None:
         self.clock = SystemClock()
-        self.journal = MemoryJournal(self.clock)
+        self.journal = SlowJournal(self.clock)
 
     def dispatcher(self, holder: str = "one") -> Dispatcher:
         return Dispatcher(
@@ -218,6 +231,43 @@ def test_a_full_journal_is_tried_again() -> None:
                 return bool(await stage.bodies("p/0", Kind.SIGNAL)) and before >= 1
 
             await stage.wait(told_again)
+
+        await beside(stage.dispatcher(), act())
+
+    asyncio.run(play())
+
+
+def test_a_slow_disk_is_no_other_dispatcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was given up on lands all the same; our own entries must not look like a successor's."""
+    monkeypatch.setattr("kapelle.dispatch.service._APPEND_TIMEOUT_S", 0.1)
+
+    async def play() -> None:
+        stage = Stage()
+
+        async def act() -> None:
+            async def told() -> bool:
+                await stage.speak(0, 1)
+                return bool(await stage.bodies("p/0", Kind.SIGNAL))
+
+            await stage.order(1)
+            await stage.wait(told)
+            before = len(await stage.bodies("p/0", Kind.SIGNAL))
+            stage.journal.takes_s = 0.3
+            await stage.journal.append(PLANT, [Cancel(1, stage.clock.now_ns())], writer="api")
+
+            async def landed() -> bool:
+                await stage.speak(0, 1)
+                return len(await stage.bodies("p/0", Kind.SIGNAL)) >= before + 2
+
+            await stage.wait(landed)
+            stage.journal.takes_s = 0.0
+
+            async def over() -> bool:
+                await stage.speak(0, 1)
+                plans = await stage.bodies(PLANT, Kind.PLAN)
+                return plans[-1].status == OrderStatus.CANCELLED
+
+            await stage.wait(over)
 
         await beside(stage.dispatcher(), act())
 

@@ -147,8 +147,10 @@ class Dispatcher:
             try:
                 async with asyncio.timeout(_APPEND_TIMEOUT_S):
                     await self._say(outcome)
-            except (JournalFull, TimeoutError) as reason:
+            except JournalFull as reason:
                 self._say_again(str(reason))
+            except TimeoutError:
+                self._say_again(f"the journal took longer than {_APPEND_TIMEOUT_S:g} s")
 
     async def _wait_complete(self) -> None:
         """Wait for the slower partitions' summaries, a little."""
@@ -200,5 +202,8 @@ class Dispatcher:
         if not self._full:
             log.error("levels could not be written", extra={"reason": reason})
         self._full = True
+        # What was given up on may yet be written: where our lines end is not known any more. The
+        # epoch still keeps a dispatcher that was replaced out.
+        self._lines = {}
         for running in self._state.running.values():
             running.signalled_at_ns = 0

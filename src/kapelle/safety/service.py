@@ -157,9 +157,10 @@ class LastHop:
         try:
             async with asyncio.timeout(_APPEND_TIMEOUT_S):
                 await self._journal.append(topic, phases, writer=_WRITER)
-        except (JournalFull, TimeoutError) as reason:
+        except (JournalFull, TimeoutError) as error:
             # The devices' own answers say the same and more.
-            log.error("phases not written", extra={"topic": topic, "reason": str(reason)})
+            reason = str(error) or f"the journal took longer than {_APPEND_TIMEOUT_S:g} s"
+            log.error("phases not written", extra={"topic": topic, "reason": reason})
 
 
 def _part(commands: Commands, rows: "np.ndarray[tuple[int], np.dtype[np.intp]]") -> Commands:
