@@ -158,6 +158,33 @@ def test_full_journal_declines_and_later_accepts() -> None:
     assert len(link.confirmed) == 1
 
 
+def test_a_full_journal_is_said_once_and_once_that_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "kapelle.ingest")
+    journal = MemoryJournal(SystemClock())
+    ingest = run(journal, ListLink([]))
+
+    def offer(*batches: Batch) -> list[str]:
+        caplog.clear()
+        asyncio.run(ingest.run(ListLink(batches)))
+        return [record.message for record in caplog.records]
+
+    def readings() -> Batch:
+        return Batch(readings=some_readings([0], [1.0]))
+
+    journal.refusing = JournalFull("no space")
+    assert offer(readings()) == ["journal full, batches declined"]
+    assert offer(readings()) == []
+    journal.refusing = None
+    # Nothing to write tells nothing about the space there is.
+    assert offer(Batch()) == []
+    assert offer(readings()) == ["journal takes batches again"]
+    assert offer(readings()) == []
+    journal.refusing = JournalFull("no space")
+    assert offer(readings()) == ["journal full, batches declined"]
+
+
 def test_failed_journal_ends_it_unconfirmed() -> None:
     journal = MemoryJournal(SystemClock())
     journal.refusing = JournalFailed("fsync: EIO")

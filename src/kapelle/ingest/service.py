@@ -64,6 +64,7 @@ class Ingest:
         self._clock = clock
         self._settings = settings if settings is not None else IngestSettings()
         self._breaker = Breaker(self._settings)
+        self._full = False
 
     async def run(self, link: Link) -> None:
         """Serve a link until it is lost (LinkLost) or ends; JournalFailed ends it too."""
@@ -94,10 +95,16 @@ class Ingest:
             full = await self._append(prepared)
             if full is not None:
                 self.counters.declined += len(prepared.verdicts)
-                _log.warning("journal full, batches declined", extra={"reason": full})
+                if not self._full:
+                    _log.warning("journal full, batches declined", extra={"reason": full})
+                self._full = True
                 for batch, _ in prepared.verdicts:
                     link.decline(batch, full)
                 continue
+            if self._full and prepared.bodies:
+                self._full = False
+                declined = self.counters.declined
+                _log.info("journal takes batches again", extra={"declined": declined})
             self._count(prepared, (self._clock.now_ns() - started_ns) / NS_PER_S)
             for batch, refused in prepared.verdicts:
                 link.confirm(batch, refused)
