@@ -66,6 +66,44 @@ def test_shuffling_and_repeating_the_stream_changes_nothing(
     assert_same(fleet_after(shuffled[:cut], shuffled[cut:]), fleet_after(stream))
 
 
+COUNTED = -(2**63)
+
+
+@st.composite
+def fickle(draw: st.DrawFn) -> list[Report]:
+    """Draw distinct reports of devices that now count them and now do not."""
+    keys = st.tuples(st.integers(0, DEVICES - 1), st.integers(1, 5), st.booleans())
+    return [
+        Report(
+            no, COUNTED + n if counted else s(n), s(n), s(n), {Metric.POWER_W: 10.0 * n + counted}
+        )
+        for no, n, counted in draw(st.lists(keys, unique=True, max_size=12))
+    ]
+
+
+@given(fickle(), st.data())
+def test_a_device_that_begins_or_ceases_to_count_is_still_heard(
+    stream: list[Report], data: st.DataObject
+) -> None:
+    again = data.draw(st.lists(st.sampled_from(stream), max_size=8)) if stream else []
+    shuffled = data.draw(st.permutations(stream + again))
+    cut = data.draw(st.integers(0, len(shuffled)))
+    fleet = fleet_after(shuffled[:cut], shuffled[cut:])
+    for device_no in range(DEVICES):
+        said = [r for r in stream if r.device_no == device_no]
+        if said:
+            newest = max(said, key=lambda r: (r.measured_at_ns, r.order < 0))
+            assert fleet.value[Metric.POWER_W, device_no] == newest.values[Metric.POWER_W]
+            assert fleet.order[Metric.POWER_W, device_no] == newest.order
+
+
+def test_counters_outdo_a_clock_that_went_back() -> None:
+    reports = [Report(0, COUNTED + n, s(9 - n), s(9), {Metric.POWER_W: n}) for n in (0, 1, 2)]
+    for stream in (reports, reports[::-1]):
+        assert fleet_after(stream).value[Metric.POWER_W, 0] == 2
+        assert fleet_after(*([one] for one in stream)).value[Metric.POWER_W, 0] == 2
+
+
 def test_of_equal_orders_the_later_arrival_wins() -> None:
     first = Report(1, 7, s(7), s(8), {Metric.POWER_W: 100.0})
     second = first._replace(values={Metric.POWER_W: 200.0})

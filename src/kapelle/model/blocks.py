@@ -32,8 +32,9 @@ class Readings:
     }
     device_no: Ints
     order: Longs
-    """Rank among the device's reports: `boot << 32 | seq` where it sends them, else
-    `measured_at_ns`. Arrival never decides."""
+    """Rank among the device's reports: `(boot << 32 | seq) - 2**63` where it sends both counters,
+    else `measured_at_ns`. So counters are negative and times are not; between the two kinds
+    `measured_at_ns` decides. Arrival never does."""
     measured_at_ns: Longs
     received_at_ns: Longs
     quality: Bytes

@@ -17,6 +17,7 @@ from kapelle.model.entries import Entry
 from kapelle.model.enums import Metric, Phase
 from kapelle.model.ids import NS_PER_S, Bytes, Ints, Longs, partition_topic
 from kapelle.ports import Journal, Snapshot
+from kapelle.sim.telemetry import COUNTERS, marks
 
 _PAGE = 4096
 _CARRIED_OUT = (Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED, Phase.COMPLETED)
@@ -126,7 +127,7 @@ def _step(
         found.epochs[line] = max(entry.epoch, found.epochs.get(line, 0))
     match entry.body:
         case Readings() as readings:
-            stored.append(places[readings.device_no].astype(np.int64) << 40 | readings.order)
+            stored.append(marks(places[readings.device_no], readings.order))
             found.readings += len(readings)
             _apply_watched(found, fleet, entry, readings, settings)
             return
@@ -176,9 +177,11 @@ def _apply_watched(
 ) -> None:
     """Apply readings; those no newer than what is known must leave the state as it is."""
     rows, back = np.unique(fleet.rows(readings.device_no), return_inverse=True)
-    newest = np.full(len(rows), -1, np.int64)
+    newest = np.full(len(rows), np.iinfo(np.int64).min)
     np.maximum.at(newest, back, readings.order)
-    old = rows[newest <= fleet.order[Metric.POWER_W, rows]]
+    held = fleet.order[Metric.POWER_W, rows]
+    # Everybody here counts boots and reports, which makes negative numbers; 0 is nothing yet.
+    old = rows[(newest <= held) & (held < 0)]
     before = fleet.value[:, old].tobytes()
     apply_entry(fleet, entry, settings)
     if fleet.value[:, old].tobytes() != before:
@@ -201,7 +204,7 @@ def _close(found: Audit, fleet: Fleet) -> None:
 def _unfolded(found: Audit, kept: Longs, places: Ints) -> int:
     """Count devices whose newest accepted reading the state does not know."""
     newest = np.full(int(places.max(initial=-1)) + 1, -1, np.int64)
-    np.maximum.at(newest, kept >> 40, kept & ((1 << 40) - 1))
+    np.maximum.at(newest, kept >> 40, kept & COUNTERS)
     missing = 0
     for fleet in found.fleets:
         device_no = fleet.device_nos(np.arange(fleet.size, dtype=np.int32))
@@ -209,6 +212,7 @@ def _unfolded(found: Audit, kept: Longs, places: Ints) -> int:
             device_no < len(places), places[np.minimum(device_no, len(places) - 1)], -1
         )
         known = place >= 0
-        behind = fleet.order[Metric.POWER_W, : fleet.size][known] < newest[place[known]]
+        held = fleet.order[Metric.POWER_W, : fleet.size][known] & COUNTERS
+        behind = held < newest[place[known]]
         missing += int(behind.sum())
     return missing

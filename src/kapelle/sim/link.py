@@ -20,7 +20,7 @@ from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
 from kapelle.ports import Batch, Clock
 from kapelle.sim.agents import Answers
 from kapelle.sim.air import Air, index_of
-from kapelle.sim.telemetry import Reports
+from kapelle.sim.telemetry import Reports, marks
 from kapelle.sim.world import World
 
 _RECONNECT_S = 2.0
@@ -56,7 +56,7 @@ class Ledger:
     declined: int = 0
     commands: int = 0
     kept: list[Longs] = field(default_factory=list)
-    """(place << 40 | order) of every reading that was confirmed and not refused."""
+    """`marks` of every reading that was confirmed and not refused."""
 
 
 class SimAdapter:
@@ -283,8 +283,8 @@ class SimAdapter:
         good[list(refused)] = False
         self.ledger.quarantined += len(refused)
         self.ledger.accepted += int(good.sum())
-        place = self.places(readings.device_no[good]).astype(np.int64)
-        self.ledger.kept.append(place << 40 | readings.order[good])
+        place = self.places(readings.device_no[good])
+        self.ledger.kept.append(marks(place, readings.order[good]))
 
     def declined(self, batch: Batch) -> None:
         """Send a batch again after a while."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from kapelle.adapters.rank import rank
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
 from kapelle.sim.physics import Physics
@@ -13,6 +14,16 @@ _NOISE = 0.005
 """Standard deviation of a meter, as a share of the value (class 0.5)."""
 _NOISE_W = 2.0
 """And the least it makes of nothing. [W]"""
+
+
+COUNTERS = (1 << 40) - 1
+"""The bits of an `order` in which boot and number of a simulated device fit."""
+
+
+def marks(place: Ints, order: Longs) -> Longs:
+    """Return a number for each report that no other report has: device, boot and number."""
+    marked: Longs = place.astype(np.int64) << 40 | order & COUNTERS
+    return marked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +43,8 @@ class Reports:
 
     @property
     def order(self) -> Longs:
-        """Return the rank among the device's reports, as ingest makes it from boot and seq."""
-        return self.boot << 32 | self.seq
+        """Return the rank among the device's reports, as every adapter makes it."""
+        return rank(self.boot, self.seq, self.at_ns)
 
     def where(self, keep: Flags | Ints) -> "Reports":
         """Return some of the rows."""

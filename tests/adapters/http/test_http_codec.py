@@ -49,15 +49,20 @@ def test_rows_become_columns(names: Any) -> None:
         {"device": "d1", "at": "2026-11-22T09:41:06.5Z", "power_w": -1500, "soc": 0.5},
         {"device": "d2", "at_ns": NOW, "boot": 3, "seq": 9, "power_w": 2.5, "export_wh": 10},
         {"device": "nobody", "power_w": 1},
-        {"device": "d3", "seq": 0, "max_w": 1, "min_w": -1},
+        {"device": "d3", "boot": 0, "seq": 0, "max_w": 1, "min_w": -1},
+        {"device": "d4", "at_ns": NOW, "seq": 7, "soc": 0.5},
     ]
     for decoded in (from_json(rows, names), from_ndjson(rows, names),
                     from_json({"readings": rows}, names)):  # fmt: skip
         readings = decoded.readings
-        assert readings.device_no.tolist() == [1, 2, -1, 3]
-        assert readings.measured_at_ns.tolist() == [1_795_340_466_500_000_000, NOW, 0, 0]
-        assert readings.order.tolist() == [1_795_340_466_500_000_000, 3 << 32 | 9, 0, 1]
-        np.testing.assert_array_equal(readings.values[Metric.POWER_W], [-1500, 2.5, 1, np.nan])
+        assert readings.device_no.tolist() == [1, 2, -1, 3, 4]
+        assert readings.measured_at_ns.tolist() == [1_795_340_466_500_000_000, NOW, 0, 0, NOW]
+        assert readings.order.tolist() == [
+            1_795_340_466_500_000_000, (3 << 32 | 9) - 2**63, 0, -(2**63), NOW
+        ]  # fmt: skip
+        np.testing.assert_array_equal(
+            readings.values[Metric.POWER_W], [-1500, 2.5, 1, np.nan, np.nan]
+        )
         assert set(readings.values) == {
             Metric.POWER_W, Metric.SOC, Metric.EXPORT_WH, Metric.MAX_W, Metric.MIN_W
         }  # fmt: skip
@@ -226,6 +231,7 @@ def test_arrow_columns(names: Any) -> None:
         {
             "device": pa.array(["d1", "d2", "nobody", None]).dictionary_encode(),
             "at": pa.array([NOW // 10**6, None, NOW // 10**6, 1], pa.timestamp("ms", tz="UTC")),
+            "boot": pa.array([None, 0, 3, 1], pa.int32()),
             "seq": pa.array([None, 5, None, 1], pa.uint64()),
             "power_w": pa.array([1, 2, None, 4], pa.int32()),
             "soc": pa.array([0.5, None, 0.25, 1.0], pa.float32()),
@@ -235,7 +241,7 @@ def test_arrow_columns(names: Any) -> None:
     readings = decoded.readings
     assert readings.device_no.tolist() == [1, 2, -1]
     assert readings.measured_at_ns.tolist() == [NOW, 0, NOW]
-    assert readings.order.tolist() == [NOW, 5, NOW]
+    assert readings.order.tolist() == [NOW, 5 - 2**63, NOW]
     np.testing.assert_array_equal(readings.values[Metric.POWER_W], [1, 2, np.nan])
     np.testing.assert_array_equal(readings.values[Metric.SOC], [0.5, np.nan, 0.25])
     assert [(bad.row, bad.code) for bad in decoded.bad] == [(3, "device-missing")]

@@ -122,7 +122,9 @@ def test_good_rows_come_through_whole(rows: list[dict[str, Any]]) -> None:
         assert told.values[Metric.POWER_W].tolist() == [row["power_w"] for row in rows]
         assert told.measured_at_ns.tolist() == [row.get("at_ns", 0) for row in rows]
         assert told.order.tolist() == [
-            max(1, row.get("boot", 0) << 32 | row["seq"]) if "seq" in row else row.get("at_ns", 0)
+            (row["boot"] << 32 | row["seq"]) - 2**63
+            if "seq" in row and "boot" in row
+            else row.get("at_ns", 0)
             for row in rows
         ]
         assert not told.unreadable

@@ -363,7 +363,7 @@ def test_reports_keep_device_time_number_and_order(open_plant: Any) -> None:
             readings = next(b.readings for b in plant.batches if b.readings is not None)
             at_ns = 1_767_222_000_500_000_000
             assert readings.measured_at_ns.tolist() == [at_ns, 5]
-            assert readings.order.tolist() == [at_ns, 2 << 32 | 3]
+            assert readings.order.tolist() == [at_ns, (2 << 32 | 3) - 2**63]
             assert readings.values[Metric.SOC][0] == 0.5
             assert readings.values[Metric.SOC][1] != readings.values[Metric.SOC][1]
 

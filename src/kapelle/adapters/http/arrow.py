@@ -13,9 +13,9 @@ from kapelle.adapters.http.decoded import (
     BadRow,
     Columns,
     Unreadable,
-    order_of,
 )
 from kapelle.adapters.http.names import Names
+from kapelle.adapters.rank import rank
 from kapelle.model.ids import Flags, Ints, Longs
 
 _WHOLE = ("at_ns", "boot", "seq")
@@ -58,7 +58,7 @@ def _decode(table: Any, known: Names, sender_no: int | None) -> Columns:
         )
     wholes = {field: _whole(table, field, refuse) for field in _WHOLE}
     at_ns = _times(table, wholes["at_ns"], refuse)
-    order = order_of(np.maximum(wholes["boot"], 0), wholes["seq"], at_ns)
+    order = rank(wholes["boot"], wholes["seq"], at_ns)
     good = np.ones(count, np.bool_)
     good[list(bad)] = False
     return Columns(

@@ -52,7 +52,7 @@ class Columns:
     at_ns: Longs
     """0 where no time was sent."""
     order: Longs
-    """0 where no `seq` was sent."""
+    """0 where neither a time nor both `boot` and `seq` were sent."""
     values: Mapping[Metric, Floats]
     bad: list[BadRow]
     """Rows that are not in the columns."""
@@ -88,15 +88,6 @@ class Decoded:
             reason=tuple(bad.reason.encode(errors="replace") for bad in self.bad),
             raw=tuple(self.raw(bad.row)[:RAW_BYTES_MAX] for bad in self.bad),
         )
-
-
-def order_of(boot: Longs, seq: Longs, at_ns: Longs) -> Longs:
-    """Return each report's rank: `boot << 32 | seq` where `seq` is not negative, else its time.
-
-    0 means that nothing was sent, so the very first report of the very first boot counts as 1.
-    """
-    ranked = np.maximum((boot << 32) | seq, 1)
-    return np.where(seq >= 0, ranked, at_ns)
 
 
 def settle(columns: Columns, received_at_ns: int, sender_no: int | None) -> Decoded:

@@ -19,9 +19,9 @@ from kapelle.adapters.http.decoded import (
     BadRow,
     Columns,
     Unreadable,
-    order_of,
 )
 from kapelle.adapters.http.names import Names
+from kapelle.adapters.rank import rank
 from kapelle.model.ids import Longs
 
 _NAN = float("nan")
@@ -133,8 +133,8 @@ def _columns(
     if "at" in sent:
         at_ns = _with_texts(rows, places, at_ns, bad)
     order = at_ns
-    if "seq" in sent:
-        order = order_of(np.maximum(sent.get("boot", nothing), 0), sent["seq"], at_ns)
+    if "boot" in sent and "seq" in sent:
+        order = rank(sent["boot"], sent["seq"], at_ns)
     raws = cache(found.raws)
     columns = Columns(
         rows=np.fromiter(places, np.intp, len(rows)),

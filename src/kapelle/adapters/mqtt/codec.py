@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
+from kapelle.adapters.rank import rank
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import AckStatus, Metric
 from kapelle.model.ids import Flags, Floats, Ints, Longs
@@ -33,7 +34,7 @@ class _Row(msgspec.Struct, gc=False):
 
     at: Annotated[datetime, msgspec.Meta(tz=True)] = _EPOCH
     at_ns: Nanoseconds = 0
-    boot: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    boot: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = -1
     seq: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = -1
     power_w: Number = _NAN
     soc: Fraction = _NAN
@@ -77,8 +78,8 @@ _BROKEN = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _REMEDIES = {
     "at": "send RFC 3339 with a zone, `2026-01-31T12:00:00Z`, from 2000 to 2199",
     "at_ns": "send UTC nanoseconds since 1970 as an integer",
-    "boot": "send an integer from 0 to 2147483647 that grows with every start",
-    "seq": "send an integer from 0 to 4294967295 that grows with every report",
+    "boot": "send an integer from 0 to 2147483647 that grows with every start, and seq with it",
+    "seq": "send an integer from 0 to 4294967295 that grows with every report, and boot with it",
     "soc": "send the state of charge as a fraction from 0 to 1, not percent",
     "readings": "send either `readings` or one report",
     "revision": "repeat the command's revision, an integer",
@@ -196,9 +197,7 @@ def _fill(telemetry: Telemetry, rows: list[_Row], payloads: Sequence[bytes]) -> 
             said |= here
     seq = np.array([row.seq for row in rows], np.int64)
     boot = np.array([row.boot for row in rows], np.int64)
-    # The very first report of a first boot would have order 0, which means: none sent.
-    numbered = np.maximum((boot << 32) | seq, 1)
-    telemetry.order = np.where(seq >= 0, numbered, telemetry.measured_at_ns)
+    telemetry.order = rank(boot, seq, telemetry.measured_at_ns)
     good = said & (telemetry.measured_at_ns >= 0)
     if not good.all():
         _leave_out(telemetry, good, said, payloads)
