@@ -13,7 +13,7 @@ from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, DeviceKind, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Signal
-from kapelle.safety.gate import PHASE_OF, RATE
+from kapelle.safety.gate import HOLD, PHASE_OF, RATE
 
 SETTINGS = DispatchSettings()
 EPOCH = 4
@@ -244,8 +244,16 @@ def test_an_order_that_ends_lets_everybody_go_and_asks_until_they_say_so() -> No
     assert np.isnan(sent.setpoint_w).all()
     assert set(sent.order_no) == {0}
     plant.answer(ALL[:9], 3)
-    again = [plant.tick(at_s) for at_s in range(3, 40)]
-    assert {int(each.device_no[0]) for each in again if each is not None} == {1 + 3 * 9}
+    tries_s = []
+    for at_s in range(3, 300):
+        if (sent := plant.tick(at_s)) is not None:
+            assert sent.device_no.tolist() == [1 + 3 * 9]
+            assert set(sent.revision) == {2}
+            tries_s.append(at_s)
+    # Less often each time, and until its timer has let it go at 121 s.
+    assert tries_s[0] < 6
+    assert max(np.diff(tries_s)) <= 31
+    assert 90 < tries_s[-1] <= 121
     assert plant.phases() == [Phase.COMPLETED] * 9 + [Phase.EXPIRED]
     assert set(plant.fleet.excluded[:10]) == {0}
 
@@ -343,6 +351,50 @@ def test_whom_we_may_not_ask_so_often_is_asked_later_and_thought_no_worse_of() -
     assert asked_s == [3]
     plant.answer([3], 6)
     assert plant.phases()[3] == Phase.APPLIED
+
+
+@pytest.mark.parametrize("rule", [HOLD, RATE])
+@pytest.mark.parametrize("revert_s", [120.0, np.nan])
+def test_a_release_that_was_held_back_follows_later(rule: str, revert_s: float) -> None:
+    plant = Plant()
+    plant.fleet.revert_s[:] = revert_s
+    plant.order(0.5)
+    plant.tick(0)
+    plant.answer(ALL, 1)
+    plant.order(0.0, order_no=0)
+    held_s = 100
+    for at_s in range(2, held_s):
+        if plant.tick(at_s) is not None:
+            plant.hold_back(ALL, at_s, rule)
+    assert plant.phases() == [Phase.CANCELLED] * 10
+    released_s = next(at_s for at_s in range(held_s, 200) if plant.tick(at_s) is not None)
+    assert released_s <= held_s + 30
+    plant.answer(ALL, released_s + 1)
+    assert plant.phases() == [Phase.COMPLETED] * 10
+    assert all(plant.tick(at_s) is None for at_s in range(released_s + 1, 400))
+
+
+def test_a_device_without_a_timer_is_asked_until_it_has_let_go() -> None:
+    plant = Plant()
+    plant.fleet.revert_s[:] = np.nan
+    plant.order(0.5)
+    plant.tick(0)
+    plant.answer(ALL, 1)
+    plant.order(0.0, order_no=0)
+    tries_s = [at_s for at_s in range(2, 4000) if plant.tick(at_s) is not None]
+    assert tries_s[-1] > 3960
+    plant.answer(ALL, 4000)
+    assert plant.tick(4100) is None
+
+
+def test_a_device_without_a_timer_is_refreshed_all_the_same() -> None:
+    plant = Plant()
+    plant.fleet.revert_s[:] = np.nan
+    plant.order(0.5)
+    plant.tick(0)
+    plant.answer(ALL, 0)
+    asked_s = [at_s for at_s in range(1, 61) if _asks(plant, at_s, 2)]
+    assert len(asked_s) > 0
 
 
 @pytest.mark.parametrize("size", [0, 1])

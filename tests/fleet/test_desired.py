@@ -8,6 +8,8 @@ import pytest
 from kapelle.fleet import desired
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases, step_exclusions
+from kapelle.fleet.estimate import step_estimate
+from kapelle.fleet.settings import FleetSettings
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S
@@ -205,6 +207,57 @@ def test_a_release_is_completed_by_its_answer_and_excludes_nobody() -> None:
     # The one that did not answer still holds its setpoint until its timer ends.
     assert fleet.reverts_at_ns[0] == 0
     assert fleet.reverts_at_ns[1] == NOW_NS + 120 * NS_PER_S
+
+
+def test_a_release_that_was_held_back_is_open_again_when_it_is_tried_again() -> None:
+    fleet = make_fleet()
+    apply_commands(fleet, commands([0], 3000.0))
+    apply_commands(fleet, commands([0], np.nan, 2, order_no=0))
+    apply_phases(fleet, found(0, Phase.CANCELLED, 2))
+    apply_commands(fleet, commands([0], np.nan, 2, order_no=0, attempt=2, at_s=3))
+    assert fleet.phase[0] == Phase.PLANNED
+    apply_acks(fleet, acks((0, AckStatus.APPLIED), revision=2, at_s=4))
+    assert (fleet.phase[0], fleet.reverts_at_ns[0]) == (Phase.COMPLETED, 0)
+
+
+def test_a_device_without_a_timer_never_reverts_by_itself() -> None:
+    fleet = make_fleet()
+    fleet.revert_s[:] = np.nan
+    apply_commands(fleet, commands([0], 3000.0))
+    apply_acks(fleet, acks((0, AckStatus.APPLIED)))
+    assert fleet.reverts_at_ns[0] == desired.NEVER_NS
+
+
+@pytest.mark.parametrize("revert_s", [120.0, np.nan])
+def test_a_setpoint_is_not_taken_for_what_a_device_does_by_itself(revert_s: float) -> None:
+    fleet = make_fleet(1)
+    fleet.revert_s[:] = revert_s
+    apply_commands(fleet, commands([0], 3000.0))
+    apply_acks(fleet, acks((0, AckStatus.APPLIED)))
+    apply_commands(fleet, commands([0], np.nan, 2, order_no=0, at_s=10))
+    fleet.value[Metric.POWER_W] = 3000.0
+    for at_s in (100, 10_000):
+        fleet.now_ns = NOW_NS + at_s * NS_PER_S
+        fleet.heard_at_ns[:] = fleet.measured_at_ns[Metric.POWER_W] = fleet.now_ns
+        step_estimate(fleet, FleetSettings())
+        # After its timer has ended, power is its own; without one, only its answer frees it.
+        ended = at_s > 120.0 and not np.isnan(revert_s)
+        assert fleet.own_w[0] == (3000.0 if ended else 0.0)
+    apply_acks(fleet, acks((0, AckStatus.APPLIED), revision=2, at_s=10_000))
+    fleet.value[Metric.POWER_W] = 100.0
+    fleet.now_ns += 60 * NS_PER_S
+    fleet.heard_at_ns[:] = fleet.now_ns
+    step_estimate(fleet, FleetSettings())
+    assert fleet.own_w[0] == 100.0
+
+
+def test_whoever_is_released_may_follow_what_was_never_answered() -> None:
+    fleet = make_fleet()
+    fleet.revert_s[1] = np.nan
+    apply_commands(fleet, commands([0, 1], 3000.0))
+    apply_commands(fleet, commands([0, 1, 2], np.nan, 2, order_no=0, at_s=20))
+    ends_ns = [NOW_NS + 130 * NS_PER_S, desired.NEVER_NS, 0]
+    assert fleet.reverts_at_ns[:3].tolist() == ends_ns
 
 
 def test_a_lost_refresh_excludes_nobody_who_is_seen_to_hold() -> None:

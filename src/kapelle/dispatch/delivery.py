@@ -11,7 +11,7 @@ import numpy as np
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.desired import REVERT_S, holds_setpoint
+from kapelle.fleet.desired import holds_setpoint
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Freshness, Phase
@@ -21,6 +21,14 @@ _GOLDEN = 0.7548776662466927
 """Another irrational than the one that orders switched devices."""
 
 
+_REFRESH_S = 120.0
+"""A device without a revert timer is asked again as one with such a timer would be. [s]"""
+_PAUSE_S_MAX = 30.0
+"""Longest pause between two tries, so that a release follows soon after a hold. [s]"""
+_TRIES_MAX = 32
+"""Pauses grow no further."""
+
+
 def _phases(*phases: Phase) -> Flags:
     chosen: Flags = np.isin(np.arange(32), [int(phase) for phase in phases])
     return chosen
@@ -28,6 +36,7 @@ def _phases(*phases: Phase) -> Flags:
 
 _OPEN = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN)
 """The device may still answer, and is not asked for anything else meanwhile."""
+_HELD_BACK = _phases(Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.LOST)
 _WAITING = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
 _IN_FORCE = _phases(Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED)
 _PROVEN_BY_METER = _phases(
@@ -125,9 +134,8 @@ def _new_desires(
     same = (fleet.order_no[:size] == wanted.order_no) & ~np.isnan(desired_w)
     follows = _IN_FORCE[phase] & same
     fresh = free & ~follows
-    revert_ns = _revert_s(fleet, slice(0, size)) * NS_PER_S
     part = settings.refresh_at * (1.0 - settings.refresh_spread * _spread(fleet, fleet.revision))
-    refresh = free & follows & (now_ns >= fleet.reverts_at_ns[:size] - revert_ns * (1.0 - part))
+    refresh = free & follows & (now_ns >= _refresh_ns(fleet, part))
     moved = _moved(fleet, settings, wanted, free & follows)
     kept = refresh & ~moved
     wanted.setpoint_w[kept] = desired_w[kept]
@@ -182,18 +190,26 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
 
 
 def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags) -> Flags:
-    """Choose whose command is sent once more: open, due, tries left, and still wanted."""
-    size = fleet.size
-    wanted_still = (fleet.order_no[:size] == 0) | (fleet.order_no[:size] == wanted.order_no)
-    again: Flags = _OPEN[fleet.phase[:size]] & reached & _is_due(fleet, settings) & wanted_still
-    again &= fleet.attempt[:size] < settings.attempts_max
+    """Choose whose command is sent once more: open, due, tries left, and still wanted.
+
+    A release is tried, whatever became of it before, until it is answered or the device has
+    certainly gone back by itself: nobody is left on a setpoint that no order stands behind.
+    """
+    size, phase = fleet.size, fleet.phase[: fleet.size]
+    released = fleet.order_no[:size] == 0
+    open_ = _OPEN[phase] | (released & _HELD_BACK[phase])
+    wanted_still = released | (fleet.order_no[:size] == wanted.order_no)
+    left = fleet.attempt[:size] < settings.attempts_max
+    left |= released & (fleet.reverts_at_ns[:size] > fleet.now_ns)
+    again: Flags = open_ & left & wanted_still & reached & _is_due(fleet, settings)
     return again
 
 
 def _is_due(fleet: Fleet, settings: DispatchSettings) -> Flags:
     """Tell for whom the pause after the last try is over."""
-    tries = np.maximum(fleet.attempt[: fleet.size], 1)
-    pause_ns = settings.retry_s * settings.retry_growth ** (tries - 1.0) * NS_PER_S
+    tries = np.clip(fleet.attempt[: fleet.size], 1, _TRIES_MAX)
+    pause_s = settings.retry_s * settings.retry_growth ** (tries - 1.0)
+    pause_ns = np.minimum(pause_s, _PAUSE_S_MAX) * NS_PER_S
     due: Flags = fleet.now_ns - fleet.tried_at_ns[: fleet.size] >= pause_ns
     return due
 
@@ -275,9 +291,13 @@ def _commands(
     )
 
 
-def _revert_s(fleet: Fleet, at: slice | Ints) -> Floats:
-    stated: Floats = np.nan_to_num(fleet.revert_s[at].astype(np.float64), nan=REVERT_S)
-    return stated
+def _refresh_ns(fleet: Fleet, part: Floats) -> Floats:
+    """Return when this part of each device's revert time is over."""
+    size = fleet.size
+    revert_ns = fleet.revert_s[:size].astype(np.float64) * NS_PER_S
+    timed = fleet.reverts_at_ns[:size] - revert_ns * (1.0 - part)
+    untimed = fleet.applied_at_ns[:size] + _REFRESH_S * NS_PER_S * part
+    return np.where(np.isnan(revert_ns), untimed, timed)
 
 
 def _horizon_s(fleet: Fleet) -> float:

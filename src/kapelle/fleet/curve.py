@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.desired import NEVER_NS
 from kapelle.fleet.limits import HOLD_S, HOLD_S_MIN, bounds
 from kapelle.fleet.thinning import staircase, thinned
 from kapelle.model.enums import SWITCHED, Exclusion, Freshness
@@ -136,7 +137,8 @@ def fading(fleet: Fleet, rows: Rows, late: Ints, devices: Ints) -> Fading:
     silent = silent[fleet.active[silent]]
     counted = controllable(fleet, silent)
     left, fading_ = silent[~counted], silent[counted]
-    held = left[fleet.reverts_at_ns[left] > fleet.now_ns]
+    ends_ns = fleet.reverts_at_ns[left]
+    held = left[(ends_ns > fleet.now_ns) & (ends_ns < NEVER_NS)]
     power_w = float((fleet.estimate_w[held] - fleet.own_w[held]).sum())
     if not len(fading_):
         return Fading(power_w, 0.0, 0.0)

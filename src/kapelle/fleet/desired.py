@@ -16,8 +16,8 @@ from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
 BACK_OFF_S = 60.0
 """Pause before a device that failed is tried again; doubles with every failure in a row."""
 BACK_OFF_S_MAX = 3600.0
-REVERT_S = 120.0
-"""Revert time sent to devices that state none of their own. [s]"""
+NEVER_NS = 1 << 62
+"""When the revert timer of a device that has none ends."""
 _FORGETTING = np.float32(0.98)
 _ABOUT = 0.1
 """What counts as about a setpoint, as a part of nameplate …"""
@@ -59,6 +59,7 @@ _UNANSWERED_BY_TRY = {
     Phase.UNKNOWN: _UNANSWERED,
 }
 """Where a finding about one try of a command applies: it takes back no answer to another."""
+_GIVEN_UP = np.isin(np.arange(32), [Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.LOST])
 _AWAITS_ANSWER = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN])
 _BEFORE_RECEIVED = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT])
 _IS_HEARD = np.isin(np.arange(8), [Freshness.LIVE, Freshness.LATE])
@@ -77,6 +78,7 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     is_again = (revision == present) & (commands.attempt[known] > fleet.attempt[rows])
 
     at, new = rows[is_new], known[is_new]
+    _keep_timer(fleet, at[np.isnan(commands.setpoint_w[new])])
     # A command that overtakes one without an answer does not start the waiting anew.
     waits = _AWAITS_ANSWER[fleet.phase[at]] & (fleet.order_no[at] != 0)
     waits &= (commands.order_no[new] != 0) & (fleet.excluded[at] == Exclusion.NONE)
@@ -91,6 +93,9 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     fleet.sent_at_ns[at] = 0
     fleet.applied_at_ns[at] = 0
     fleet.followed[at] = 0
+    # A release that was refused or given up, and is tried again, is open again.
+    at = rows[is_again]
+    fleet.phase[at[(fleet.order_no[at] == 0) & _GIVEN_UP[fleet.phase[at]]]] = Phase.PLANNED
     for taken in (is_new, is_again):
         at, which = rows[taken], known[taken]
         fleet.attempt[at] = commands.attempt[which]
@@ -260,9 +265,24 @@ def _count_response(fleet: Fleet, rows: Ints) -> None:
 
 def _start_timer(fleet: Fleet, rows: Ints) -> None:
     """Note when the device will revert: counted from the evidence, so never too late for it."""
-    revert_s = np.nan_to_num(fleet.revert_s[rows].astype(np.float64), nan=REVERT_S)
-    reverts_at_ns = fleet.applied_at_ns[rows] + (revert_s * NS_PER_S).astype(np.int64)
+    reverts_at_ns = _reverts_at_ns(fleet, rows, fleet.applied_at_ns[rows])
     fleet.reverts_at_ns[rows] = np.maximum(fleet.reverts_at_ns[rows], reverts_at_ns)
+
+
+def _keep_timer(fleet: Fleet, rows: Ints) -> None:
+    """Note of devices to be released until when they may follow what they never answered."""
+    asked = ~np.isnan(fleet.desired_w[rows]) & (fleet.applied_at_ns[rows] == 0)
+    rows = rows[asked & (fleet.revision[rows] > 0)]
+    reverts_at_ns = _reverts_at_ns(fleet, rows, fleet.not_after_ns[rows])
+    fleet.reverts_at_ns[rows] = np.maximum(fleet.reverts_at_ns[rows], reverts_at_ns)
+
+
+def _reverts_at_ns(fleet: Fleet, rows: Ints, since_ns: Longs) -> Longs:
+    revert_s = fleet.revert_s[rows].astype(np.float64)
+    timed = ~np.isnan(revert_s)
+    reverts_at_ns = np.full(len(rows), NEVER_NS, np.int64)
+    reverts_at_ns[timed] = since_ns[timed] + (revert_s[timed] * NS_PER_S).astype(np.int64)
+    return reverts_at_ns
 
 
 def _known(fleet: Fleet, device_no: Ints) -> tuple[Ints, NDArray[np.intp]]:

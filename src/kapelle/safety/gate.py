@@ -1,5 +1,9 @@
 """The check every command passes, independent of whoever decided on it.
 
+A hold stops every command, releases too: whoever holds the plant wants nothing sent, and devices go
+back by their own timers. The owner tries a release again until it is answered, so that it follows
+within half a minute after the hold.
+
 Each refusal names its rule. Nothing is clamped: a command outside its limits is a fault of its
 writer, and a half-right command would hide it.
 """
