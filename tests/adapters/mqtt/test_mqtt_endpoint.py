@@ -147,8 +147,11 @@ def test_one_command_is_unanswered_and_the_newest_waits(
             device = await plant.device()
             device.send(writer.subscribe(4, 5, [("v1/dev-0/cmd", 1)]))
             await device.next()
-            for revision in (1, 2, 3):
-                assert (await plant.link.send(make_commands(0, revision=revision))).all()
+            # one that waits is not sent.
+            for revision, is_sent in ((1, True), (2, False), (3, False)):
+                sent = await plant.link.send(make_commands(0, revision=revision, ttl_s=60.0))
+                assert sent.tolist() == [is_sent]
+            assert plant.counters.commands_sent == 1
             first = await device.next()
             assert isinstance(first, Publish)
             assert json.loads(first.payload)["revision"] == 1
@@ -156,8 +159,15 @@ def test_one_command_is_unanswered_and_the_newest_waits(
             device.send(writer.answer(4, reader.PUBACK, first.packet_id.to_bytes(2, "big")))
             second = await device.next()
             assert isinstance(second, Publish)
-            assert json.loads(second.payload)["revision"] == 3
+            told = json.loads(second.payload)
+            assert told["revision"] == 3
+            # it waited 0.15 s at least, while we listened in vain.
+            assert 50.0 < told["ttl_s"] <= 59.85
+            assert told | {"ttl_s": 60.0} == json.loads(first.payload) | {
+                key: told[key] for key in ("key", "revision", "issued_at_ns", "not_after_ns")
+            }
             assert plant.counters.commands_replaced == 1
+            assert plant.counters.commands_sent == 2
             # A queued command whose time is over is not written any more.
             await plant.link.send(make_commands(0, revision=4, ttl_s=-1))
             device.send(writer.answer(4, reader.PUBACK, second.packet_id.to_bytes(2, "big")))

@@ -38,7 +38,7 @@ class MqttLink:
         self._intake.decline(batch, reason)
 
     async def send(self, commands: Commands) -> Flags:
-        """Publish each command on its device's topic, or queue it behind the one before."""
+        """Publish commands on their devices' topics; return which were, without those that wait."""
         written = np.zeros(len(commands), bool)
         numbers = commands.device_no.tolist()
         present = [row for row, number in enumerate(numbers) if number in self._sessions]
