@@ -21,12 +21,14 @@ from kapelle.errors import (
     DataDirectoryHeld,
     Invalid,
     JournalConflict,
+    JournalDamaged,
     JournalFailed,
     KapelleError,
     NotFound,
     RegistryUnavailable,
     Unreachable,
 )
+from kapelle.journal.codec import JournalNewer
 
 
 class Said(NamedTuple):
@@ -58,7 +60,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
 def test_each_kind_of_error_has_its_exit_code() -> None:
     kinds: dict[type[KapelleError], int] = {
         Invalid: 2, NotFound: 3, Conflict: 4, JournalConflict: 4, DataDirectoryHeld: 4,
-        Unreachable: 5, RegistryUnavailable: 5, JournalFailed: 74, KapelleError: 1,
+        Unreachable: 5, RegistryUnavailable: 5, JournalFailed: 74, JournalDamaged: 65,
+        JournalNewer: 65, KapelleError: 1,
     }  # fmt: skip
     assert {kind: exit_code(kind("no")) for kind in kinds} == kinds
 

@@ -16,6 +16,7 @@ from kapelle.errors import (
     DataDirectoryHeld,
     Invalid,
     JournalConflict,
+    JournalDamaged,
     JournalFailed,
     KapelleError,
     LinkLost,
@@ -36,6 +37,8 @@ class Exit(IntEnum):
     UNREACHABLE = 5
     REJECTED = 6
     """By the safety envelope."""
+    DAMAGED = 65
+    """What the journal holds cannot be read, or not by this version (EX_DATAERR)."""
     DISK = 74
     """The disk under the journal cannot be trusted (EX_IOERR)."""
 
@@ -54,6 +57,7 @@ _EXIT_OF: tuple[tuple[type[KapelleError], Exit], ...] = (
     (LinkLost, Exit.UNREACHABLE),
     (RegistryUnavailable, Exit.UNREACHABLE),
     (Rejected, Exit.REJECTED),
+    (JournalDamaged, Exit.DAMAGED),
     (JournalFailed, Exit.DISK),
 )
 
