@@ -1,8 +1,29 @@
-"""Which entries of a topic nobody needs any more."""
+"""Which entries of a topic nobody needs any more, and whether those that are needed are there."""
 
 from collections import deque
 
+from kapelle.errors import JournalDamaged
 from kapelle.model.ids import NS_PER_S
+
+
+def check_whole(topic: str, restored: int, first: int) -> None:
+    """Refuse to go on from the middle of a topic: what came before would be missing for good.
+
+    Args:
+        topic: Which.
+        restored: Position of the snapshot that was restored; 0 for none.
+        first: The first position the journal still holds.
+
+    Raises:
+        JournalDamaged: Entries between the two were forgotten.
+    """
+    if first <= restored + 1:
+        return
+    found = f"the newest usable one is of {restored}" if restored else "none is usable"
+    raise JournalDamaged(
+        f"{topic}: entries up to {first - 1} were dropped because snapshots hold what they did, "
+        f"but {found}; nothing was changed: restore the data directory from a backup"
+    )
 
 
 class Generations:

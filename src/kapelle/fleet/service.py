@@ -4,10 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from kapelle.errors import JournalConflict, JournalFull
+from kapelle.errors import JournalConflict, JournalFailed, JournalFull
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.fold import apply_entry
-from kapelle.fleet.retention import Generations
+from kapelle.fleet.retention import Generations, check_whole
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import from_snapshot, to_snapshot
 from kapelle.fleet.summary import summarise
@@ -72,7 +72,8 @@ class PartitionOwner:
 
         Raises:
             JournalConflict: Somebody else owns the partition, now or since.
-            JournalFailed: The disk failed.
+            JournalFailed: The disk failed, or takes so long that it must have.
+            JournalDamaged: Entries are gone that no snapshot makes up for.
         """
         lease = await self._acquire()
         self.epoch = lease.epoch
@@ -118,6 +119,7 @@ class PartitionOwner:
         else:
             self.fleet = Fleet.empty(self._partition, self.fleet.partitions)
         restored = self.fleet.position
+        check_whole(self._topic, restored, await self._journal.first(self._topic))
         while entries := await self._journal.read(
             self._topic, self.fleet.position, self._settings.read_limit
         ):
@@ -210,11 +212,13 @@ class PartitionOwner:
                 )
         except JournalFull as full:
             self._note_full(full)
+        except TimeoutError as error:
+            raise self._stalled(PLANT) from error
 
     async def _say(self, bodies: Sequence[Body]) -> int:
         """Append to our line and return the last position; 0 where the journal has no space."""
-        async with self._line_lock, asyncio.timeout(self._settings.append_timeout_s):
-            try:
+        try:
+            async with self._line_lock, asyncio.timeout(self._settings.append_timeout_s):
                 # The first entry of an epoch fences the owner before us, whose last entry we
                 # cannot know; from then on nobody else may write this line.
                 self._line = await self._journal.append(
@@ -224,11 +228,21 @@ class PartitionOwner:
                     epoch=self.epoch,
                     expected=self._line,
                 )
-            except JournalFull as full:
-                self._note_full(full)
-                return 0
+        except JournalFull as full:
+            self._note_full(full)
+            return 0
+        except TimeoutError as error:
+            raise self._stalled(self._topic) from error
         self._full = False
         return self._line
+
+    def _stalled(self, topic: str) -> JournalFailed:
+        # What was asked for may be written or not, so nothing can be decided any more.
+        return JournalFailed(
+            f"{topic}: the journal has not taken an entry within "
+            f"{self._settings.append_timeout_s:g} s; check the disk and the system log, then "
+            "start again"
+        )
 
     def _note_full(self, full: JournalFull) -> None:
         if not self._full:

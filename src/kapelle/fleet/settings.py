@@ -64,8 +64,9 @@ class FleetSettings:
     """The right to own a partition lapses this long after its holder died. [s]"""
     lease_wait_s: float = 30.0
     """How long start-up waits for a lease somebody else holds. [s]"""
-    append_timeout_s: float = 30.0
-    """The journal must have taken an entry of ours within this, or the service fails. [s]"""
+    append_timeout_s: float = 120.0
+    """The journal must have taken an entry of ours within this, or the service fails. Longer than
+    the journal itself waits for a slow disk (`wait_s` and `stall_s`). [s]"""
     read_limit: int = 64
     """Entries read at once while replaying."""
     snapshot_every_entries: int = 50_000
