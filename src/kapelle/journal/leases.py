@@ -20,6 +20,8 @@ def step_acquire(held: Held, name: str, holder: str, ttl_s: float, now_ns: int) 
     """Return the lease in the hands of `holder`, with the next epoch.
 
     A holder that lost its memory takes its own lease over at once: the epoch fences what it was.
+    Epochs are no lower than the time in seconds: devices remember the highest they have heard, and
+    would obey nobody who starts again from 1 with an empty journal.
 
     Raises:
         JournalConflict: Somebody else holds it.
@@ -29,7 +31,8 @@ def step_acquire(held: Held, name: str, holder: str, ttl_s: float, now_ns: int) 
         raise JournalConflict(
             f"lease {name} is held by {held.holder} (epoch {held.epoch}) for another {left_s:.1f} s"
         )
-    return Held(holder, held.epoch + 1, now_ns + round(ttl_s * NS_PER_S))
+    epoch = max(held.epoch + 1, now_ns // NS_PER_S)
+    return Held(holder, epoch, now_ns + round(ttl_s * NS_PER_S))
 
 
 def step_renew(held: Held, lease: Lease, ttl_s: float, now_ns: int) -> Held:
