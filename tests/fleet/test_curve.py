@@ -1,11 +1,13 @@
 """One number in, every setpoint out; and the sum of the setpoints as a curve."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.desired import NEVER_NS
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Curve, Signal
@@ -170,14 +172,32 @@ def test_a_signal_in_force_sets_the_horizon() -> None:
     assert curve.horizon_s(fleet, "all") == limits.HOLD_S
 
 
-def test_a_revert_that_is_due_is_replaced_ahead_of_it() -> None:
-    fleet = make_fleet(1, 3)
+@pytest.mark.parametrize(
+    ("answer_s", "ahead_w"),
+    [(0.1, [5000.0, 5000.0]), (0.5, [0.0, 5000.0]), (1.5, [0.0, 0.0]), (99.0, [0.0, 0.0])],
+)
+def test_a_revert_is_replaced_as_far_ahead_of_it_as_answers_take(
+    answer_s: float, ahead_w: list[float]
+) -> None:
+    fleet = make_fleet(1, 4)
     fleet.now_ns = 100 * NS_PER_S
-    fleet.freshness[:] = (Freshness.STALE, Freshness.STALE, Freshness.LIVE)
-    fleet.reverts_at_ns[:] = np.array([102, 150, 102]) * NS_PER_S
+    fleet.freshness[:] = Freshness.STALE
+    fleet.freshness[3] = Freshness.LIVE
+    fleet.reverts_at_ns[:] = (np.array([101.2, 102.2, 150, 101.2]) * NS_PER_S).astype(np.int64)
+    fleet.tried_at_ns[:2] = 50 * NS_PER_S
+    fleet.applied_at_ns[:2] = 50 * NS_PER_S + int(answer_s * NS_PER_S)
     fleet.own_w[:] = 0.0
-    ahead_w = curve.left_alone_w(fleet, rows_of(fleet), np.full(3, 5000.0))
-    assert ahead_w.tolist() == [0.0, 5000.0, 5000.0]
+    left_w = curve.left_alone_w(fleet, rows_of(fleet), np.full(4, 5000.0))
+    assert left_w.tolist() == [*ahead_w, 5000.0, 5000.0]
+
+
+def test_a_timer_that_never_ends_does_not_fade() -> None:
+    fleet = make_fleet(1, 1)
+    fleet.active[:], fleet.freshness[:] = True, Freshness.STALE
+    fleet.own_w[:], fleet.estimate_w[:] = 0.0, 4000.0
+    fleet.reverts_at_ns[:] = NEVER_NS
+    one = np.ones(1, np.intp)
+    assert curve.fading(fleet, rows_of(fleet), one, one) == (0.0, 0.0, 0.0)
 
 
 def test_what_a_silent_vendor_holds_is_known_to_fade() -> None:

@@ -24,8 +24,14 @@ from kapelle.model.plant import Curve
 TIER = 1024.0
 """Width of a tier along λ. Weights are at least head / TIER: a tier's end is all of everyone."""
 
-_AHEAD_NS = 3 * NS_PER_S
-"""From a summary to the device's move: half a cycle, sending, and who is asked already."""
+_AHEAD_S = 0.9
+"""From a summary to the commands that follow from it, and the device's own start. [s]"""
+_ANSWER_S = 1.0
+"""How long an answer takes where none has come yet. [s]"""
+_ANSWER_S_MAX = 4.0
+"""An answer that took longer was one to a lost command. [s]"""
+_ASKED = 4096
+"""So many devices tell how long answers take."""
 _CHUNK = 1 << 15
 """Rows at once: their temporaries stay in the processor's cache."""
 _SORTED_MAX = 2048
@@ -97,10 +103,26 @@ def left_alone_w(fleet: Fleet, rows: Rows, power_w: Floats) -> Floats:
         power_w: What they do now.
     """
     at = span(rows)
-    ends_ns = fleet.reverts_at_ns[at]
-    ends = (ends_ns > fleet.now_ns) & (ends_ns <= fleet.now_ns + _AHEAD_NS)
+    left_ns = fleet.reverts_at_ns[at] - fleet.now_ns
+    ends = (left_ns > 0) & (left_ns <= int((_AHEAD_S + _ANSWER_S_MAX) * NS_PER_S))
     ends &= fleet.freshness[at] >= Freshness.STALE
+    if not ends.any():
+        return power_w
+    ends &= left_ns <= int((_AHEAD_S + _answer_s(fleet)) * NS_PER_S)
     return np.where(ends, fleet.own_w[at], power_w)
+
+
+def _answer_s(fleet: Fleet) -> float:
+    """Return how long devices take, on average, from a command to their answer. [s]
+
+    Too long a look ahead overshoots as much as too short a one falls short, so it is measured.
+    """
+    sample = slice(0, fleet.size, max(fleet.size // _ASKED, 1))
+    took_ns = fleet.applied_at_ns[sample] - fleet.tried_at_ns[sample]
+    took_ns = took_ns[fleet.applied_at_ns[sample] > 0]
+    if not len(took_ns):
+        return _ANSWER_S
+    return float(np.clip(took_ns / NS_PER_S, 0.0, _ANSWER_S_MAX).mean())
 
 
 def is_switched(fleet: Fleet, rows: Rows) -> Flags:
