@@ -233,6 +233,23 @@ def test_setpoints_are_refreshed_before_half_their_time_and_not_all_at_once() ->
     assert busiest < 40
 
 
+def test_a_refreshed_setpoint_is_verified_as_soon_as_it_is_answered() -> None:
+    plant = Plant()
+    plant.order(0.5)
+    plant.tick(0)
+    plant.answer(ALL, 1)
+    plant.fleet.followed[:], plant.fleet.seen_at_ns[:] = SETTINGS.verify_after, s(10)
+    plant.tick(11)
+    assert plant.phases() == [Phase.VERIFIED] * 10
+    refreshed_s = next(at_s for at_s in range(12, 90) if _asks(plant, at_s, 2))
+    # Not by what the meter showed before, as long as there is no answer.
+    plant.tick(refreshed_s + 1)
+    assert plant.phases()[2] == Phase.PLANNED
+    plant.answer([2], refreshed_s + 1)
+    plant.tick(refreshed_s + 2)
+    assert plant.phases()[2] == Phase.VERIFIED
+
+
 def test_an_order_that_ends_lets_everybody_go_and_asks_until_they_say_so() -> None:
     plant = Plant()
     plant.order(0.5)

@@ -260,6 +260,18 @@ def test_whoever_is_released_may_follow_what_was_never_answered() -> None:
     assert fleet.reverts_at_ns[:3].tolist() == ends_ns
 
 
+@pytest.mark.parametrize(("then_w", "followed"), [(3000.0, 4), (3090.0, 4), (2000.0, 0)])
+def test_the_meters_evidence_outlasts_a_refresh(then_w: float, followed: int) -> None:
+    fleet = make_fleet()
+    apply_commands(fleet, commands([0], 3000.0))
+    apply_acks(fleet, acks((0, AckStatus.APPLIED)))
+    fleet.followed[0] = 4
+    apply_commands(fleet, commands([0], then_w, 2))
+    assert fleet.followed[0] == followed
+    apply_commands(fleet, commands([0], np.nan, 3, order_no=0))
+    assert fleet.followed[0] == 0
+
+
 def test_a_lost_refresh_excludes_nobody_who_is_seen_to_hold() -> None:
     fleet = make_fleet()
     apply_commands(fleet, commands([0, 1], 3000.0))

@@ -17,6 +17,7 @@ from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Freshness, Phase
 from kapelle.model.ids import ALL, NS_PER_S, Flags, Floats, Ints, Longs
 
+_NS_PER_MS = 1_000_000
 _GOLDEN = 0.7548776662466927
 """Another irrational than the one that orders switched devices."""
 
@@ -39,6 +40,7 @@ _OPEN = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN)
 _HELD_BACK = _phases(Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.LOST)
 _WAITING = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
 _IN_FORCE = _phases(Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED)
+_ANSWERED = _phases(Phase.ACCEPTED, Phase.APPLIED)
 _PROVEN_BY_METER = _phases(
     Phase.SENT, Phase.RECEIVED, Phase.ACCEPTED, Phase.APPLIED, Phase.UNKNOWN, Phase.EXPIRED
 )
@@ -246,6 +248,8 @@ def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
     found[gone & _IN_FORCE[phase]] = Phase.LOST
     asked = fleet.order_no[:size] != 0
     followed = fleet.followed[:size] >= settings.verify_after
+    # Without an answer, what the meter showed before this command proves nothing about it.
+    followed &= _ANSWERED[phase] | (fleet.seen_at_ns[:size] > fleet.tried_at_ns[:size])
     found[followed & asked & _PROVEN_BY_METER[phase]] = Phase.VERIFIED
     strayed = fleet.strayed[:size] >= settings.diverge_after
     found[strayed & asked & _IN_FORCE[phase]] = Phase.DIVERGED
@@ -280,7 +284,10 @@ def _commands(
     return Commands(
         device_no=fleet.device_nos(rows),
         order_no=order_no.astype(np.int32),
-        revision=fleet.revision[rows] + new,
+        # A device remembers its last revision; a journal that was lost or restored does not.
+        revision=np.where(
+            new, np.maximum(fleet.revision[rows] + 1, now_ns // _NS_PER_MS), fleet.revision[rows]
+        ),
         epoch=np.full(count, epoch, np.int64),
         attempt=np.where(new, 1, fleet.attempt[rows] + 1).astype(np.int32),
         setpoint_w=setpoint_w,

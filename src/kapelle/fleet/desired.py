@@ -23,6 +23,10 @@ _ABOUT = 0.1
 """What counts as about a setpoint, as a part of nameplate …"""
 _ABOUT_W = 50.0
 """… but at least this. [W]"""
+_SAME = 0.02
+"""A change by less than this part of nameplate, well within what verification tolerates, …"""
+_SAME_W = 20.0
+"""… or by less than this leaves a setpoint the same. [W]"""
 _AHEAD_NS = 2 * NS_PER_S
 """An answer may carry a time this far after the last tick; ticks are a second apart."""
 _COUNTED_MAX = 250
@@ -85,6 +89,11 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     since_ns = np.where(waits, fleet.planned_at_ns[at], commands.issued_at_ns[new])
     # Who strayed stays suspected as long as the same order asks for something.
     fleet.strayed[at[commands.order_no[new] != fleet.order_no[at]]] = 0
+    nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at])
+    # What the meter shows of a setpoint it shows of the same one refreshed, too. NaN is no setpoint.
+    off_w = np.abs(commands.setpoint_w[new] - fleet.desired_w[at])
+    same = (off_w <= np.maximum(_SAME * nameplate_w, _SAME_W)) & ~waits
+    fleet.followed[at[~same]] = 0
     fleet.desired_w[at] = commands.setpoint_w[new]
     fleet.order_no[at] = commands.order_no[new]
     fleet.revision[at] = commands.revision[new]
@@ -92,7 +101,6 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     fleet.planned_at_ns[at] = since_ns
     fleet.sent_at_ns[at] = 0
     fleet.applied_at_ns[at] = 0
-    fleet.followed[at] = 0
     # A release that was refused or given up, and is tried again, is open again.
     at = rows[is_again]
     fleet.phase[at[(fleet.order_no[at] == 0) & _GIVEN_UP[fleet.phase[at]]]] = Phase.PLANNED
