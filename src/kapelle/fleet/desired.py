@@ -90,7 +90,7 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     # Who strayed stays suspected as long as the same order asks for something.
     fleet.strayed[at[commands.order_no[new] != fleet.order_no[at]]] = 0
     nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at])
-    # What the meter shows of a setpoint it shows of the same one refreshed, too. NaN is no setpoint.
+    # What the meter has shown of a setpoint holds for the same one refreshed. NaN is no setpoint.
     off_w = np.abs(commands.setpoint_w[new] - fleet.desired_w[at])
     same = (off_w <= np.maximum(_SAME * nameplate_w, _SAME_W)) & ~waits
     fleet.followed[at[~same]] = 0
