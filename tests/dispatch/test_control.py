@@ -215,6 +215,23 @@ def test_an_amended_order_keeps_its_baseline() -> None:
     assert out.signals[0].ends_at_ns == s(900)
 
 
+@pytest.mark.parametrize("at_s", [-600.0, 5.0, 600.0])
+@pytest.mark.parametrize(
+    ("target_w", "ends_s"), [(7_000.0, 600.0), (5_000.0, 900.0), (40_000.0, 600.0)]
+)
+def test_an_amendment_counts_whatever_the_clock_of_its_writer_says(
+    at_s: float, target_w: float, ends_s: float
+) -> None:
+    plant = Plant()
+    plant.order(5_000.0)
+    plant.step(1)
+    plant.say(Amend(1, target_w, s(ends_s), s(at_s)))
+    plan = only(plant.step(5).plans)
+    assert plan.committed_w == min(target_w, 20_000.0)
+    # Once, and not over and over.
+    assert all(plant.step(second).plans == [] for second in range(6, 12))
+
+
 @pytest.mark.parametrize(
     ("first", "second", "runs"),
     [

@@ -5,7 +5,7 @@ of the state starts anew.
 """
 
 from dataclasses import dataclass, field
-from math import exp, isnan, nan
+from math import exp, isclose, isnan, nan
 
 from kapelle.dispatch.allocation import Solution
 from kapelle.dispatch.promise import binding, clash, levels_for, parts_of, room_of
@@ -17,6 +17,8 @@ from kapelle.model.enums import OrderStatus, Phase
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Notice, Order, Plan, Signal
 
+_SAME_W = 1e-3
+"""Sums of floats differ by less; nobody amends by so little. [W]"""
 _WAITING = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
 
 
@@ -36,6 +38,8 @@ class Running:
     stepped_at_ns: int = 0
     signal: Signal | None = None
     signalled_at_ns: int = 0
+    ends_at_ns: int = 0
+    """The end of the order as last driven; 0 before."""
     promised_at_ns: int = 0
     """Time of the plan the loop works on."""
 
@@ -82,7 +86,7 @@ def step(
         elif view.held:
             _rest(state, cycle, order)
         elif order.status == OrderStatus.ACTIVE and order.plan is not None:
-            if order.amended_at_ns > order.plan.at_ns:
+            if _is_amended(state, order.order, order.plan):
                 _promise_anew(state, cycle, order, order.plan)
             else:
                 _drive(state, cycle, order.order, order.plan)
@@ -134,6 +138,18 @@ def _start(state: ControlState, cycle: _Cycle, order: OrderState) -> None:
     _drive(state, cycle, asked, plan)
 
 
+def _is_amended(state: ControlState, asked: Order, plan: Plan) -> bool:
+    """Tell whether a plan was made for something else than what is asked now.
+
+    Told from the plan and not from times: those of a plan and of an amendment are two clocks'. For
+    which end it was made only memory says; after a restart the order just runs to its present end.
+    """
+    if not isclose(plan.committed_w + plan.declined_w, asked.target_w, abs_tol=_SAME_W):
+        return True
+    running = state.running.get(asked.order_no)
+    return running is not None and running.ends_at_ns not in (0, asked.ends_at_ns)
+
+
 def _announced_ns(running: Running) -> int:
     return running.signalled_at_ns if running.signal is not None else (1 << 62)
 
@@ -164,6 +180,7 @@ def _drive(state: ControlState, cycle: _Cycle, asked: Order, plan: Plan) -> None
     """Solve for the levels that bring the resource to its target, and say so."""
     settings, now_ns = cycle.settings, cycle.now_ns
     running = state.running.setdefault(asked.order_no, Running())
+    running.ends_at_ns = asked.ends_at_ns
     known = total(cycle.view, asked.resource, now_ns)
     parts = parts_of(cycle.view, asked.resource)
     if not parts:
