@@ -23,6 +23,11 @@ def s(seconds: float) -> int:
     return 1_000 * NS_PER_S + int(seconds * NS_PER_S)
 
 
+def revision(seconds: float) -> int:
+    """Return the revision of a desire of this moment: they rise with the time in ms."""
+    return s(seconds) // 1_000_000
+
+
 class Plant:
     """Ten batteries of 5 kW at rest, and the fold of what is decided about them."""
 
@@ -127,7 +132,7 @@ def test_everybody_is_told_once_with_all_that_makes_it_safe() -> None:
     assert sent is not None
     assert sent.device_no.tolist() == [1 + 3 * row for row in ALL]
     assert set(sent.order_no) == {7}
-    assert set(sent.revision) == {1}
+    assert set(sent.revision) == {revision(0)}
     assert set(sent.epoch) == {EPOCH}
     assert set(sent.attempt) == {1}
     np.testing.assert_allclose(sent.setpoint_w, 0.5 * 0.9 * 5000.0)
@@ -136,6 +141,16 @@ def test_everybody_is_told_once_with_all_that_makes_it_safe() -> None:
     assert set(sent.ttl_s) == {SETTINGS.command_ttl_s}
     assert plant.tick(0) is None
     assert plant.tick(1) is None
+
+
+def test_revisions_rise_with_a_lost_journal_and_with_a_clock_that_stands_still() -> None:
+    plant = Plant()
+    plant.order(0.5)
+    plant.fleet.revision[0] = revision(60)
+    sent = plant.tick(5)
+    assert sent is not None
+    # A device remembers what the journal has lost; nobody gets the same one twice.
+    assert sent.revision.tolist() == [revision(60) + 1] + [revision(5)] * 9
 
 
 def test_no_command_outlives_its_order() -> None:
@@ -152,7 +167,7 @@ def test_silence_is_asked_again_becomes_unknown_and_at_last_expires() -> None:
     tries, unknown_s, expired_s = [], None, None
     for at_s in range(60):
         if (sent := plant.tick(at_s)) is not None:
-            assert set(sent.revision) == {1}
+            assert set(sent.revision) == {revision(0)}
             tries.append((at_s, int(sent.attempt[0])))
         if plant.phases()[0] == Phase.UNKNOWN and unknown_s is None:
             unknown_s = at_s
@@ -167,7 +182,7 @@ def test_silence_is_asked_again_becomes_unknown_and_at_last_expires() -> None:
     plant.order(0.8)
     probes = [at_s for at_s in range(60, 80) if plant.tick(at_s) is not None]
     assert probes[0] == 65
-    assert plant.fleet.revision[0] == 2
+    assert plant.fleet.revision[0] == revision(65)
     assert plant.fleet.excluded[0] == Exclusion.UNKNOWN
     plant.answer([0], 66)
     assert plant.fleet.excluded[0] == Exclusion.NONE
@@ -182,7 +197,7 @@ def test_only_one_command_is_open_per_device() -> None:
     plant.answer(ALL, 1.5)
     sent = plant.tick(2)
     assert sent is not None
-    assert set(sent.revision) == {2}
+    assert set(sent.revision) == {revision(2)}
 
 
 def test_what_moved_far_overtakes_what_was_not_answered() -> None:
@@ -193,7 +208,7 @@ def test_what_moved_far_overtakes_what_was_not_answered() -> None:
     assert plant.tick(0.5) is None
     sent = plant.tick(1)
     assert sent is not None
-    assert set(sent.revision) == {2}
+    assert set(sent.revision) == {revision(1)}
     assert set(plant.fleet.planned_at_ns[:10]) == {s(0)}
 
 
@@ -223,7 +238,7 @@ def test_setpoints_are_refreshed_before_half_their_time_and_not_all_at_once() ->
         sent = plant.tick(at_s)
         if sent is not None:
             rows = (sent.device_no // 3).tolist()
-            assert set(sent.revision[sent.attempt == 1]) <= {2}
+            assert set(sent.revision[sent.attempt == 1]) <= {revision(at_s)}
             for row in rows:
                 asked.setdefault(row, at_s)
             plant.answer(rows, at_s)
@@ -265,7 +280,7 @@ def test_an_order_that_ends_lets_everybody_go_and_asks_until_they_say_so() -> No
     for at_s in range(3, 300):
         if (sent := plant.tick(at_s)) is not None:
             assert sent.device_no.tolist() == [1 + 3 * 9]
-            assert set(sent.revision) == {2}
+            assert set(sent.revision) == {revision(2)}
             tries_s.append(at_s)
     # Less often each time, and until its timer has let it go at 121 s.
     assert tries_s[0] < 6
@@ -339,7 +354,7 @@ def test_a_new_owner_takes_up_what_the_old_one_left() -> None:
     plant.fleet.now_ns = s(3)
     again = next(b for b in decide(plant.fleet, SETTINGS, EPOCH + 1) if isinstance(b, Commands))
     assert set(again.epoch) == {EPOCH + 1}
-    assert set(again.revision) == {1}
+    assert set(again.revision) == {revision(0)}
     assert set(again.attempt) == {2}
 
 
