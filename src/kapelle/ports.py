@@ -42,6 +42,10 @@ class Directory(Protocol):
     def authenticate(self, name: str, secret: str) -> DeviceNo | None:
         """Return the device these credentials belong to, or None, in the same time."""
 
+    def generation(self, device_no: Ints) -> Ints:
+        """Return a number for each device that changes with its name, its credentials and its
+        removal; -1 where the number is unknown. For those who authenticated it once."""
+
     def nameplate(self, device_no: Ints) -> tuple[Floats, Floats]:
         """Return nameplate up and down of each device. [W] NaN where the number is unknown."""
 

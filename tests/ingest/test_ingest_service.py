@@ -39,6 +39,9 @@ class FixedDirectory:
     def authenticate(self, name: str, secret: str) -> DeviceNo | None:
         return None
 
+    def generation(self, device_no: Ints) -> Ints:
+        return np.zeros(len(device_no), np.int32)
+
     def nameplate(self, device_no: Ints) -> tuple[Floats, Floats]:
         known = (device_no >= 0) & (device_no < self.devices)
         watts = np.where(known, 5_000.0, np.nan)

@@ -81,6 +81,35 @@ def test_unknown_names_cost_the_same_work(monkeypatch: pytest.MonkeyPatch) -> No
     assert compared == [credentials.STORED_BYTES] * 2
 
 
+def test_a_generation_ends_with_name_credentials_or_enrolment() -> None:
+    first = bearer(3, "a")
+    directory = Directory.build(1, [first, bearer(0, "b")])
+    numbers = np.array([3, 0, 1, -1, 99], np.int32)
+
+    def after(*rows: Bearer) -> list[int]:
+        directory.apply(rows)
+        return directory.generation(numbers).tolist()
+
+    began, other, *unknown = after()
+    assert unknown == [-1, -1, -1]
+    assert after(first, first._replace(nameplate_up_w=7.0)) == [began, other, -1, -1, -1]
+    seen = [began]
+    for change in (
+        first._replace(credential=credentials.hash_secret("new")),
+        first,
+        first._replace(device_id="c"),
+        first._replace(active=False),
+        first,
+        first._replace(device_no=90, device_id="far"),
+    ):
+        now, stays, *_ = after(change)
+        assert stays == other
+        if change.device_no == 3:
+            assert now not in seen if change.active else now == -1
+        seen += [now] if now != -1 and change.device_no == 3 else []
+    assert directory.generation(numbers)[0] == seen[-1]
+
+
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.floats(0, 9)), max_size=30)
 
 

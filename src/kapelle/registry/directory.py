@@ -38,6 +38,7 @@ class Directory:
         self._names: list[str | None] = []
         self._up_w: Floats = np.empty(0)
         self._down_w: Floats = np.empty(0)
+        self._generation: Ints = np.empty(0, np.int32)
         # Slot 0 is nobody's, so that an unknown name is looked up like a known one.
         self._credentials = bytearray(credentials.NOBODY)
 
@@ -65,6 +66,9 @@ class Directory:
             if before is not None:
                 del self._no_of[before]
             at = (device_no + 1) * credentials.STORED_BYTES
+            held = bytes(self._credentials[at : at + credentials.STORED_BYTES])
+            if not row.active or (before, held) != (row.device_id, row.credential):
+                self._generation[device_no] += 1
             if row.active:
                 self._names[device_no] = row.device_id
                 self._no_of[row.device_id] = device_no
@@ -96,6 +100,16 @@ class Directory:
         genuine = credentials.matches(secret, stored)
         return DeviceNo(device_no) if genuine and device_no != _NOBODY else None
 
+    def generation(self, device_no: Ints) -> Ints:
+        """Return a number for each device that changes with its name, its credentials and its
+        removal; -1 where the number is unknown."""
+        generation = np.full(len(device_no), _NOBODY, np.int32)
+        known = (device_no >= 0) & (device_no < len(self._names))
+        numbers = device_no[known]
+        borne = [self._names[number] is not None for number in numbers.tolist()]
+        generation[known] = np.where(borne, self._generation[numbers], _NOBODY)
+        return generation
+
     def nameplate(self, device_no: Ints) -> tuple[Floats, Floats]:
         """Return nameplate up and down of each device. [W] NaN where the number is unknown."""
         known = (device_no >= 0) & (device_no < len(self._names))
@@ -116,3 +130,6 @@ class Directory:
                 longer = np.full(capacity, np.nan)
                 longer[:have] = getattr(self, column)[:have]
                 setattr(self, column, longer)
+            generation = np.zeros(capacity, np.int32)
+            generation[:have] = self._generation[:have]
+            self._generation = generation

@@ -31,6 +31,9 @@ class Changing:
     def authenticate(self, name: str, secret: str) -> DeviceNo | None:
         return None
 
+    def generation(self, device_no: Ints) -> Ints:
+        raise NotImplementedError
+
     def nameplate(self, device_no: Ints) -> tuple[Floats, Floats]:
         raise NotImplementedError
 

@@ -26,6 +26,19 @@ class FakeDirectory:
 
     partitions = 4
     count = 10
+    version = 0
+
+    def __init__(self) -> None:
+        self.generations = np.zeros(self.count, np.int32)
+
+    def remove_from(self, device_no: int) -> None:
+        self.count = device_no
+        self.version += 1
+
+    def rotate(self, device_no: int) -> None:
+        """Replace a secret; nobody here tries to come back, so the new one is the old one."""
+        self.generations[device_no] += 1
+        self.version += 1
 
     def resolve(self, names: Sequence[str]) -> np.ndarray:
         known = {f"dev-{number}": number for number in range(self.count)}
@@ -37,6 +50,9 @@ class FakeDirectory:
     def authenticate(self, name: str, secret: str) -> int | None:
         number = int(self.resolve([name])[0])
         return number if number >= 0 and secret == f"{name}!" else None
+
+    def generation(self, device_no: np.ndarray) -> np.ndarray:
+        return np.where(device_no < self.count, self.generations[device_no], -1)
 
     def nameplate(self, device_no: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(device_no), 5e3), np.full(len(device_no), 5e3)

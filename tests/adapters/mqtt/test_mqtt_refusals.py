@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kapelle.adapters.mqtt import reader, writer
-from kapelle.adapters.mqtt.packets import Answer, ConnAck, Disconnect, SubAck
+from kapelle.adapters.mqtt.packets import Answer, ConnAck, Disconnect, Ping, SubAck
 from kapelle.adapters.mqtt.reader import Property, Reason
 
 POWER = b'{"power_w": 5}'
@@ -421,18 +421,27 @@ def test_reasons_are_not_sent_to_who_does_not_want_them(open_plant: Any) -> None
     asyncio.run(check())
 
 
-def test_a_device_that_was_removed_does_not_stay(open_plant: Any) -> None:
+def test_whose_credentials_no_longer_hold_does_not_stay(open_plant: Any) -> None:
     async def check() -> None:
         async with open_plant() as plant:
-            device = await plant.device(8, version=5, keep_alive_s=1)
-            staying = await plant.device(3, version=5, keep_alive_s=1)
-            plant.endpoint.directory.count = 5
-            async with asyncio.timeout(5):
-                while not plant.counters.dropped:
-                    device.send(writer.PINGREQ)
-                    staying.send(writer.PINGREQ)
-                    await asyncio.sleep(0.3)
-            assert plant.counters.dropped == {"no longer enrolled": 1}
-            assert plant.sessions[-1] == (8, 2)
+            removed = await plant.device(8, version=5, keep_alive_s=600)
+            rotated = await plant.device(2, version=5, keep_alive_s=600)
+            staying = await plant.device(3, version=5, keep_alive_s=600)
+            plant.endpoint.directory.remove_from(5)
+            plant.endpoint.directory.rotate(2)
+            for device in (removed, rotated):
+                last = await device.next()
+                assert isinstance(last, Disconnect)
+                assert last.code == Reason.NOT_AUTHORIZED
+            assert plant.counters.dropped == {"no longer enrolled": 1, "credentials changed": 1}
+            await plant.until(lambda: len(plant.sessions) == 5)
+            assert sorted(plant.sessions[-2:]) == [(2, 2), (8, 2)]
+            # Who comes back with the new ones stays, as does who was never meant.
+            again = await plant.device(2, version=5)
+            plant.endpoint.directory.rotate(4)
+            await asyncio.sleep(1.2)
+            for device in (staying, again):
+                device.send(writer.PINGREQ)
+                assert isinstance(await device.next(), Ping)
 
     asyncio.run(check())

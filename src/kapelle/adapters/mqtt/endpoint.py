@@ -9,6 +9,8 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
+
 from kapelle.adapters.mqtt import writer
 from kapelle.adapters.mqtt.admission import Refusal, granted, refusal
 from kapelle.adapters.mqtt.counters import CONNECT, TLS_HANDSHAKE, Counters
@@ -57,6 +59,7 @@ class MqttEndpoint:
         self._handshake_ns = int(settings.handshake_s * NS_PER_S)
         self._command_ack_ns = int(settings.command_ack_s * NS_PER_S)
         self._number = 0
+        self._directory_seen = directory.version
         self._listener: socket.socket | None = None
         self._listening = False
         self._bucket = TokenBucket(1, 1, 0)
@@ -226,6 +229,7 @@ class MqttEndpoint:
         self._take_over(device_no, session, now_ns)
         self._forget_half_open(session)
         session.begin(connect, device_no, self._number, now_ns)
+        session.generation = int(self.directory.generation(np.array([device_no], np.int32))[0])
         keep_alive_s, properties = granted(connect, self.settings)
         session.silence_ns_max = keep_alive_s * NS_PER_S * 3 // 2
         self._sessions[device_no] = session
@@ -279,7 +283,7 @@ class MqttEndpoint:
             session.hold_full()
 
     async def _sweep(self) -> None:
-        """End, once a second, what is overdue: handshakes, keep-alives, unanswered commands."""
+        """End, once a second, what is overdue or no longer admitted."""
         while True:
             await self.clock.sleep(_SWEEP_S)
             now_ns = self.clock.now_ns()
@@ -289,18 +293,31 @@ class MqttEndpoint:
             for session in self._unanswered.older_than(now_ns - self._command_ack_ns):
                 self._unanswered.discard(session)
                 session.drop("command unanswered")
-            due = self._wheel.due(now_ns // NS_PER_S)
-            known = self.directory.resolve([session.name for session in due]).tolist()
-            for session, device_no in zip(due, known, strict=True):
+            for session in self._wheel.due(now_ns // NS_PER_S):
                 if session.overdue(now_ns):
                     self.counters.dropped["keep-alive"] += 1
                     session.end(Reason.KEEP_ALIVE_TIMEOUT, "nothing heard within the keep-alive")
-                elif device_no != session.device_no:
-                    # Credentials are checked once; a device that was removed must not stay.
-                    self.counters.dropped["no longer enrolled"] += 1
-                    session.end(Reason.NOT_AUTHORIZED, "this device is no longer enrolled")
                 else:
                     self._watch(session)
+            self._expel()
+
+    def _expel(self) -> None:
+        """End sessions whose credentials, checked once, would not let them in again."""
+        if self.directory.version == self._directory_seen:
+            return
+        self._directory_seen = self.directory.version
+        sessions = list(self._sessions.values())
+        numbers = np.fromiter((s.device_no for s in sessions), np.int32, len(sessions))
+        began = np.fromiter((s.generation for s in sessions), np.int32, len(sessions))
+        present = self.directory.generation(numbers)
+        for place in np.flatnonzero(present != began).tolist():
+            session = sessions[place]
+            if present[place] < 0:
+                self.counters.dropped["no longer enrolled"] += 1
+                session.end(Reason.NOT_AUTHORIZED, "this device is no longer enrolled")
+            else:
+                self.counters.dropped["credentials changed"] += 1
+                session.end(Reason.NOT_AUTHORIZED, "come back with the new credentials")
 
     def _watch(self, session: Session) -> None:
         self._wheel.add(session, (session.heard_ns + session.silence_ns_max) // NS_PER_S + 1)

@@ -30,8 +30,8 @@ class Session(asyncio.Protocol):
 
     __slots__ = (
         "_ack", "_bucket", "_endpoint", "_explains", "_inflight", "_need", "_qos2", "_rest",
-        "_tel", "_transport", "_valve", "closed", "delivery", "device_no", "heard_ns", "name",
-        "number", "silence_ns_max", "takeovers_ns", "version", "will",
+        "_tel", "_transport", "_valve", "closed", "delivery", "device_no", "generation", "heard_ns",
+        "name", "number", "silence_ns_max", "takeovers_ns", "version", "will",
     )  # fmt: skip
 
     def __init__(self, endpoint: "MqttEndpoint") -> None:
@@ -53,6 +53,8 @@ class Session(asyncio.Protocol):
         self.version = V311
         self.name = ""
         self.device_no = -1
+        self.generation = -1
+        """The directory's, of the credentials that were shown."""
         self.number = 0
         self.heard_ns = 0
         self.silence_ns_max = 0
