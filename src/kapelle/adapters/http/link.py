@@ -1,4 +1,4 @@
-"""The queue between requests and ingest: a request waits here until the journal has it."""
+"""The queue between requests and ingest: a batch waits here until the journal has it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -14,8 +14,9 @@ from kapelle.ports import Batch
 class _Request:
     """One request that waits for the journal."""
 
-    def __init__(self, rows: int, answered: "asyncio.Future[Mapping[int, str]]") -> None:
+    def __init__(self, rows: int, size: int, answered: "asyncio.Future[Mapping[int, str]]") -> None:
         self.rows = rows
+        self.size = size
         self.answered = answered
 
 
@@ -24,8 +25,11 @@ class HttpLink:
 
     def __init__(self) -> None:
         self.rows_waiting = 0
+        """Readings that ingest has not answered, even where nobody waits for the answer."""
+        self.bytes_waiting = 0
+        """Bodies that are being read or that ingest has not answered."""
         self._inbox: asyncio.Queue[Batch] = asyncio.Queue()
-        """Bounded by `rows_waiting`, which counts rows until they are answered."""
+        """Bounded by what waits: a request is let in only while that is below its bounds."""
 
     async def receive(self) -> AsyncIterator[Batch]:
         """Yield one batch per request."""
@@ -34,15 +38,13 @@ class HttpLink:
 
     def confirm(self, batch: Batch, refused: Mapping[int, str]) -> None:
         """Let the request answer: the journal has it."""
-        request = batch.receipt
-        assert isinstance(request, _Request)
+        request = self._done(batch)
         if not request.answered.done():
             request.answered.set_result(refused)
 
     def decline(self, batch: Batch, reason: str) -> None:
         """Let the request answer that nothing was stored."""
-        request = batch.receipt
-        assert isinstance(request, _Request)
+        request = self._done(batch)
         if not request.answered.done():
             request.answered.set_exception(
                 Refused(507, "journal-full", f"nothing was stored: {reason}")
@@ -52,14 +54,31 @@ class HttpLink:
         """Write nothing: nobody can be called on this route."""
         return np.zeros(len(commands), np.bool_)
 
-    async def submit(self, batch: Batch, rows: int, wait_s: float) -> Mapping[int, str]:
-        """Wait until ingest has the batch in the journal; return what it refused."""
-        request = _Request(rows, asyncio.get_running_loop().create_future())
+    async def submit(self, batch: Batch, rows: int, size: int, wait_s: float) -> Mapping[int, str]:
+        """Wait until ingest has the batch in the journal; return what it refused.
+
+        A request that has waited long enough leaves, and its batch does not: it takes its memory
+        until ingest answers. So a disk that hangs fills the bounds once, not once per time-out.
+
+        Args:
+            batch: What was sent.
+            rows: Its share of `rows_waiting`.
+            size: Its share of `bytes_waiting`, already counted there.
+            wait_s: How long the request waits. [s]
+
+        Raises:
+            TimeoutError: The batch still waits; it is not known whether it will be stored.
+        """
+        request = _Request(rows, size, asyncio.get_running_loop().create_future())
         batch.receipt = request
         self.rows_waiting += rows
         self._inbox.put_nowait(batch)
-        try:
-            async with asyncio.timeout(wait_s):
-                return await request.answered
-        finally:
-            self.rows_waiting -= rows
+        async with asyncio.timeout(wait_s):
+            return await request.answered
+
+    def _done(self, batch: Batch) -> _Request:
+        request = batch.receipt
+        assert isinstance(request, _Request)
+        self.rows_waiting -= request.rows
+        self.bytes_waiting -= request.size
+        return request

@@ -62,7 +62,6 @@ class HttpTelemetry:
         self._settings = settings if settings is not None else HttpSettings()
         self._names = Names(directory, self._settings.names_remembered_max)
         self._link: HttpLink | None = None
-        self._bytes_waiting = 0
         self._turned_away = 0
 
     @asynccontextmanager
@@ -101,12 +100,12 @@ class HttpTelemetry:
         settings = self._settings
         if link is None or link.rows_waiting >= settings.rows_waiting_max:
             raise Refused(503, "queue-full", "more waits for the journal than may; send again")
-        held = _Held()
+        held = _Held(link)
         try:
             body = await self._read(headers, receive, held)
             if is_zipped:
                 body = await self._unzip(body, held)
-            return await self._store(body, decode, sender, link)
+            return await self._store(body, decode, sender, held)
         except TooLarge:
             most = settings.body_bytes_max
             raise Refused(413, "body-too-large", f"at most {most} bytes, unpacked") from None
@@ -114,14 +113,14 @@ class HttpTelemetry:
             status = 413 if error.code == "too-many-rows" else 422
             raise Refused(status, error.code, error.detail) from None
         finally:
-            self._bytes_waiting -= held.size
+            link.bytes_waiting -= held.size
 
     async def _store(
         self,
         body: bytes,
         decode: Decode,
         sender: _Sender,
-        link: HttpLink,
+        held: "_Held",
     ) -> tuple[int, bytes]:
         settings = self._settings
         received_at_ns = self._clock.now_ns()
@@ -138,7 +137,8 @@ class HttpTelemetry:
             unreadable=decoded.quarantined(received_at_ns, source),
         )
         try:
-            refused = await link.submit(batch, decoded.count, settings.durable_s)
+            size, held.size = held.size, 0
+            refused = await held.link.submit(batch, decoded.count, size, settings.durable_s)
         except TimeoutError:
             raise Refused(
                 503, "journal-slow", "not known to be stored in time; send again, twice is once"
@@ -178,9 +178,9 @@ class HttpTelemetry:
         return b"".join(parts)
 
     def _hold(self, size: int, held: "_Held") -> None:
-        if self._bytes_waiting + size > self._settings.bytes_waiting_max:
+        if held.link.bytes_waiting + size > self._settings.bytes_waiting_max:
             raise Refused(503, "queue-full", "too many requests at once; send again")
-        self._bytes_waiting += size
+        held.link.bytes_waiting += size
         held.size += size
 
     def _authenticate(self, authorization: str) -> _Sender:
@@ -210,8 +210,9 @@ class HttpTelemetry:
 
 @dataclass(slots=True)
 class _Held:
-    """How much of `bytes_waiting_max` a request has taken."""
+    """How much of `bytes_waiting_max` a request has taken and not yet handed to its batch."""
 
+    link: HttpLink
     size: int = 0
 
 
