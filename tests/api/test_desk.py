@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from kapelle.adapters.http.problems import Refused
-from kapelle.api.desk import OrderDesk
+from kapelle.api.desk import WRITER, OrderDesk
 from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import AmendAsked, OrderAsked
 from kapelle.api.watch import Watch
+from kapelle.fleet.recall import recall
+from kapelle.fleet.snapshots import view_to_snapshot
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Kind
+from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT
-from kapelle.model.plant import Order
+from kapelle.model.plant import Order, Plan
 from kapelle.runtime.clock import SystemClock
 
 QUICK = ApiSettings(plan_wait_s=0.0, orders_per_minute=1_000)
@@ -102,3 +105,27 @@ def test_an_amendment_may_not_reach_into_the_next_order() -> None:
                 task.cancel()
 
     asyncio.run(main())
+
+
+def test_orders_that_were_forgotten_are_still_listed_and_their_numbers_never_given_again() -> None:
+    async def main() -> tuple[list[int], int, str]:
+        clock = SystemClock()
+        journal = MemoryJournal(clock)
+        for number in (1, 2):
+            now_ns = clock.now_ns()
+            order = Order(number, "all", 1.0, now_ns, now_ns + 1, now_ns)
+            over = Plan(number, now_ns, 1, OrderStatus.COMPLETED, 0.0, 1.0, 0.0, "")
+            await journal.append(PLANT, [order], writer=WRITER)
+            await journal.append(PLANT, [over], writer="dispatch")
+        view = await recall(journal, 1)
+        await journal.save_snapshot(PLANT, view_to_snapshot(view))
+        await journal.trim(PLANT, view.position)
+        watch = Watch(journal=journal, clock=clock, partitions=1)
+        desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=QUICK)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(watch.run())
+            state, _ = await desk.create(asked(1), "", "test")
+            running.cancel()
+        return sorted(watch.view.orders), state.order.order_no, desk.find(1).status.name
+
+    assert asyncio.run(main()) == ([1, 2, 3], 3, "COMPLETED")

@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kapelle.dispatch.service import Dispatcher
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.errors import JournalConflict, JournalFull
+from kapelle.errors import JournalConflict, JournalDamaged, JournalFull
 from kapelle.journal.memory import MemoryJournal
-from kapelle.model.entries import Body, Kind
+from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Cancel, Curve, Order, ResourceSummary, Summary
+from kapelle.model.plant import Cancel, Curve, Hold, Notice, Order, ResourceSummary, Summary
 from kapelle.runtime.clock import SystemClock
 
 SETTINGS = DispatchSettings(lease_s=0.6, cycle_wait_s=0.1)
@@ -64,11 +65,11 @@ class Stage:
         self.clock = SystemClock()
         self.journal = SlowJournal(self.clock)
 
-    def dispatcher(self, holder: str = "one") -> Dispatcher:
+    def dispatcher(self, holder: str = "one", settings: DispatchSettings = SETTINGS) -> Dispatcher:
         return Dispatcher(
             journal=self.journal,
             clock=self.clock,
-            settings=SETTINGS,
+            settings=settings,
             partitions=2,
             holder=holder,
         )
@@ -270,5 +271,103 @@ def test_a_slow_disk_is_no_other_dispatcher(monkeypatch: pytest.MonkeyPatch) -> 
             await stage.wait(over)
 
         await beside(stage.dispatcher(), act())
+
+    asyncio.run(play())
+
+
+FORGETFUL = replace(SETTINGS, snapshot_every_s=0.1, retain_s=0.0)
+
+
+async def forget(stage: Stage) -> None:
+    """Wait until everything said so far is gone from the plant's topic."""
+    said = await stage.journal.last(PLANT)
+
+    async def gone() -> bool:
+        await stage.speak(0, 1)
+        return await stage.journal.first(PLANT) > said
+
+    await stage.wait(gone)
+
+
+def test_what_was_forgotten_is_still_known_to_whoever_starts() -> None:
+    async def play() -> None:
+        stage = Stage()
+
+        async def first() -> None:
+            await stage.order(1)
+
+            async def told() -> bool:
+                await stage.speak(0, 1)
+                return bool(await stage.bodies("p/0", Kind.SIGNAL))
+
+            await stage.wait(told)
+            notice = Notice(1, "storm", "it blows")
+            hold = Hold(True, 2, "drill")
+            await stage.journal.append(PLANT, [notice, hold], writer="api")
+            await forget(stage)
+
+        first_one = stage.dispatcher("one", FORGETFUL)
+        await beside(first_one, first())
+        promise = first_one.view.orders[1].plan
+        assert promise is not None
+        before = len(await stage.bodies("p/0", Kind.SIGNAL))
+
+        async def second() -> None:
+            # Held, no level leaves; an order that runs rests.
+            await stage.speak(0, 1)
+            await asyncio.sleep(0.3)
+            assert second_one.view.held
+            assert second_one.view.hold_reason == "drill"
+            assert [notice.text for notice in second_one.view.notices] == ["it blows"]
+            await stage.journal.append(PLANT, [Hold(False, 3)], writer="api")
+
+            async def told_again() -> bool:
+                await stage.speak(0, 1)
+                signals = (await stage.bodies("p/0", Kind.SIGNAL))[before:]
+                return any(s.epoch == second_one.epoch and s.level > 0 for s in signals)
+
+            await stage.wait(told_again)
+            # It goes on with the promise that was made; nothing is promised anew.
+            assert second_one.view.orders[1].plan == promise
+            assert await stage.bodies(PLANT, Kind.PLAN) == []
+
+        second_one = stage.dispatcher("two", FORGETFUL)
+        await beside(second_one, second())
+
+    asyncio.run(play())
+
+
+def test_a_stop_leaves_a_snapshot_and_a_start_reads_nothing_before_it() -> None:
+    async def play() -> None:
+        stage = Stage()
+        await stage.order(1)
+        await beside(stage.dispatcher("one"), asyncio.sleep(0.1))
+        snapshot = await stage.journal.load_snapshot(PLANT)
+        assert snapshot is not None
+        assert snapshot.position == await stage.journal.last(PLANT)
+        read = stage.journal.read
+        after: list[int] = []
+
+        async def watched(topic: str, since: int, *rest: Any) -> list[Entry]:
+            after.append(since)
+            return await read(topic, since, *rest)
+
+        stage.journal.read = watched  # type: ignore[method-assign]  # to see what is asked for
+        await stage.speak(0, 1)
+        again = stage.dispatcher("two")
+        await beside(again, asyncio.sleep(0.1))
+        assert list(again.view.orders) == [1]
+        assert min(after) >= snapshot.position
+
+    asyncio.run(play())
+
+
+def test_it_does_not_dispatch_from_the_middle_of_what_was_ordered() -> None:
+    async def play() -> None:
+        stage = Stage()
+        await stage.order(1)
+        await stage.journal.trim(PLANT, 1)
+        with pytest.raises(JournalDamaged, match=r"plant: entries up to 1 .* restore"):
+            await stage.dispatcher().run()
 
     asyncio.run(play())

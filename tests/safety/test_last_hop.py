@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from kapelle.errors import LinkLost
+from kapelle.fleet.recall import recall
+from kapelle.fleet.snapshots import view_to_snapshot
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Kind
@@ -201,6 +203,37 @@ def test_a_hold_comes_between_two_hand_overs() -> None:
             await stage.wait(said)
             assert len(wire.sent) == SafetySettings().send_at_once
             assert stage.hop.refused[HOLD] == 2000
+
+        await beside(stage.hop, act())
+
+    asyncio.run(play())
+
+
+def test_a_hold_outlives_the_entry_that_told_it() -> None:
+    async def play() -> None:
+        stage = Stage()
+        wire = Wire({0})
+        stage.hop.links.append(wire)  # type: ignore[arg-type]  # only send is used
+        await stage.journal.append(PLANT, [Hold(True, 1, "drill")], writer="api")
+        view = await recall(stage.journal, 2)
+        await stage.journal.save_snapshot(PLANT, view_to_snapshot(view))
+        await stage.journal.trim(PLANT, view.position)
+
+        async def act() -> None:
+            await stage.journal.append("p/0", [stage.commands(0)], writer="owner")
+
+            async def refused() -> bool:
+                return stage.hop.refused[HOLD] == 1
+
+            await stage.wait(refused)
+            await stage.journal.append(PLANT, [Hold(False, 2)], writer="api")
+            await asyncio.sleep(0.05)
+            await stage.journal.append("p/0", [stage.commands(0)], writer="owner")
+
+            async def sent() -> bool:
+                return wire.sent == [(0, 1)]
+
+            await stage.wait(sent)
 
         await beside(stage.hop, act())
 

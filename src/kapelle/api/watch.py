@@ -5,17 +5,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kapelle.fleet.plant import PlantView, apply_plant
-from kapelle.model.entries import Kind
+from kapelle.fleet.recall import recall
 from kapelle.model.ids import PLANT
 from kapelle.ports import Clock, Journal
-
-_LASTING = tuple(
-    kind for kind in Kind if kind >= Kind.TICK and kind not in (Kind.TICK, Kind.SUMMARY)
-)
-"""All that must be known from the beginning; a summary is out of date after a second."""
-_READ = 1_000
-_SUMMARIES_BACK = 4
-"""Seconds of summaries read again at start-up."""
 
 Found = TypeVar("Found")
 
@@ -30,14 +22,14 @@ class Watch:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
-        last = await self._journal.last(PLANT)
-        while entries := await self._journal.read(PLANT, self.view.position, _READ, _LASTING):
-            for entry in entries:
-                apply_plant(self.view, entry)
-            self._tell()
-        after = max(self.view.position, last - _SUMMARIES_BACK * self.view.partitions)
-        async for entries in self._journal.follow(PLANT, after):
+        """Follow until cancelled.
+
+        Raises:
+            JournalDamaged: Orders and holds are gone that no snapshot makes up for.
+        """
+        self.view = await recall(self._journal, self.view.partitions)
+        self._tell()
+        async for entries in self._journal.follow(PLANT, self.view.position):
             for entry in entries:
                 apply_plant(self.view, entry)
             self._tell()

@@ -8,7 +8,10 @@ from kapelle.dispatch.control import ControlState, Outcome, step
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.plant import PlantView, apply_plant
-from kapelle.model.entries import Body, Kind
+from kapelle.fleet.recall import recall
+from kapelle.fleet.retention import Generations
+from kapelle.fleet.snapshots import view_to_snapshot
+from kapelle.model.entries import Body
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT, partition_topic
 from kapelle.model.plant import Summary
@@ -17,10 +20,8 @@ from kapelle.ports import Clock, Journal, Lease
 _WRITER = "dispatch"
 _LEASE = "dispatch"
 _LEASE_RETRY_S = 0.5
-_READ_AT_ONCE = 1000
-_LASTING = (Kind.ORDER, Kind.AMEND, Kind.CANCEL, Kind.HOLD, Kind.PLAN)
-"""What of the past still matters; summaries of the past do not."""
 _APPEND_TIMEOUT_S = 10.0
+_SAVE_TIMEOUT_S = 60.0
 _IDLE_S = 2.0
 """Without news orders still start and end this often. [s]"""
 
@@ -55,6 +56,7 @@ class Dispatcher:
         self._lines: dict[str, int] = {}
         """Last position of our line in each topic we have written to."""
         self._full = False
+        self._generations = Generations(settings.retain_s)
 
     async def run(self) -> None:
         """Dispatch until cancelled.
@@ -62,6 +64,7 @@ class Dispatcher:
         Raises:
             JournalConflict: Another dispatcher took over.
             JournalFailed: The disk failed.
+            JournalDamaged: Orders and holds are gone that no snapshot makes up for.
         """
         lease = await self._acquire()
         self.epoch = lease.epoch
@@ -74,6 +77,7 @@ class Dispatcher:
                     group.create_task(self._keep_lease(lease))
                     group.create_task(self._follow())
                     group.create_task(self._cycles())
+                    group.create_task(self._keep_snapshots())
             except ExceptionGroup as errors:
                 # The first error cancels the other tasks: to the outside it is the one reason.
                 raise errors.exceptions[0] from errors
@@ -108,22 +112,43 @@ class Dispatcher:
     async def _give_back(self, lease: Lease) -> None:
         try:
             async with asyncio.timeout(_APPEND_TIMEOUT_S):
+                await self._save()
                 await self._journal.release(lease)
         except (TimeoutError, JournalConflict):
             log.warning("stopped without giving the lease back")
 
     async def _replay(self) -> None:
         """Take up orders, plans and holds of the past."""
-        self.view = PlantView(self._partitions)
-        last, after = await self._journal.last(PLANT), 0
-        while entries := await self._journal.read(PLANT, after, _READ_AT_ONCE, _LASTING):
-            for entry in entries:
-                if entry.position <= last:
-                    apply_plant(self.view, entry)
-            after = entries[-1].position
-            if after >= last:
-                break
-        self.view.position = last
+        self.view = await recall(self._journal, self._partitions)
+        # Levels rest on what the partitions say from now on.
+        self.view.summaries.clear()
+
+    async def _keep_snapshots(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.snapshot_every_s)
+            try:
+                async with asyncio.timeout(_SAVE_TIMEOUT_S):
+                    await self._save()
+            except TimeoutError:
+                log.warning("plant not saved", extra={"reason": "the disk is slow"})
+
+    async def _save(self) -> None:
+        """Write a snapshot of the plant and forget the entries nobody needs any more.
+
+        Everyone who reads the plant's topic starts from it, so orders and holds outlive entries.
+        """
+        snapshot = view_to_snapshot(self.view)
+        if snapshot.position <= self._generations.newest:
+            return
+        now_ns = self._clock.now_ns()
+        try:
+            await self._journal.save_snapshot(PLANT, snapshot)
+            self._generations.note(now_ns, snapshot.position)
+            through = self._generations.through(now_ns)
+            if through:
+                await self._journal.trim(PLANT, through)
+        except JournalFull as full:
+            log.warning("plant not saved", extra={"reason": str(full)})
 
     async def _follow(self) -> None:
         async for entries in self._journal.follow(PLANT, self.view.position):

@@ -57,3 +57,8 @@ class DispatchSettings:
     """Levels that have not changed are repeated this often. [s]"""
     lease_s: float = 5.0
     """How long the dispatcher's lease lasts without renewal. [s]"""
+    snapshot_every_s: float = 300.0
+    """What the plant's topic has told is saved this often, and when the service stops. [s]"""
+    retain_s: float = 3600.0
+    """Entries of the plant's topic younger than this are kept even where snapshots no longer need
+    them. [s]"""

@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 
 from kapelle.errors import JournalFull, LinkLost
+from kapelle.fleet.recall import recall
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Kind
 from kapelle.model.enums import Phase
@@ -20,7 +21,6 @@ from kapelle.safety.gate import PHASE_OF, RULES, GateState, check
 from kapelle.safety.settings import SafetySettings
 
 _WRITER = "last-hop"
-_READ_AT_ONCE = 1000
 _APPEND_TIMEOUT_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class LastHop:
 
         Raises:
             JournalFailed: The disk failed.
+            JournalDamaged: Whether the plant is held cannot be known any more.
         """
         after = await self._recall_hold()
         ends = [
@@ -73,13 +74,10 @@ class LastHop:
                 group.create_task(self._pass_on(partition_topic(partition), end))
 
     async def _recall_hold(self) -> int:
-        after = 0
-        while entries := await self._journal.read(PLANT, after, _READ_AT_ONCE, {Kind.HOLD}):
-            for entry in entries:
-                if isinstance(entry.body, Hold):
-                    self.hold(entry.body.held, entry.body.reason)
-            after = entries[-1].position
-        return after
+        view = await recall(self._journal, self._partitions)
+        if view.held:
+            self.hold(True, view.hold_reason)
+        return view.position
 
     async def _watch_hold(self, after: int) -> None:
         async for entries in self._journal.follow(PLANT, after, {Kind.HOLD}):
