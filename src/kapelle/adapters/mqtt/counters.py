@@ -49,7 +49,7 @@ class Counters:
     commands_received: int = 0
     """PUBACKs of devices (or the broker) for commands."""
     commands_unsent: int = 0
-    """Commands without a session, subscription or room."""
+    """Commands without a session, subscription or room, or behind an unanswered one."""
     commands_replaced: int = 0
     """Queued commands a newer one took the place of."""
     commands_expired: int = 0
