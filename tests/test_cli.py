@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from kapelle import cli
-from kapelle.api.shapes import OrderTold, PreviewTold
+from kapelle.api.shapes import OrderTold, PreviewTold, StatusTold
+from kapelle.api.told import tell_resource
 from kapelle.cli import orders
 from kapelle.cli.output import Exit, exit_code, power
 from kapelle.cli.quantities import duration_s, moment
@@ -28,6 +29,7 @@ from kapelle.errors import (
     RegistryUnavailable,
     Unreachable,
 )
+from kapelle.fleet.plant import PlantView, total
 from kapelle.journal.codec import JournalNewer
 
 
@@ -168,14 +170,15 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, object]] = []
-        self.status = "active"
+        self.state = "active"
+        self.damage: list[str] = []
 
     def _order(self, **changed: object) -> OrderTold:
         now = datetime(2026, 5, 1, 12, tzinfo=UTC)
         values: dict[str, object] = {
             "order_no": 7, "resource": "all", "target_w": 3e6, "starts_at": now, "ends_at": now,
             "issued_at": now, "issued_by": "me", "tolerance": 0.02, "product": "manual",
-            "status": self.status, "planned": True, "baseline_w": 0.0, "committed_w": 1.5e6,
+            "status": self.state, "planned": True, "baseline_w": 0.0, "committed_w": 1.5e6,
             "declined_w": 1.5e6, "reason": "nameplate",
         }  # fmt: skip
         return OrderTold.model_construct(**(values | changed))
@@ -198,6 +201,14 @@ class FakeClient:
 
     def cancel_order(self, order_no: int) -> OrderTold:
         return self._order(status="cancelled")
+
+    def status(self) -> StatusTold:
+        return StatusTold(
+            version="1", now=datetime(2026, 5, 1, tzinfo=UTC), held=False, hold_reason="",
+            position=1, partitions=1, partitions_heard=0, plant=tell_resource(total(PlantView(1))),
+            orders=[], ingest={}, notices=[], journal_damage=len(self.damage),
+            damage=self.damage,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -226,6 +237,14 @@ def test_an_order_says_what_is_promised_and_what_binds(run: Run, plant: FakeClie
     assert "cancelled" in run("order", "cancel", "7").out
 
 
+def test_status_names_what_is_damaged_in_the_journal(run: Run, plant: FakeClient) -> None:
+    assert "damaged" not in run("status").out
+    plant.damage = ["p/0 17: checksum wrong; left out"]
+    told = run("status").out
+    assert "the journal is damaged, found so far: 1" in told
+    assert "p/0 17: checksum wrong; left out" in told
+
+
 def test_a_dry_run_orders_nothing(run: Run, plant: FakeClient) -> None:
     told = run("order", "create", "--kw", "3000", "--dry-run")
     assert "nothing was ordered" in told.err
@@ -233,7 +252,7 @@ def test_a_dry_run_orders_nothing(run: Run, plant: FakeClient) -> None:
 
 
 def test_an_order_the_plant_declines_is_an_exit_code(run: Run, plant: FakeClient) -> None:
-    plant.status = "declined"
+    plant.state = "declined"
     assert run("order", "create", "--mw", "3").code == Exit.REJECTED
 
 

@@ -97,6 +97,30 @@ def test_sessions_add_up() -> None:
 
 
 @pytest.mark.integration
+def test_damage_in_the_journal_is_told() -> None:
+    class Damaged(MemoryJournal):
+        def damage(self) -> list[str]:
+            return [f"p/0 {n}: checksum wrong; left out" for n in range(30)]
+
+    async def main() -> tuple[str, dict[str, Any]]:
+        clock = SystemClock()
+        journal = Damaged(clock)
+        application = build(
+            journal=journal,
+            watch=Watch(journal=journal, clock=clock, partitions=2),
+            clock=clock,
+            settings=ApiSettings(),
+            token=TOKEN,
+        )
+        return await _metrics_of(application), (await _get(application, "/v1/status")).json()
+
+    text, status = asyncio.run(main())
+    assert samples(text)["kapelle_journal_damage", ()] == 30
+    assert status["journal_damage"] == 30
+    assert status["damage"][0] == "p/0 0: checksum wrong; left out"
+    assert len(status["damage"]) == 20
+
+
 def test_what_peers_do_to_the_real_endpoint_is_seen_and_cannot_lengthen_the_labels() -> None:
     def connect(given: bytes) -> bytes:
         # CONNECT of MQTT 5 with the given properties.
@@ -170,9 +194,14 @@ def test_the_plant_joins_endpoint_and_broker(tmp_path: Path) -> None:
 
 
 async def _metrics_of(application: Application, token: str = TOKEN) -> str:
-    transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]  # httpx has looser types for ASGI
-    async with httpx.AsyncClient(transport=transport, base_url="http://plant") as client:
-        answer = await client.get("/metrics", headers={"Authorization": f"Bearer {token}"})
-    assert answer.status_code == 200
+    answer = await _get(application, "/metrics", token)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return answer.text
+
+
+async def _get(application: Application, path: str, token: str = TOKEN) -> httpx.Response:
+    transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]  # httpx has looser types for ASGI
+    async with httpx.AsyncClient(transport=transport, base_url="http://plant") as client:
+        answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+    return answer

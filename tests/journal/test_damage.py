@@ -74,6 +74,27 @@ def test_a_flipped_bit_in_a_body_is_named_and_the_rest_is_served(tmp_path):
     assert damage == ("p/0 17: checksum wrong; left out",)
 
 
+def test_what_is_found_is_logged_once(tmp_path, caplog):
+    asyncio.run(fill(tmp_path))
+    path = tmp_path / "journal.sqlite"
+    before = text(17).encode()
+    path.write_bytes(path.read_bytes().replace(before, before.replace(b"notice", b"nOtice")))
+
+    async def read_twice():
+        settings = JournalSettings(tmp_path, reserve_bytes=0)
+        async with open_journal(settings, SystemClock()) as journal:
+            for _ in range(2):
+                await journal.read("p/0", 0, 1000)
+
+    asyncio.run(read_twice())
+    said = [r.found for r in caplog.records if r.message == "journal is damaged"]
+    assert said == ["p/0 17: checksum wrong; left out"]
+    caplog.clear()
+    damage = Damage([f"p/0 {n}: missing" for n in range(20_000)])
+    assert len(damage.found()) == 10_000
+    assert 50 < len(caplog.records) < 200
+
+
 def test_a_missing_entry_is_named(tmp_path):
     asyncio.run(fill(tmp_path))
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:

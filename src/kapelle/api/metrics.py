@@ -66,10 +66,19 @@ def render(
     now_ns: int,
     counters: Mapping[str, IngestCounters],
     sessions: Mapping[str, SessionCounters],
+    damage: int = 0,
 ) -> str:
-    """Return every metric of the plant. `counters` and `sessions`: by protocol."""
+    """Return every metric of the plant.
+
+    Args:
+        view: The plant.
+        now_ns: The time.
+        counters: What ingest counts, by protocol.
+        sessions: What adapters that keep sessions count, by protocol.
+        damage: Places found damaged in the journal.
+    """
     registry = CollectorRegistry()
-    registry.register(_Plant(view, now_ns, counters, sessions))
+    registry.register(_Plant(view, now_ns, counters, sessions, damage))
     return generate_latest(registry).decode()
 
 
@@ -82,11 +91,13 @@ class _Plant(Collector):
         now_ns: int,
         counters: Mapping[str, IngestCounters],
         sessions: Mapping[str, SessionCounters],
+        damage: int,
     ) -> None:
         self._view = view
         self._now_ns = now_ns
         self._counters = counters
         self._sessions = sessions
+        self._damage = damage
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
@@ -94,6 +105,12 @@ class _Plant(Collector):
         yield _gauge("kapelle_build_info", "Version.", ["version"], [([__version__], 1)])
         yield _gauge(
             "kapelle_kill_switch_state", "1 while every command is held.", [], [([], held)]
+        )
+        yield _gauge(
+            "kapelle_journal_damage",
+            "Places found damaged in the journal since the start.",
+            [],
+            [([], self._damage)],
         )
         yield from _ingest(self._counters)
         yield from _connections(self._sessions)

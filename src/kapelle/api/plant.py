@@ -1,6 +1,6 @@
 """What the routes work on, joined by `server.build`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kapelle.api.desk import OrderDesk
@@ -22,6 +22,9 @@ class Plant:
     """What ingest counted, by protocol."""
     sessions: Mapping[str, SessionCounters]
     """What adapters that keep sessions counted, by protocol."""
+
+    damage: Callable[[], Sequence[str]]
+    """Returns what was found damaged in the journal since it was opened (`Journal.damage`)."""
 
     @property
     def view(self) -> PlantView:

@@ -32,6 +32,7 @@ from kapelle.model.ids import ALL
 
 ISSUED_BY = "api"
 _NOTICES_TOLD = 20
+_DAMAGE_TOLD = 20
 
 _scheme = HTTPBearer(auto_error=False, description="The token in the file `api.token`.")
 
@@ -177,6 +178,7 @@ async def read_status(plant: PlantNow) -> StatusTold:
     """Read the plant in one answer."""
     view, now_ns = plant.view, plant.clock.now_ns()
     counters = plant.counters.values()
+    damage = plant.damage()
     return StatusTold(
         version=__version__,
         now=to_datetime(now_ns),
@@ -194,6 +196,8 @@ async def read_status(plant: PlantNow) -> StatusTold:
             "declined": sum(c.declined for c in counters),
         },
         notices=[tell_notice(n) for n in reversed(view.notices)][:_NOTICES_TOLD],
+        journal_damage=len(damage),
+        damage=list(damage[:_DAMAGE_TOLD]),
     )
 
 
@@ -208,7 +212,9 @@ async def read_metrics(
     plant: PlantNow, _: Annotated[None, Depends(authenticate)]
 ) -> PlainTextResponse:
     """Read every metric as Prometheus text."""
-    text = metrics.render(plant.view, plant.clock.now_ns(), plant.counters, plant.sessions)
+    text = metrics.render(
+        plant.view, plant.clock.now_ns(), plant.counters, plant.sessions, len(plant.damage())
+    )
     return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
 
 

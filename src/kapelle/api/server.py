@@ -56,6 +56,7 @@ def build(
         token=token,
         counters=counters if counters is not None else {},
         sessions=sessions if sessions is not None else {},
+        damage=journal.damage,
     )
     return _Front(app, telemetry, settings)
 

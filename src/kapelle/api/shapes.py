@@ -155,6 +155,10 @@ class StatusTold(BaseModel):
     orders: list[OrderTold] = Field(description="Those that are not over.")
     ingest: dict[str, int]
     notices: list[NoticeTold] = Field(description="Newest first.")
+    journal_damage: int = Field(
+        default=0, description="Places found damaged in the journal since the start."
+    )
+    damage: list[str] = Field(default=[], description="The first of them, and what is affected.")
 
 
 class HoldTold(BaseModel):

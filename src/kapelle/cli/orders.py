@@ -33,6 +33,7 @@ Kilowatts = Annotated[float | None, typer.Option("--kw", help="The same in kW.")
 
 _OVER = {"completed": Exit.OK, "cancelled": Exit.FAILED, "declined": Exit.REJECTED}
 _MISSES_MAX = 10
+_DAMAGE_SHOWN = 5
 
 
 @contextmanager
@@ -275,6 +276,12 @@ def _tell_status(told: "StatusTold") -> None:
     console, plant_now = out(), told.plant
     if told.held:
         console.print(f"[bold yellow]▲ held[/] {told.hold_reason}")
+    if told.journal_damage:
+        console.print(
+            f"[bold red]✕ the journal is damaged[/], found so far: {told.journal_damage:,}"
+        )
+        for remark in told.damage[:_DAMAGE_SHOWN]:
+            console.print(f"  {remark}", markup=False)
     console.print(
         f"{power(plant_now.power_w)} "
         f"({power(plant_now.low_w)} to {power(plant_now.high_w)}), "

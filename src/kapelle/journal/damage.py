@@ -1,20 +1,35 @@
-"""What was found damaged since the journal was opened."""
+"""What was found damaged since the journal was opened: remembered, and logged once."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 _REMARKS_MAX = 10_000
+_LOGGED_MAX = 100
+"""A lost disk page holds many entries; all of them are in `found`."""
+
+log = logging.getLogger(__name__)
 
 
 class Damage:
     """Remarks, each once, in the order they were made."""
 
     def __init__(self, found: Iterable[str] = ()) -> None:
-        self._found = dict.fromkeys(found)
+        self._found: dict[str, None] = {}
+        for remark in found:
+            self.add(remark)
 
     def add(self, remark: str) -> None:
-        """Remember a remark. Beyond a number nobody would read, nothing is added."""
-        if len(self._found) < _REMARKS_MAX:
-            self._found[remark] = None
+        """Remember a remark, and log it when it is new.
+
+        Beyond a number nobody would read, nothing is logged, and later nothing added.
+        """
+        if remark in self._found or len(self._found) >= _REMARKS_MAX:
+            return
+        self._found[remark] = None
+        if len(self._found) <= _LOGGED_MAX:
+            log.error("journal is damaged", extra={"found": remark})
+        elif len(self._found) == _LOGGED_MAX + 1:
+            log.error("more damage is counted, not logged")
 
     def found(self) -> Sequence[str]:
         """Return all remarks."""
