@@ -1,4 +1,8 @@
-"""Weighted water-filling with limits, through one number."""
+"""From the summed curves of all partitions and a target to the level that meets it.
+
+The division itself is in the curves (`fleet.curve`): at any level every share is in proportion to
+its weight until its limit binds, so the level that meets the sum is weighted water-filling.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,78 +11,6 @@ import numpy as np
 
 from kapelle.model.ids import Floats
 from kapelle.model.plant import Curve
-
-_ROUNDS_MAX = 200
-"""Each round finishes at least one limit; on real fleets ten do."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Allocation:
-    """A target divided over devices."""
-
-    setpoints_w: Floats
-    level: float
-    """Shares are `weight · |level|` until a limit binds; its sign is the direction."""
-    remainder_w: float
-    """What no device can take; 0 where the target is met. `target - remainder` is feasible. [W]"""
-    binding: str
-    """Which limits bind where something remains; empty otherwise."""
-
-
-def allocate(
-    target_w: float, weight: Floats, lower_w: Floats, upper_w: Floats, own_w: Floats
-) -> Allocation:
-    """Divide a change of the sum over devices in proportion to their weights, within limits.
-
-    Tangents of a concave curve never overshoot its root, so that following them from zero ends
-    exactly on it; devices that have reached their limit leave the round.
-
-    Args:
-        target_w: Change of the sum of all setpoints against the sum of `own_w`.
-        weight: >= 0; a device without weight is left alone.
-        lower_w: At most `own_w`.
-        upper_w: At least `own_w`.
-        own_w: What the devices do without us.
-    """
-    upwards = target_w >= 0
-    head_w = upper_w - own_w if upwards else own_w - lower_w
-    able = (weight > 0) & (head_w > 0)
-    head_w = np.where(able, head_w, 0.0)
-    weight = np.where(able, weight, 0.0)
-    want_w = abs(target_w)
-    room_w = float(head_w.sum())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        full_at = np.where(able, head_w / weight, 0.0)
-    if want_w >= room_w:
-        level = float(full_at.max(initial=0.0))
-        share_w, remainder_w = head_w, want_w - room_w
-    else:
-        level = _level(want_w, weight[able], head_w[able], full_at[able])
-        share_w = np.minimum(head_w, weight * level)
-        remainder_w = 0.0
-    setpoints_w = own_w + share_w if upwards else own_w - share_w
-    binding = ""
-    if remainder_w > 0:
-        side = "upper" if upwards else "lower"
-        binding = f"all {int(able.sum())} devices are at their {side} limit"
-    sign = 1.0 if upwards else -1.0
-    return Allocation(setpoints_w, sign * level, sign * remainder_w, binding)
-
-
-def _level(want_w: float, weight: Floats, head_w: Floats, full_at: Floats) -> float:
-    level = 0.0
-    for _ in range(_ROUNDS_MAX):
-        moving_weight = float(weight.sum())
-        if moving_weight <= 0.0:
-            break
-        level = want_w / moving_weight
-        full = full_at <= level
-        if not full.any():
-            break
-        want_w -= float(head_w[full].sum())
-        moving = ~full
-        weight, head_w, full_at = weight[moving], head_w[moving], full_at[moving]
-    return level
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +22,6 @@ class Solution:
     reached_w: float
     lowest_w: float
     highest_w: float
-
-    @property
-    def room_w(self) -> tuple[float, float]:
-        """Lowest and highest sum the curves reach. [W]"""
-        return self.lowest_w, self.highest_w
 
 
 def solve(curves: Sequence[Curve], target_w: float) -> float:
