@@ -16,10 +16,10 @@ from kapelle.model.blocks import Acks, Commands, Phases, Readings
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Metric, Phase
 from kapelle.model.ids import NS_PER_S, Bytes, Ints, Longs, partition_topic
-from kapelle.ports import Journal, Snapshot
+from kapelle.ports import Snapshot
+from kapelle.sim.disk import Disk
 from kapelle.sim.telemetry import COUNTERS, marks
 
-_PAGE = 4096
 _CARRIED_OUT = (Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED, Phase.COMPLETED)
 _IS_OPEN = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED])
 _RANK = np.zeros(32, np.int64)
@@ -73,7 +73,7 @@ class Audit:
 
 
 async def audit(
-    journal: Journal,
+    disk: Disk,
     partitions: int,
     accepted: Sequence[Longs],
     places: Ints,
@@ -82,7 +82,7 @@ async def audit(
     """Fold every partition from its first entry, and compare.
 
     Args:
-        journal: With every entry since the start.
+        disk: With every entry since the start.
         partitions: How many.
         accepted: What the devices were told is safe, as `Ledger.kept` has it.
         places: Place in the fleet of each device number.
@@ -93,13 +93,12 @@ async def audit(
     for partition in range(partitions):
         fleet = Fleet.empty(partition, partitions)
         topic = partition_topic(partition)
-        restored = await journal.load_snapshot(topic)
-        while entries := await journal.read(topic, fleet.position, _PAGE):
-            for entry in entries:
-                _step(found, fleet, entry, settings, places, stored)
-                at_snapshot = restored is not None and entry.position == restored.position
-                if restored is not None and at_snapshot and not _same(restored, fleet):
-                    found.problems.append(f"{topic}: snapshot and replay differ")
+        restored = await disk.journal.load_snapshot(topic)
+        for entry in await disk.read_all(topic):
+            _step(found, fleet, entry, settings, places, stored)
+            at_snapshot = restored is not None and entry.position == restored.position
+            if restored is not None and at_snapshot and not _same(restored, fleet):
+                found.problems.append(f"{topic}: snapshot and replay differ")
         _close(found, fleet)
         found.fleets.append(fleet)
     kept = np.unique(np.concatenate([np.empty(0, np.int64), *accepted]))

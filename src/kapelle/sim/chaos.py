@@ -13,11 +13,14 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
 from kapelle.errors import JournalFull
+from kapelle.fleet.settings import FleetSettings
+from kapelle.model.ids import PLANT
+from kapelle.model.plant import Hold
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import By, FaultPlan, GroupLoss, Restart, Role
 from kapelle.sim.invariants import broken, released_after_death, unsettled
@@ -28,6 +31,8 @@ from kapelle.sim.stage import Stage
 _REVERT_S = 30.0
 _CALM_S = 60.0
 """Time to come together again; R-19. [s]"""
+_HEARD_S = 0.5
+"""A hold is heard by everybody within this. [s]"""
 _KINDS = ("battery", "pv", "ev", "heat_pump", "water_heater", "load", "generator")
 
 
@@ -52,10 +57,30 @@ class Chaos:
     """When the plant dies for good. [s]"""
     calm_s: float = 0.0
     """How long all is well again at the end. [s]"""
+    holds: Sequence[tuple[float, float]] = ()
+    """When an operator holds the plant, and for how long. [s]"""
+    fleet: FleetSettings = field(default_factory=FleetSettings)
 
 
 def draw_chaos(seed: int) -> Chaos:
     """Draw the bad day of a seed."""
+    chaos = _draw_day(seed)
+    # What came later draws from a stream of its own, so that the old seeds stay what they were.
+    draw = Random(f"more of {seed}")
+    fleet = FleetSettings(
+        snapshot_every_s=draw.uniform(5, 30), retain_s=draw.choice((0.0, 5.0, 20.0))
+    )
+    ends_s = chaos.dies_s or chaos.scenario.duration_s - chaos.calm_s
+    holds = [
+        (at_s, min(draw.uniform(2, 40), ends_s - at_s))
+        for at_s in [draw.uniform(10, ends_s - 5)][: draw.choice((0, 0, 1))]
+    ]
+    no_revert = draw.choice((0.0, 0.0, 0.0, 0.2, 1.0))
+    plan = replace(chaos.scenario.fleet, no_revert_fraction=no_revert)
+    return replace(chaos, scenario=replace(chaos.scenario, fleet=plan), holds=holds, fleet=fleet)
+
+
+def _draw_day(seed: int) -> Chaos:
     draw = Random(seed)
     duration_s = float(draw.randint(90, 150))
     devices = draw.choice((3, 12, 25, 40))
@@ -151,12 +176,14 @@ def play_chaos(chaos: Chaos, seed: int) -> Performance:
                 group.create_task(_stall(play, stage, stall))
             for at_s, for_s in chaos.full:
                 group.create_task(_fill(play, at_s, for_s))
+            for at_s, for_s in chaos.holds:
+                group.create_task(_hold(play, at_s, for_s))
             if chaos.calm_s:
                 group.create_task(_calm(play, chaos.scenario.duration_s - chaos.calm_s))
             if chaos.dies_s is not None:
                 group.create_task(_die(play, stage, chaos.dies_s))
 
-    return perform(chaos.scenario, seed, act=act, shuffle=True)
+    return perform(chaos.scenario, seed, act=act, fleet=chaos.fleet, shuffle=True)
 
 
 async def _stall(play: Play, stage: Stage, stall: Stall) -> None:
@@ -172,6 +199,30 @@ async def _fill(play: Play, at_s: float, for_s: float) -> None:
     play.journal.refusing = JournalFull("simulated")
     await play.clock.sleep(for_s)
     play.journal.refusing = None
+
+
+async def _hold(play: Play, at_s: float, for_s: float) -> None:
+    """Hold the plant as an operator does, and see that nothing leaves it meanwhile."""
+    await play.wait_until(at_s)
+    await _say_hold(play, True)
+    await play.clock.sleep(_HEARD_S)
+    before = play.adapter.ledger.commands
+    await play.clock.sleep(max(0.0, for_s - _HEARD_S))
+    left = play.adapter.ledger.commands - before
+    if left:
+        play.problems.append(f"{left} commands left the plant while it was held")
+    await _say_hold(play, False)
+
+
+async def _say_hold(play: Play, held: bool) -> None:
+    while True:
+        hold = Hold(held, play.clock.now_ns(), "chaos", "scenario")
+        try:
+            await play.journal.append(PLANT, [hold], writer="api")
+        except JournalFull:
+            await play.clock.sleep(1.0)
+        else:
+            return
 
 
 async def _calm(play: Play, at_s: float) -> None:
@@ -216,8 +267,11 @@ def described(seed: int) -> str:
     scenario = chaos.scenario
     lines = [f"seed {seed}: {scenario.duration_s:.0f} s"]
     lines += [f"  {part}" for part in (scenario.fleet, scenario.faults, *scenario.orders)]
+    every_s, retain_s = chaos.fleet.snapshot_every_s, chaos.fleet.retain_s
+    lines.append(f"  snapshots every {every_s:.1f} s; entries kept for {retain_s:.1f} s")
     lines += [f"  {stall}" for stall in chaos.stalls]
     lines += [f"  disk full at {at_s:.1f} s for {for_s:.1f} s" for at_s, for_s in chaos.full]
+    lines += [f"  held at {at_s:.1f} s for {for_s:.1f} s" for at_s, for_s in chaos.holds]
     if chaos.dies_s is not None:
         lines.append(f"  the plant dies at {chaos.dies_s:.1f} s")
     return "\n".join(lines)

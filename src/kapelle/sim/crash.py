@@ -6,6 +6,7 @@ R-12: a restart at any point never loses, duplicates or strands a command.
 from dataclasses import dataclass
 from typing import Literal
 
+from kapelle.fleet.settings import FleetSettings
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import FaultPlan
 from kapelle.sim.run import Performance, Play, perform
@@ -60,5 +61,7 @@ def perform_killed(scenario: Scenario, seed: int, kill: Kill | None) -> tuple[Pe
         await play.wait_until(scenario.duration_s - 0.01)
         counted = disk.appends
 
-    done = perform(scenario, seed, act=act)
+    # Some lives begin with a snapshot, some of those with entries already forgotten.
+    fleet = FleetSettings(snapshot_every_s=7.0, retain_s=5.0)
+    done = perform(scenario, seed, act=act, fleet=fleet)
     return done, counted

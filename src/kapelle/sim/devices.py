@@ -39,6 +39,8 @@ class FleetPlan:
     devices_per_feeder: int = 40
     devices_per_gateway: int = 100
     revert_s: float = 120.0
+    no_revert_fraction: float = 0.0
+    """Share of devices without a revert timer: they follow until they are told something else."""
     ev_min_w: float = 0.0
     """Least power an EV charger can hold above zero; 0 for those that follow any setpoint."""
 
@@ -132,6 +134,9 @@ def make_fleet(plan: FleetPlan, rng: Generator) -> Devices:
     def encoded(words: list[str]) -> tuple[bytes, ...]:
         return tuple(word.encode() for word in words)
 
+    revert_s = np.full(n, plan.revert_s)
+    if plan.no_revert_fraction:
+        revert_s[rng.random(n) < plan.no_revert_fraction] = np.nan
     enrolled = Enrolled(
         device_no=_numbered(site, plan.partitions),
         active=np.ones(n, np.uint8),
@@ -150,7 +155,7 @@ def make_fleet(plan: FleetPlan, rng: Generator) -> Devices:
         energy_wh=energy_wh,
         reserve_soc=np.where(np.isnan(energy_wh), 0.0, 0.1),
         ramp_w_per_s=ramp,
-        revert_s=np.full(n, plan.revert_s),
+        revert_s=revert_s,
         report_every_s=np.full(n, plan.telemetry_period_s),
     )
     is_ev = enrolled.kind == DeviceKind.EV

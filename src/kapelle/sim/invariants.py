@@ -30,7 +30,11 @@ def _broken_in_journal(done: Performance) -> list[str]:
             0, readings["accepted"] - readings["arrived"]
         ),
     }
-    return [*audit.problems, *(f"{count} {what}" for what, count in counts.items() if count)]
+    return [
+        *done.play.problems,
+        *audit.problems,
+        *(f"{count} {what}" for what, count in counts.items() if count),
+    ]
 
 
 def _broken_in_world(done: Performance) -> list[str]:
@@ -91,8 +95,10 @@ def unsettled(done: Performance, calm_s: float) -> list[str]:
 def released_after_death(done: Performance, died_s: float) -> list[str]:
     """Return what is wrong where the whole plant died for good: R-20, back to own schedules."""
     play = done.play
-    longest_s = float(np.nanmax(play.devices.enrolled.revert_s))
+    revert_s = play.devices.enrolled.revert_s
+    # One without a timer has nothing to go back by; the plant counts it as such.
+    longest_s = float(np.nan_to_num(revert_s).max())
     if play.at_s[-1] < died_s + longest_s + _FOLLOWS_S:
         return []
-    commanded = int(play.world.agents.commanded().sum())
+    commanded = int((play.world.agents.commanded() & ~np.isnan(revert_s)).sum())
     return [f"{commanded} devices still follow a plant that is dead"] if commanded else []

@@ -12,6 +12,7 @@ from kapelle.app import Doors
 from kapelle.config import Config, PlantSettings
 from kapelle.errors import JournalFull
 from kapelle.fleet.plant import PlantView, apply_plant, total
+from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
 from kapelle.model.plant import Notice, Order
@@ -45,7 +46,7 @@ _CAPABILITY_WAIT_S = 60.0
 _FIRM = ("p50_w", "p90_w", "p95_w", "p99_w")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Play:
     """One run while it goes on. Tests reach in; everything they may change is here."""
 
@@ -69,6 +70,8 @@ class Play:
     notices: list[Notice] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     restarts: int = 0
+    problems: list[str] = field(default_factory=list)
+    """What was seen to go wrong while it went on."""
 
     def elapsed_s(self, at_ns: int | None = None) -> float:
         """Return the time since the start. [s]"""
@@ -93,7 +96,7 @@ Act = Callable[[Play, Stage], Awaitable[None]]
 """Something else that goes on during a run: a test's watcher, a fault of its own."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Performance:
     """A run that is over."""
 
@@ -119,6 +122,7 @@ def perform(
     *,
     measured: Measured | None = None,
     act: Act | None = None,
+    fleet: FleetSettings | None = None,
     shuffle: bool = False,
 ) -> Performance:
     """Play a scenario and return everything there is to look at.
@@ -128,15 +132,23 @@ def perform(
         seed: Of everything random.
         measured: As for `run_scenario`.
         act: Runs beside the play and ends with it.
+        fleet: Settings of the owners of partitions, where they are not the usual ones.
         shuffle: Let tasks that are ready together run in a random order, too.
     """
     started = time.perf_counter()
-    played = run_virtual(lambda: _play(scenario, seed, measured, act), seed if shuffle else None)
+    played = run_virtual(
+        lambda: _play(scenario, seed, measured, act, fleet), seed if shuffle else None
+    )
     played.result.wall_s = round(time.perf_counter() - started, 3)
     return played
 
 
-def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> Play:
+def prepare(
+    scenario: Scenario,
+    seed: int,
+    measured: Measured | None = None,
+    fleet: FleetSettings | None = None,
+) -> Play:
     """Make the fleet, its world and an empty plant. Needs a running loop."""
     fleet_rng, world_rng, link_rng = np.random.default_rng(seed).spawn(3)
     devices = make_fleet(scenario.fleet, fleet_rng)
@@ -163,7 +175,9 @@ def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> 
         journal=journal,
         disk=Disk(journal, clock, Random(seed)),
         doors=Doors(
-            config=Config(plant=PlantSettings(partitions=partitions)),
+            config=Config(
+                plant=PlantSettings(partitions=partitions), fleet=fleet or FleetSettings()
+            ),
             clock=clock,
             journal=journal,
             directory=_directory(devices, partitions),
@@ -179,9 +193,13 @@ def prepare(scenario: Scenario, seed: int, measured: Measured | None = None) -> 
 
 
 async def _play(
-    scenario: Scenario, seed: int, measured: Measured | None, act: Act | None
+    scenario: Scenario,
+    seed: int,
+    measured: Measured | None,
+    act: Act | None,
+    fleet: FleetSettings | None,
 ) -> Performance:
-    play = prepare(scenario, seed, measured)
+    play = prepare(scenario, seed, measured, fleet)
     await enrol(play)
     try:
         async with asyncio.timeout(scenario.duration_s), asyncio.TaskGroup() as group:
@@ -200,7 +218,7 @@ async def _play(
     settings = play.doors.config.fleet
     places = index_of(play.devices.enrolled.device_no)
     kept = play.adapter.ledger.kept
-    found = await audit(play.journal, scenario.fleet.partitions, kept, places, settings)
+    found = await audit(play.disk, scenario.fleet.partitions, kept, places, settings)
     return Performance(play, found, _result(play, found))
 
 

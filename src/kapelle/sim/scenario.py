@@ -248,6 +248,7 @@ _FLEET = {
     "devices_per_feeder": _count(1, 1_000_000),
     "devices_per_gateway": _count(1, 1_000_000),
     "revert_s": _real(5, 86_400, " s"),
+    "no_revert_fraction": _SHARE,
     "ev_min_w": _real(0, 3000, " W"),
 }
 _FAULTS = {
