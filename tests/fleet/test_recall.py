@@ -44,7 +44,8 @@ def told(view: PlantView) -> tuple[object, ...]:
         tuple(getattr(state, name) for name in ("order", "status", "plan", "cancelled_at_ns"))
         for state in view.orders.values()
     ]
-    return view.position, orders, view.held, view.hold_reason, list(view.notices), repr(view.summaries)
+    hold = view.held, view.hold_reason
+    return view.position, orders, hold, list(view.notices), repr(view.summaries)
 
 
 @pytest.mark.parametrize("forgets", [False, True])
