@@ -184,7 +184,7 @@ def test_a_revert_is_replaced_as_far_ahead_of_it_as_answers_take(
     fleet.freshness[:] = Freshness.STALE
     fleet.freshness[3] = Freshness.LIVE
     fleet.reverts_at_ns[:] = (np.array([101.2, 102.2, 150, 101.2]) * NS_PER_S).astype(np.int64)
-    fleet.tried_at_ns[:2] = 50 * NS_PER_S
+    fleet.planned_at_ns[:2] = 50 * NS_PER_S
     fleet.applied_at_ns[:2] = 50 * NS_PER_S + int(answer_s * NS_PER_S)
     fleet.own_w[:] = 0.0
     left_w = curve.left_alone_w(fleet, rows_of(fleet), np.full(4, 5000.0))

@@ -118,7 +118,7 @@ def _answer_s(fleet: Fleet) -> float:
     Too long a look ahead overshoots as much as too short a one falls short, so it is measured.
     """
     sample = slice(0, fleet.size, max(fleet.size // _ASKED, 1))
-    took_ns = fleet.applied_at_ns[sample] - fleet.tried_at_ns[sample]
+    took_ns = fleet.applied_at_ns[sample] - fleet.planned_at_ns[sample]
     took_ns = took_ns[fleet.applied_at_ns[sample] > 0]
     if not len(took_ns):
         return _ANSWER_S
