@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Json, out, print_json, print_table, say
+from kapelle.cli.output import Json, counted, out, print_json, print_table, say
 from kapelle.errors import Invalid, Problem
 from kapelle.model.enums import DeviceKind
 from kapelle.runtime.clock import SystemClock
@@ -74,11 +74,11 @@ def import_(
     counts = {"devices": done.count, "created": done.created, "updated": done.updated}
     if secrets_to is not None:
         _write_secrets(secrets_to, done.credentials)
-        say(f"credentials of {len(done.credentials):,} devices are in {secrets_to}")
+        say(f"credentials of {counted(len(done.credentials), 'device')} are in {secrets_to}")
     if json:
         print_json(counts | ({} if secrets_to else {"credentials": done.credentials}))
         return
-    say(f"● {done.count:,} devices: {done.created:,} new, {done.updated:,} changed")
+    say(f"● {counted(done.count, 'device')}: {done.created:,} new, {done.updated:,} changed")
     if not secrets_to and done.credentials:
         say("credentials, shown once and stored as a hash; keep them:")
         sys.stdout.write(_secrets_csv(done.credentials))
@@ -94,7 +94,7 @@ def list_devices(query: Query = "all", config: File = None, json: Json = False) 
         return
     print_table(rows, _COLUMNS, "no device is enrolled here: kapelle devices import FILE")
     if rows:
-        say(f"{len(rows):,} devices")
+        say(f"{counted(len(rows), 'device')}")
 
 
 @devices.command()
@@ -126,7 +126,7 @@ def add(
     if json:
         print_json({"name": made.name, "selection": made.selection, "devices": made.devices})
     else:
-        say(f"● {made.name}: {made.devices:,} devices")
+        say(f"● {made.name}: {counted(made.devices, 'device')}")
 
 
 @resources.command("ls")

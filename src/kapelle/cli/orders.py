@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Exit, Json, out, power, print_json, print_table, say
+from kapelle.cli.output import Exit, Json, counted, out, power, print_json, print_table, say
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import Invalid, Problem, Unreachable
 
@@ -289,7 +289,9 @@ def _tell_status(told: "StatusTold") -> None:
         markup=False,
     )
     states = " · ".join(f"{count:,} {name}" for name, count in plant_now.freshness.items() if count)
-    console.print(f"{plant_now.devices:,} devices: {states or 'none heard yet'}", markup=False)
+    console.print(
+        f"{counted(plant_now.devices, 'device')}: {states or 'none heard yet'}", markup=False
+    )
     print_table([_row(order) for order in told.orders], _row_columns(), "no order is active")
     for notice in told.notices[:5]:
         console.print(f"{notice.at:%H:%M:%S}Z {notice.code}: {notice.text}", markup=False)

@@ -76,6 +76,11 @@ def out() -> Console:
     return Console(highlight=False, width=width)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 device`, `2,000 devices`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def say(text: str) -> None:
     """Tell progress on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
