@@ -198,12 +198,3 @@ def test_commands_follow_their_schema(make_commands: Any) -> None:
     assert first["key"] == "3/1/7"
     assert first["setpoint_w"] == 1500.0
     assert second["setpoint_w"] is None
-
-
-def test_a_command_that_waited_is_the_same_with_less_time_left(make_commands: Any) -> None:
-    commands = make_commands(1, 2, 3, ttl_s=10.0)
-    commands.setpoint_w[1] = commands.ttl_s[1] = math.nan
-    for payload, ttl_s in zip(codec.encode_commands(commands), (7.5, None, 7.5), strict=True):
-        before, after = json.loads(payload), json.loads(codec.shorten(payload, 2.5))
-        assert after == before | {"ttl_s": ttl_s}
-    assert json.loads(codec.shorten(payload, 11.0))["ttl_s"] == 0.0

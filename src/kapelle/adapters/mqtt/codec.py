@@ -356,18 +356,6 @@ class _Command(msgspec.Struct, gc=False):
     revert_s: float
 
 
-_decode_command = msgspec.json.Decoder(dict[str, int | float | str | None]).decode
-
-
-def shorten(payload: bytes, waited_s: float) -> bytes:
-    """Return a command's payload after it has waited: less of its `ttl_s` is left."""
-    command = _decode_command(payload)
-    ttl_s = command["ttl_s"]
-    if isinstance(ttl_s, (int, float)):
-        command["ttl_s"] = max(0.0, ttl_s - waited_s)
-    return msgspec.json.encode(command)
-
-
 def encode_commands(commands: Commands) -> list[bytes]:
     """Write the payload of each command."""
     encode = msgspec.json.Encoder().encode

@@ -50,10 +50,6 @@ class Counters:
     """PUBACKs of devices (or the broker) for commands."""
     commands_unsent: int = 0
     """Commands without a session, subscription or room, or behind an unanswered one."""
-    commands_replaced: int = 0
-    """Queued commands a newer one took the place of."""
-    commands_expired: int = 0
-    """Queued commands whose time ended before they could be written."""
 
     @property
     def connects_refused(self) -> dict[str, int]:

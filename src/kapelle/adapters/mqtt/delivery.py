@@ -1,11 +1,9 @@
-"""Commands on their way to one device: at most one unanswered, the newest waits behind it."""
+"""Commands on their way to one device: at most one is unanswered, and none waits here."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from kapelle.adapters.mqtt import writer
-from kapelle.adapters.mqtt.codec import shorten
 from kapelle.model.enums import AckStatus
-from kapelle.model.ids import NS_PER_S
 
 if TYPE_CHECKING:
     from kapelle.adapters.mqtt.endpoint import MqttEndpoint
@@ -17,7 +15,6 @@ class Command(NamedTuple):
 
     payload: bytes
     revision: int
-    not_after_ns: int
 
 
 class Delivery:
@@ -27,8 +24,6 @@ class Delivery:
         "_endpoint",
         "_next_id",
         "_packet_max",
-        "_queued",
-        "_queued_at_ns",
         "_session",
         "_topic",
         "_unanswered",
@@ -43,26 +38,18 @@ class Delivery:
         self._topic = f"v1/{session.name}/cmd".encode()
         self._next_id = 0
         self._unanswered: Command | None = None
-        self._queued: Command | None = None
-        self._queued_at_ns = 0
         self.qos = -1
         """-1 while the device has not subscribed."""
 
     def offer(self, command: Command) -> bool:
         """Write a command; return whether it was written.
 
-        One that finds another unanswered waits for that answer and takes the place of any that
-        waits already, so that a change of mind loses no time. It is not sent yet: who offered it
-        offers it again, in case the answer never comes, and the device carries it out once.
+        One that finds another unanswered is not taken. It does not wait here either, behind the
+        last hop, where a hold would not reach it: who offered it offers it again.
         """
-        if self.qos < 0 or self._session.closed:
+        if self.qos < 0 or self._session.closed or self._unanswered is not None:
             return False
-        if self._unanswered is None:
-            return self._write(command)
-        if self._queued is not None:
-            self._endpoint.counters.commands_replaced += 1
-        self._queued, self._queued_at_ns = command, self._endpoint.clock.now_ns()
-        return False
+        return self._write(command)
 
     def answered(self, packet_id: int, code: int) -> None:
         """Take the device's PUBACK: evidence that it received the command."""
@@ -77,15 +64,6 @@ class Delivery:
         self._endpoint.intake.command_answered(
             self._session.device_no, command.revision, status, reason
         )
-        queued, self._queued = self._queued, None
-        if queued is not None:
-            now_ns = self._endpoint.clock.now_ns()
-            if queued.not_after_ns < now_ns:
-                self._endpoint.counters.commands_expired += 1
-            else:
-                # R-15: a device without a clock counts `ttl_s` from receipt.
-                waited_s = (now_ns - self._queued_at_ns) / NS_PER_S
-                self._write(queued._replace(payload=shorten(queued.payload, waited_s)))
 
     def _write(self, command: Command) -> bool:
         session, qos = self._session, max(self.qos, 0)

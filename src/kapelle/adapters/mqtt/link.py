@@ -38,13 +38,13 @@ class MqttLink:
         self._intake.decline(batch, reason)
 
     async def send(self, commands: Commands) -> Flags:
-        """Publish commands on their devices' topics; return which were, without those that wait."""
+        """Publish commands on their devices' topics; return which were."""
         written = np.zeros(len(commands), bool)
         numbers = commands.device_no.tolist()
         present = [row for row, number in enumerate(numbers) if number in self._sessions]
         if present:
             payloads = encode_commands(commands)
-            revisions, ends_ns = commands.revision.tolist(), commands.not_after_ns.tolist()
+            revisions = commands.revision.tolist()
             for count, row in enumerate(present, 1):
                 if count % _AT_ONCE == 0:
                     # A whole fleet's commands take longer than telemetry may wait.
@@ -53,7 +53,7 @@ class MqttLink:
                     continue
                 delivery = self._sessions[numbers[row]].delivery
                 assert delivery is not None
-                command = Command(payloads[row], revisions[row], ends_ns[row])
+                command = Command(payloads[row], revisions[row])
                 written[row] = delivery.offer(command)
         self._counters.commands_unsent += int(np.count_nonzero(~written))
         return written
