@@ -178,6 +178,8 @@ class Journal(Protocol):
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
         """Keep a snapshot; the one before stays as the second generation, older ones go.
 
+        Which is newer is told by position: one who was replaced may save what he had, in vain.
+
         Its columns must not change until this returns.
         """
 

@@ -351,6 +351,16 @@ def test_the_newest_snapshot_comes_back_as_it_was_saved(backend):
     check(backend, with_entries)
 
 
+def test_a_snapshot_of_an_owner_that_was_replaced_hides_no_newer_one(backend):
+    async def scenario(journal):
+        await journal.append("p/0", ticks(*range(9)), writer="a")
+        for position in (9, 7, 3):
+            await journal.save_snapshot("p/0", Snapshot(position, {}, b""))
+            assert (await journal.load_snapshot("p/0")).position == 9
+
+    check(backend, scenario)
+
+
 def test_what_was_acknowledged_is_there_after_a_restart(backend):
     epochs = []
 

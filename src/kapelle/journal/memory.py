@@ -120,7 +120,10 @@ class MemoryJournal:
         """See `ports.Journal`."""
         self._check_writable()
         log = self._topics.setdefault(topic, _Topic())
-        log.snapshots = [*log.snapshots[1 - _GENERATIONS :], _copy(snapshot)]
+        # By position: an owner that was replaced and does not know it yet may come late.
+        others = [held for held in log.snapshots if held.position != snapshot.position]
+        ordered = sorted([*others, _copy(snapshot)], key=lambda held: held.position)
+        log.snapshots = ordered[-_GENERATIONS:]
 
     async def load_snapshot(self, topic: str) -> Snapshot | None:
         """See `ports.Journal`. The caller may write into the columns."""
