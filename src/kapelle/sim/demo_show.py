@@ -1,5 +1,6 @@
 """Puts the demo's scenes before people: a live picture on a terminal, lines elsewhere."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,7 +86,9 @@ class _Camera:
                 color_system="truecolor",
             )  # fmt: skip
             console.print(draw(scene, (width, height)))
-            console.save_svg(str(self._path), title="kapelle demo")
+            svg = console.export_svg(title="kapelle demo")
+            # Rich names fonts on the web; a picture must not fetch anything.
+            self._path.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
         self._path = None
 
 
