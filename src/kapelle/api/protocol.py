@@ -16,7 +16,7 @@ class BoundedProtocol(H11Protocol):
     """From the connection, or the first byte of a further request, to the end of its head. [s]"""
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         """Start the clock with the connection."""
         super().connection_made(transport)
         self._arm()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from kapelle.api.protocol import BoundedProtocol
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.errors import Invalid
+from kapelle.runtime.exposure import is_loopback
 
 _BACKLOG = 2_048
 
@@ -101,21 +101,12 @@ def check_exposure(settings: ApiSettings) -> None:
         return
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise Invalid("[api] tls_certificate and tls_key go together; give both or none")
-    if not settings.insecure and not _is_loopback(settings.host):
+    if not settings.insecure and not is_loopback(settings.host):
         raise Invalid(
             f"[api] host {settings.host} can be reached by others and would speak plain HTTP; "
             "give tls_certificate and tls_key, keep host = 127.0.0.1, or say insecure = true "
             "when a proxy in front ends TLS"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,7 +5,6 @@ packets do it in less.
 """
 
 import asyncio
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -35,6 +34,7 @@ from kapelle.model.blocks import Commands
 from kapelle.model.enums import SessionEvent
 from kapelle.model.ids import NS_PER_S, Flags, Ints
 from kapelle.ports import Batch, Clock, Directory, Link
+from kapelle.runtime.exposure import is_loopback
 
 _SUBSCRIPTION = 1
 """Packet id of the one SUBSCRIBE; commands use the others."""
@@ -381,16 +381,6 @@ def _check(settings: BrokerSettings) -> None:
         )
     if problems:
         raise Invalid("the broker settings cannot be used", problems)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls(settings: BrokerSettings) -> ssl.SSLContext | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
 import ssl
@@ -26,6 +25,7 @@ from kapelle.errors import Invalid, LinkLost, Problem
 from kapelle.model.enums import SessionEvent
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory, Link
+from kapelle.runtime.exposure import is_loopback
 
 log = logging.getLogger("kapelle.mqtt")
 
@@ -330,7 +330,7 @@ def check(settings: MqttSettings) -> None:
             "the MQTT settings cannot be used",
             [Problem("mqtt.tls_key", "certificate and key belong together", "name both files")],
         )
-    if settings.tls_certificate or settings.insecure or _is_loopback(settings.host):
+    if settings.tls_certificate or settings.insecure or is_loopback(settings.host):
         return
     raise Invalid(
         "the MQTT settings cannot be used",
@@ -342,15 +342,6 @@ def check(settings: MqttSettings) -> None:
             )
         ],
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls(settings: MqttSettings) -> ssl.SSLContext | None:
