@@ -173,7 +173,20 @@ class Journal(Protocol):
         """Return the first position still held; `last + 1` where all or nothing is left."""
 
     async def trim(self, topic: str, through: int) -> None:
-        """Forget entries up to and including a position."""
+        """Forget entries up to and including a position, but never beyond what some reader still
+        needs (`mark`)."""
+
+    async def mark(self, topic: str, reader: str, position: int) -> None:
+        """Say that a reader has taken over all up to a position; returns once durable.
+
+        A reader who has marked a topic, be it with 0, finds everything after its mark.
+        """
+
+    async def unmark(self, topic: str, reader: str) -> None:
+        """Say that a reader will not come back."""
+
+    async def marks(self, topic: str) -> Mapping[str, int]:
+        """Return every reader of a topic and its mark."""
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
         """Keep a snapshot; the one before stays as the second generation, older ones go.

@@ -31,6 +31,8 @@ class Kind(IntEnum):
     HOLD = 27
     PLAN = 28
     NOTICE = 29
+    CORRECTION = 30
+    VERDICT = 31
 
 
 BODY_OF: dict[Kind, type[Body]] = {
@@ -51,6 +53,8 @@ BODY_OF: dict[Kind, type[Body]] = {
     Kind.HOLD: plant.Hold,
     Kind.PLAN: plant.Plan,
     Kind.NOTICE: plant.Notice,
+    Kind.CORRECTION: plant.Correction,
+    Kind.VERDICT: plant.Verdict,
 }
 KIND_OF: dict[type[Body], Kind] = {body: kind for kind, body in BODY_OF.items()}
 

@@ -131,3 +131,53 @@ class Exclusion(IntEnum):
     """It answered and its meter says otherwise."""
     REJECTED = 5
     OPTED_OUT = 6
+
+
+@unique
+class Standing(IntEnum):
+    """How a device stands to what is desired of it: where asking, saying and doing meet."""
+
+    NONE = 0
+    """Nothing is asked of it."""
+    IN_SYNC = 1
+    """Its meter shows what was asked."""
+    PENDING = 2
+    """Asked, and there is still time to answer and to settle."""
+    DIVERGED_SIZE = 3
+    """It said yes and its meter shows another size."""
+    DIVERGED_SIGN = 4
+    """It said yes and its meter shows the opposite direction."""
+    LEFT = 5
+    """It followed, and has left since without being asked."""
+    OVERRIDDEN = 6
+    """Somebody on site has taken over."""
+    OPTED_OUT = 7
+    REJECTED = 8
+    UNREACHABLE = 9
+    """No session, silence, or no answer to any try."""
+
+
+@unique
+class Condition(IntEnum):
+    """What is wrong with a device for longer than a moment: bits of its `condition` column."""
+
+    FLAPPING = 1 << 0
+    """Its connection comes and goes."""
+    CONTESTED = 1 << 1
+    """Two sessions take turns with one credential."""
+    DEAF = 1 << 2
+    """Heard, but it hears nothing: reports arrive, commands go unanswered."""
+    FROZEN = 1 << 3
+    """Its meter repeats one value."""
+    SIGN_TURNED = 1 << 4
+    """Its power moves against what was asked, or against its energy or charge."""
+    UNIT_WRONG = 1 << 5
+    """Its power is a thousandth, or a thousandfold, of what its registers say."""
+    CLOCK_WRONG = 1 << 6
+    """Its clock is off by more than is accepted."""
+    COUNTER_RESTARTED = 1 << 7
+    """Its boot counter fell back while its time went on."""
+    REGISTER_WRONG = 1 << 8
+    """Its energy register says what cannot be."""
+    MUTED = 1 << 9
+    """It sends so much that cannot be read that it is not listened to for a while."""

@@ -174,4 +174,50 @@ class Notice(msgspec.Struct, frozen=True, tag=True):
     power_w: float = 0.0
 
 
-Small = Tick | Members | Signal | Summary | Order | Amend | Cancel | Hold | Plan | Notice
+class Correction(msgspec.Struct, frozen=True, tag=True):
+    """A person's correction of the energy of one device over a period; the readings stay as they
+    came. A later correction of the same intervals counts instead of an earlier one."""
+
+    correction_no: int
+    device_no: int
+    register: Literal["export", "import"]
+    starts_at_ns: int
+    """[starts_at_ns, ends_at_ns), both on quarter-hours."""
+    ends_at_ns: int
+    method: Literal["set", "scale", "interpolate", "undo"]
+    """set: `value` Wh over the period; scale: what was found times `value`; interpolate: evenly
+    between what came before and after; undo: take back correction number `undoes`."""
+    value: float
+    at_ns: int
+    issued_by: str
+    reason: str
+    undoes: int = 0
+
+
+class Verdict(msgspec.Struct, frozen=True, tag=True):
+    """What a person decided about rows in quarantine: where they lie, and what became of them."""
+
+    partition: int
+    position: int
+    """Of the `Quarantined` entry in the partition's topic."""
+    rows: list[int]
+    verdict: Literal["replayed", "dropped"]
+    at_ns: int
+    issued_by: str
+    reason: str
+
+
+Small = (
+    Tick
+    | Members
+    | Signal
+    | Summary
+    | Order
+    | Amend
+    | Cancel
+    | Hold
+    | Plan
+    | Notice
+    | Correction
+    | Verdict
+)
