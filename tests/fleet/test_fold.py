@@ -93,6 +93,14 @@ def test_snapshot_of_another_version_is_refused_and_a_young_column_is_empty() ->
     younger = {k: v for k, v in snapshot.columns.items() if k != "desired_w"}
     restored = from_snapshot(Snapshot(snapshot.position, younger, snapshot.meta))
     assert np.isnan(restored.desired_w).all()
+    # Metrics that had no number then were never reported; of what was, not a bit is lost.
+    fleet.value[:] = -0.0
+    value, time = fleet.value[:3].reshape(-1), fleet.measured_at_ns[:3].reshape(-1)
+    older = {**snapshot.columns, "value": value, "measured_at_ns": time}
+    restored = from_snapshot(Snapshot(snapshot.position, older, snapshot.meta))
+    assert np.isnan(restored.value[3:]).all()
+    assert np.signbit(restored.value[:3]).all()
+    assert not restored.measured_at_ns.any()
     with pytest.raises(JournalDamaged, match="meta"):
         from_snapshot(Snapshot(1, snapshot.columns, b"\xc1"))
     with pytest.raises(JournalDamaged, match="kind"):

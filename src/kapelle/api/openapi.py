@@ -23,6 +23,7 @@ _PROBLEM = {
 }
 _NUMBERS = (
     "power_w", "soc", "export_wh", "import_wh", "max_w", "min_w", "voltage_v", "frequency_hz",
+    "setpoint_w",
 )  # fmt: skip
 _READING = {
     "type": "object",
@@ -34,6 +35,7 @@ _READING = {
         "boot": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
         "seq": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
         **{name: {"type": "number"} for name in _NUMBERS},
+        "mode": {"type": "string", "enum": ["own", "command", "local", "fault"]},
     },
 }
 _TAKEN = {

@@ -4,6 +4,7 @@ from hashlib import blake2b
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.errors import JournalDamaged
 from kapelle.fleet.columns import Fleet, column_specs
@@ -78,8 +79,12 @@ def from_snapshot(snapshot: Snapshot) -> Fleet:
         if column is None:
             # A column younger than the snapshot: as for devices nothing is known of.
             column = np.full(shape, fill, dtype)
-        elif column.dtype != dtype or column.size != (deep or 1) * meta.size:
+        elif column.dtype != dtype or not _fits(column.size, deep, meta.size):
             raise JournalDamaged(f"snapshot at {snapshot.position}: column {name} does not fit")
+        elif deep:
+            column = _deep(column.reshape(-1, meta.size) if meta.size else column, shape, fill)
+        elif _is_empty(column):
+            column = np.zeros(shape, dtype)
         elif not (column.flags.writeable and column.flags.owndata):
             column = column.copy()
         setattr(fleet, name, column.reshape(shape))
@@ -89,6 +94,29 @@ def from_snapshot(snapshot: Snapshot) -> Fleet:
         if name.startswith(_MEMBERS)
     }
     return fleet
+
+
+def _fits(cells: int, deep: int, size: int) -> bool:
+    """Tell whether a column can be of this fleet; a deep one may have had fewer rows then."""
+    if not deep or not size:
+        return cells == size * (deep or 1)
+    return cells % size == 0 and 0 < cells <= deep * size
+
+
+def _deep(column: NDArray[np.generic], shape: tuple[int, ...], fill: float) -> NDArray[np.generic]:
+    """Return a two-dimensional column in which rows nobody reports take no memory."""
+    made: NDArray[np.generic] = np.zeros(shape, column.dtype)
+    for row, into in enumerate(made):
+        if row >= len(column):
+            into[:] = fill
+        elif not _is_empty(column[row]):
+            into[:] = column[row]
+    return made
+
+
+def _is_empty(column: NDArray[np.generic]) -> bool:
+    # Bytes, because -0.0 is a zero that is not empty.
+    return not np.ascontiguousarray(column).view(np.uint8).any()
 
 
 def digest(fleet: Fleet) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from kapelle.ingest.partition import take
 from kapelle.ingest.settings import IngestSettings
 from kapelle.model.blocks import Readings
-from kapelle.model.enums import Metric, Quality
+from kapelle.model.enums import DeviceMode, Metric, Quality
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints, Longs
 
 YEAR_2020_NS = 1_577_836_800 * NS_PER_S
@@ -20,6 +20,7 @@ YEAR_2100_NS = 4_102_444_800 * NS_PER_S
 _YEAR_NS = 366 * 86_400 * NS_PER_S
 _REGISTER_WH_MAX = 1e15
 """A thousand TWh: no device counts so far, and it still fits an integer number of mWh."""
+_MODES = [float(mode) for mode in DeviceMode]
 _STANDBY = 0.05
 """An inverter draws a little at night, a pump's meter wobbles: this share of the other direction's
 nameplate is no proof of a turned sign."""
@@ -194,6 +195,15 @@ def _check_limits(
                     f"{largest[row]:.10g} W; send W"
                 ),
             )
+    setpoint = block.values.get(Metric.SETPOINT_W)
+    if setpoint is not None:
+        refuse(
+            np.abs(setpoint) > most,
+            lambda row: (
+                f"setpoint-range: setpoint_w {setpoint[row]:.10g} W, and the nameplate says "
+                f"{largest[row]:.10g} W; send W, and leave it out where nothing is set"
+            ),
+        )
     if highest is not None and lowest is not None:
         refuse(
             highest < lowest,
@@ -217,6 +227,13 @@ def _check_others(block: Readings, refuse: Refuse) -> None:
                     else "mend the gauge, or leave it out"
                 )
             ),
+        )
+    mode = block.values.get(Metric.MODE)
+    if mode is not None:
+        # NaN is in no list, and says nothing.
+        refuse(
+            (mode == mode) & ~np.isin(mode, _MODES),
+            lambda row: f"mode-range: mode {mode[row]:.10g} means nothing; mend the adapter",
         )
     for metric in (Metric.EXPORT_WH, Metric.IMPORT_WH):
         column = block.values.get(metric)

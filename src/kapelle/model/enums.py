@@ -35,6 +35,24 @@ class Metric(IntEnum):
     """Lowest power (towards consumption) the device could reach now."""
     VOLTAGE_V = 6
     FREQUENCY_HZ = 7
+    SETPOINT_W = 8
+    """What the device says it was set to; absent where it follows its own schedule."""
+    MODE = 9
+    """Whose will the device says it follows: a `DeviceMode`."""
+
+
+@unique
+class DeviceMode(IntEnum):
+    """Whose will a device says it follows; lower case on the wire."""
+
+    OWN = 0
+    """Its own schedule."""
+    COMMAND = 1
+    """A setpoint of ours."""
+    LOCAL = 2
+    """Somebody on site has taken over."""
+    FAULT = 3
+    """Nobody's: it stands still until it is mended."""
 
 
 @unique

@@ -15,7 +15,7 @@ from kapelle.adapters.http.arrow import decode_arrow
 from kapelle.adapters.http.decoded import Columns, Decoded, Unreadable, settle
 from kapelle.adapters.http.names import Names
 from kapelle.adapters.http.rows import decode_json, decode_ndjson
-from kapelle.model.enums import Metric
+from kapelle.model.enums import DeviceMode, Metric
 
 NOW = 1_790_000_000_000_000_000
 GOOD = {"device": "d1", "at_ns": NOW, "power_w": 10}
@@ -78,6 +78,9 @@ def test_rows_become_columns(names: Any) -> None:
         ({**GOOD, "power_w": "1,5"}, "value-unreadable", "power_w"),
         ({**GOOD, "power_w": ""}, "value-unreadable", "power_w"),
         ({**GOOD, "power_w": True}, "value-unreadable", "power_w"),
+        ({**GOOD, "mode": "off"}, "value-unreadable", "mode"),
+        ({**GOOD, "mode": None}, "value-unreadable", "mode"),
+        ({**GOOD, "setpoint_w": "0"}, "value-unreadable", "setpoint_w"),
         ({**GOOD, "power_w": [1]}, "value-unreadable", "power_w"),
         ({**GOOD, "power_w": math.nan}, "value-unreadable", ""),
         ({**GOOD, "power_w": -math.inf}, "value-unreadable", ""),
@@ -189,7 +192,9 @@ fields = {
     **{
         m.name.lower(): st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9)
         for m in Metric
+        if m != Metric.MODE
     },
+    "mode": st.sampled_from([mode.name.lower() for mode in DeviceMode]),
 }
 ALWAYS = ("device", "power_w")
 rows_sent = st.lists(
@@ -211,7 +216,8 @@ def test_whatever_is_sent_arrives(
     assert decoded.bad == lines.bad == []
     assert decoded.count == len(rows)
     for metric in Metric:
-        sent = [float(row.get(metric.name.lower(), math.nan)) for row in rows]
+        sent = [row.get(metric.name.lower(), math.nan) for row in rows]
+        sent = [DeviceMode[s.upper()] if isinstance(s, str) else float(s) for s in sent]
         for one in (decoded, lines):
             got = one.readings.values.get(metric, np.full(len(rows), np.nan))
             np.testing.assert_array_equal(got, np.array(sent, np.float64))
@@ -248,12 +254,33 @@ def test_arrow_columns(names: Any) -> None:
     assert b"power_w" in decoded.raw(3)
 
 
+@pytest.mark.parametrize("coded", [False, True])
+def test_arrow_says_whose_will_a_device_follows_in_words(names: Any, coded: bool) -> None:
+    mode = pa.array(["own", None, "local", "off", "fault"])
+    decoded = arrow(
+        {
+            "device": ["d1", "d2", "d3", "d4", "d5"],
+            "power_w": [1.0, 2.0, 3.0, 4.0, 5.0],
+            "setpoint_w": [None, 9.0, None, None, None],
+            "mode": mode.dictionary_encode() if coded else mode,
+        },
+        names,
+    )
+    values = decoded.readings.values
+    np.testing.assert_array_equal(values[Metric.MODE], [0.0, np.nan, 2.0, 3.0])
+    np.testing.assert_array_equal(values[Metric.SETPOINT_W], [np.nan, 9.0, np.nan, np.nan])
+    assert [(bad.row, bad.code, bad.field) for bad in decoded.bad] == [
+        (3, "value-unreadable", "mode")
+    ]
+
+
 @pytest.mark.parametrize(
     ("columns", "code"),
     [
         ({"device": ["d1"], "powr_w": [1.0]}, "field-unknown"),
         ({"power_w": [1.0]}, "device-missing"),
         ({"device": ["d1"], "power_w": ["1"]}, "field-type"),
+        ({"device": ["d1"], "mode": [1]}, "field-type"),
         ({"device": [1], "power_w": [1.0]}, "field-type"),
         ({"device": ["d1"], "at": ["2026-11-22T09:41:06Z"], "power_w": [1.0]}, "field-type"),
         ({"device": ["d1"], "power_w": [True]}, "field-type"),

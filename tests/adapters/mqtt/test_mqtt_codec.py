@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kapelle.adapters.mqtt import codec
-from kapelle.model.enums import AckStatus, Metric
+from kapelle.model.enums import AckStatus, DeviceMode, Metric
 
 
 def _schema(name: str) -> jsonschema.Draft202012Validator:
@@ -50,9 +50,11 @@ _fields: dict[str, st.SearchStrategy[Any]] = {
     "soc": st.floats(-0.5, 1.5) | _scalars,
     "unknown": _scalars,
     **dict.fromkeys(
-        ("power_w", "export_wh", "import_wh", "max_w", "min_w", "voltage_v", "frequency_hz"),
+        ("power_w", "export_wh", "import_wh", "max_w", "min_w", "voltage_v", "frequency_hz",
+         "setpoint_w"),
         _numbers | _scalars,
     ),
+    "mode": st.sampled_from(["own", "command", "local", "fault", "Own", "", 1]) | _scalars,
 }  # fmt: skip
 _good_row = st.fixed_dictionaries({"power_w": st.floats(-1e4, 1e4)}, optional={"at": _times})
 _row = st.fixed_dictionaries({}, optional=_fields) | _good_row | _scalars
@@ -85,7 +87,9 @@ def test_every_row_is_read_or_named_and_raw_bytes_are_its_own(payloads: list[Any
         own = json.loads(raw(row))
         for metric, column in told.values.items():
             name = metric.name.lower()
-            assert own.get(name, math.nan) == column[row] or math.isnan(column[row])
+            said = own.get(name, math.nan)
+            said = DeviceMode[said.upper()] if isinstance(said, str) else said
+            assert said == column[row] or math.isnan(column[row])
             assert (name in own) == (not math.isnan(column[row]))
     for bad in told.unreadable:
         code, place, *_ = bad.reason.split(": ")

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from kapelle.adapters.http.decoded import (
     METRIC_OF,
+    MODE_OF,
     NAME_LENGTH_MAX,
     BadRow,
     Columns,
@@ -16,9 +17,10 @@ from kapelle.adapters.http.decoded import (
 )
 from kapelle.adapters.http.names import Names
 from kapelle.adapters.rank import rank
-from kapelle.model.ids import Flags, Ints, Longs
+from kapelle.model.ids import Flags, Floats, Ints, Longs
 
 _WHOLE = ("at_ns", "boot", "seq")
+_TEXTS = ("device", "mode")
 _KNOWN = {"device", "at", *_WHOLE, *METRIC_OF}
 _MOST = {"at_ns": 2**63 - 1, "boot": 2**31 - 1, "seq": 2**32 - 1}
 _NS_OF = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -59,6 +61,13 @@ def _decode(table: Any, known: Names, sender_no: int | None) -> Columns:
     wholes = {field: _whole(table, field, refuse) for field in _WHOLE}
     at_ns = _times(table, wholes["at_ns"], refuse)
     order = rank(wholes["boot"], wholes["seq"], at_ns)
+    values = {
+        metric: _modes(table.column(field), refuse)
+        if field == "mode"
+        else _floats(table.column(field))
+        for field, metric in METRIC_OF.items()
+        if field in table.column_names
+    }
     good = np.ones(count, np.bool_)
     good[list(bad)] = False
     return Columns(
@@ -66,11 +75,7 @@ def _decode(table: Any, known: Names, sender_no: int | None) -> Columns:
         device_no=device_no[good],
         at_ns=at_ns[good],
         order=order[good],
-        values={
-            metric: _floats(table.column(field))[good]
-            for field, metric in METRIC_OF.items()
-            if field in table.column_names
-        },
+        values={metric: column[good] for metric, column in values.items()},
         bad=list(bad.values()),
         raw=lambda row: _row_text(table, row),
         name=name,
@@ -143,7 +148,7 @@ def _check_columns(schema: Any, sender_no: int | None) -> None:
         raise Unreadable("device-missing", "no column `device`")
     for field in names:
         kind = schema.field(field).type
-        if field == "device" and pa.types.is_dictionary(kind):
+        if field in _TEXTS and pa.types.is_dictionary(kind):
             kind = kind.value_type
         if not _fits(field, kind):
             raise Unreadable("field-type", f"column {field} is {kind}")
@@ -151,7 +156,7 @@ def _check_columns(schema: Any, sender_no: int | None) -> None:
 
 def _fits(field: str, kind: Any) -> bool:
     types = pa.types
-    if field == "device":
+    if field in _TEXTS:
         return bool(types.is_string(kind) or types.is_large_string(kind))
     if field == "at":
         return bool(types.is_timestamp(kind))
@@ -225,6 +230,22 @@ def _times(table: Any, at_ns: Longs, refuse: Any) -> Longs:
     )
     refuse(said & (at_ns != 0), "time-twice", "both at and at_ns; send one", "at")
     told: Longs = np.where(said & ~outside, np.where(outside, 0, count) * factor, at_ns)
+    return told
+
+
+def _modes(column: Any, refuse: Any) -> Floats:
+    """Return the number of each word; NaN where nothing was said."""
+    coded = _chunk(column)
+    if not isinstance(coded, pa.DictionaryArray):
+        coded = coded.dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    # One more at the end, which null rows point to.
+    numbers = np.array([np.nan if w is None else MODE_OF.get(w, -1.0) for w in words] + [np.nan])
+    codes = pc.fill_null(pc.cast(coded.indices, pa.int64()), len(words))
+    told: Floats = numbers[codes.to_numpy(zero_copy_only=False)]
+    refuse(
+        told < 0, "value-unreadable", f"mode is none of {', '.join(MODE_OF)}; leave it out", "mode"
+    )
     return told
 
 

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.model.blocks import Quarantined, Readings
-from kapelle.model.enums import Metric
+from kapelle.model.enums import DeviceMode, Metric
 from kapelle.model.ids import Floats, Ints, Longs
 
 METRIC_OF = {metric.name.lower(): metric for metric in Metric}
+MODE_OF = {mode.name.lower(): float(mode) for mode in DeviceMode}
+"""The one value that is a word on the wire."""
 RAW_BYTES_MAX = 4_096
 NAME_LENGTH_MAX = 128
 

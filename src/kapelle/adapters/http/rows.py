@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kapelle.adapters.http import rfc3339
 from kapelle.adapters.http.decoded import (
     METRIC_OF,
+    MODE_OF,
     NAME_LENGTH_MAX,
     BadRow,
     Columns,
@@ -47,6 +48,8 @@ class Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     min_w: float = _NAN
     voltage_v: float = _NAN
     frequency_hz: float = _NAN
+    setpoint_w: float = _NAN
+    mode: Literal["own", "command", "local", "fault"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
@@ -202,6 +205,8 @@ def _column(rows: Sequence[Row], field: str) -> Column:
     values = map(_FIELD_OF[field], rows)
     if field == "at":
         return np.fromiter(map(bool, values), np.bool_, len(rows))
+    if field == "mode":
+        return np.fromiter((MODE_OF.get(word, _NAN) for word in values), np.float64, len(rows))
     return np.fromiter(values, np.float64 if field in METRIC_OF else np.int64, len(rows))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from kapelle.adapters.rank import rank
 from kapelle.model.blocks import Commands
-from kapelle.model.enums import AckStatus, Metric
+from kapelle.model.enums import AckStatus, DeviceMode, Metric
 from kapelle.model.ids import Flags, Floats, Ints, Longs
 
 Number = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
@@ -44,6 +44,8 @@ class _Row(msgspec.Struct, gc=False):
     min_w: Number = _NAN
     voltage_v: Number = _NAN
     frequency_hz: Number = _NAN
+    setpoint_w: Number = _NAN
+    mode: Literal["own", "command", "local", "fault"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Report(_Row, gc=False):
@@ -86,9 +88,11 @@ _REMEDIES = {
     "epoch": "repeat the command's epoch, an integer",
     "status": "send one of received, accepted, applied, completed, rejected, opted_out, expired",
     "reason": "send text",
+    "mode": "send one of own, command, local, fault; leave it out where not known",
 }
 _METRIC_REMEDY = "send a JSON number in the unit its name says; leave it out where not known"
 _METRICS = tuple((metric, metric.name.lower()) for metric in Metric)
+_MODES = {mode.name.lower(): float(mode) for mode in DeviceMode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ def _from_envelope(
     report: _Report, payload: bytes, index: int, unreadable: list[Unreadable]
 ) -> list[_Row]:
     assert report.readings is not msgspec.UNSET
-    beside = [name for _, name in _METRICS if not math.isnan(getattr(report, name))]
+    beside = [name for metric, name in _METRICS if not math.isnan(_value(report, metric, name))]
     if beside:
         reason = f"field: /{beside[0]}: stands beside `readings`; {_REMEDIES['readings']}"
         unreadable.append(Unreadable(index, reason, payload))
@@ -187,10 +191,20 @@ def _from_envelope(
     return report.readings
 
 
+def _value(row: _Row, metric: Metric, name: str) -> float:
+    if metric is Metric.MODE:
+        return _NAN if row.mode is msgspec.UNSET else _MODES[row.mode]
+    value: float = getattr(row, name)
+    return value
+
+
 def _fill(telemetry: Telemetry, rows: list[_Row], payloads: Sequence[bytes]) -> None:
     said = np.zeros(len(rows), bool)
     for metric, name in _METRICS:
-        column = np.array([getattr(row, name) for row in rows], np.float64)
+        if metric is Metric.MODE:
+            column = np.array([_value(row, metric, name) for row in rows], np.float64)
+        else:
+            column = np.array([getattr(row, name) for row in rows], np.float64)
         here = ~np.isnan(column)
         if here.any():
             telemetry.values[metric] = column
