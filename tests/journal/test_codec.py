@@ -3,6 +3,7 @@
 import contextlib
 import tracemalloc
 from dataclasses import fields
+from typing import Literal, get_origin
 
 import hypothesis.strategies as st
 import msgspec
@@ -53,11 +54,13 @@ def small_bodies():
 def _strategy(kind):
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return st.builds(kind, **{f.name: _strategy(f.type) for f in msgspec.structs.fields(kind)})
-    origin, arguments = getattr(kind, "__origin__", None), getattr(kind, "__args__", ())
+    origin, arguments = get_origin(kind), getattr(kind, "__args__", ())
     if origin is list:
         return st.lists(_strategy(arguments[0]), max_size=3)
     if origin is dict:
         return st.dictionaries(_strategy(arguments[0]), _strategy(arguments[1]), max_size=3)
+    if origin is Literal:
+        return st.sampled_from(arguments)
     return {
         int: st.integers(-(2**63), 2**63 - 1),
         float: st.floats(allow_nan=False),

@@ -255,6 +255,41 @@ def test_trimming_forgets_the_past_and_nothing_else(backend):
     check(backend, scenario)
 
 
+def test_trimming_stops_before_what_a_reader_has_not_had(backend):
+    async def scenario(journal):
+        await journal.append("p/0", ticks(*range(1, 11)), writer="a")
+        await journal.mark("p/0", "history", 4)
+        await journal.mark("p/0", "bill", 6)
+        await journal.mark("p/0", "bill", 7)
+        assert await journal.marks("p/0") == {"history": 4, "bill": 7}
+        await journal.trim("p/0", 9)
+        assert await journal.first("p/0") == 5
+        await journal.unmark("p/0", "history")
+        await journal.unmark("p/0", "nobody")
+        await journal.trim("p/0", 9)
+        assert await journal.first("p/0") == 8
+        await journal.unmark("p/0", "bill")
+        await journal.trim("p/0", 9)
+        assert await journal.first("p/0") == 10
+        assert await journal.marks("p/0") == {}
+
+    check(backend, scenario)
+
+
+def test_a_reader_may_mark_before_there_is_anything(backend):
+    async def scenario(journal):
+        await journal.mark("p/7", "history", 0)
+        await journal.append("p/7", ticks(1, 2), writer="a")
+        await journal.trim("p/7", 2)
+        assert await journal.first("p/7") == 1
+        await journal.mark("p/7", "history", 99)
+        assert await journal.marks("p/7") == {"history": 2}, "nobody has had what is to come"
+        await journal.unmark("p/8", "history")
+        assert await journal.marks("p/8") == {}
+
+    check(backend, scenario)
+
+
 def test_a_follower_that_fell_behind_the_trim_goes_on_with_what_is_left(backend):
     async def scenario(journal):
         for n in range(1, 6):
@@ -368,6 +403,10 @@ def test_what_was_acknowledged_is_there_after_a_restart(backend):
         await journal.append("p/0", ticks(1, 2, 3), writer="owner", epoch=7)
         await journal.append("p/0", ticks(4), writer="ingest")
         await journal.append("plant", ticks(1), writer="api")
+        await journal.mark("p/0", "history", 3)
+        await journal.mark("p/0", "gone", 1)
+        await journal.unmark("p/0", "gone")
+        await journal.mark("p/5", "history", 0)
         await journal.trim("p/0", 2)
         await journal.save_snapshot("p/0", Snapshot(4, {"a": np.arange(3)}, b"m"))
         lease = await journal.acquire("p/0", "one", 5.0)
@@ -385,6 +424,10 @@ def test_what_was_acknowledged_is_there_after_a_restart(backend):
             await journal.append("p/0", ticks(9), writer="owner", epoch=6)
         assert await journal.append("p/0", ticks(5), writer="owner", epoch=7, expected=3) == 5
         assert (await journal.acquire("p/0", "two", 5.0)).epoch > epochs[0]
+        assert await journal.marks("p/0") == {"history": 3}
+        assert await journal.marks("p/5") == {"history": 0}
+        await journal.trim("p/0", 5)
+        assert await journal.first("p/0") == 4
 
     check(backend, before)
     check(backend, after)
@@ -415,6 +458,8 @@ WRITERS = st.sampled_from(["a", "b"])
 OPERATIONS = st.one_of(
     st.tuples(st.just("append"), WRITERS, st.integers(1, 3), st.integers(0, 2), st.booleans()),
     st.tuples(st.just("trim"), st.integers(0, 8)),
+    st.tuples(st.just("mark"), st.sampled_from(["r", "s"]), st.integers(0, 8)),
+    st.tuples(st.just("unmark"), st.sampled_from(["r", "s"])),
     st.tuples(st.just("read"), st.integers(0, 8), st.integers(1, 5)),
     st.tuples(st.just("restart")),
 )
@@ -425,7 +470,7 @@ OPERATIONS = st.one_of(
 @pytest.mark.parametrize("name", ["memory", "sqlite"])
 def test_it_behaves_as_a_list_would(name, tmp_path_factory, backend_maker, operations):
     backend = backend_maker(name, tmp_path_factory.mktemp("data"))
-    entries, lines, trimmed = [], {}, 0
+    entries, lines, trimmed, marks = [], {}, 0, {}
 
     async def perform(journal, operation, *arguments):
         nonlocal trimmed
@@ -449,7 +494,13 @@ def test_it_behaves_as_a_list_would(name, tmp_path_factory, backend_maker, opera
             assert reached == len(entries)
         elif operation == "trim":
             await journal.trim("t", arguments[0])
-            trimmed = max(trimmed, min(arguments[0], len(entries)))
+            trimmed = max(trimmed, min(arguments[0], len(entries), *marks.values()))
+        elif operation == "mark":
+            await journal.mark("t", *arguments)
+            marks[arguments[0]] = min(arguments[1], len(entries))
+        elif operation == "unmark":
+            await journal.unmark("t", *arguments)
+            marks.pop(arguments[0], None)
         else:
             after, limit = arguments
             found = await journal.read("t", after, limit)
@@ -465,6 +516,7 @@ def test_it_behaves_as_a_list_would(name, tmp_path_factory, backend_maker, opera
                 waiting = waiting[1:]
                 assert await journal.last("t") == len(entries)
                 assert await journal.first("t") == trimmed + 1
+                assert await journal.marks("t") == marks
                 assert not journal.damage()
 
     asyncio.run(run())

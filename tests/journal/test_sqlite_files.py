@@ -67,7 +67,7 @@ def test_a_journal_of_a_newer_format_is_left_as_it_is(tmp_path):
         db.execute("PRAGMA user_version = 9")
     db.close()
     before = {file.name: file.read_bytes() for file in tmp_path.glob("journal*")}
-    with pytest.raises(JournalNewer, match="has format 9, this Kapelle knows up to 1"):
+    with pytest.raises(JournalNewer, match="has format 9, this Kapelle knows up to 2"):
         asyncio.run(write(tmp_path))
     assert {file.name: file.read_bytes() for file in tmp_path.glob("journal*")} == before
 
@@ -240,3 +240,79 @@ def test_time_goes_on_from_the_newest_entry_where_the_clock_was_set_back(tmp_pat
             assert backend.clock.ns == written_ns
 
     asyncio.run(hold())
+
+
+def test_a_journal_of_before_there_were_marks_is_taken_over(tmp_path):
+    asyncio.run(write(tmp_path))
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        db.executescript("DROP TABLE marks; PRAGMA user_version = 1")
+    db.close()
+
+    async def mark():
+        async with open_journal(
+            JournalSettings(tmp_path, reserve_bytes=0), SystemClock()
+        ) as journal:
+            assert await journal.last("p/0") > 0
+            await journal.mark("p/0", "history", 1)
+            assert not journal.damage()
+
+    asyncio.run(mark())
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT reader, position FROM marks").fetchall() == [("history", 1)]
+    db.close()
+
+
+@pytest.mark.parametrize("column", ["position", "crc"])
+def test_a_damaged_mark_keeps_everything_until_it_is_renewed(tmp_path, column):
+    async def scenario(story):
+        async with open_journal(
+            JournalSettings(tmp_path, reserve_bytes=0), SystemClock()
+        ) as journal:
+            return await story(journal)
+
+    async def before(journal):
+        await journal.append("p/0", [Tick(n) for n in range(1, 6)], writer="a")
+        await journal.mark("p/0", "history", 2)
+
+    async def after(journal):
+        (remark,) = journal.damage()
+        assert remark == "p/0: mark of history: checksum wrong; nothing is trimmed"
+        await journal.trim("p/0", 4)
+        assert await journal.first("p/0") == 1
+        await journal.mark("p/0", "history", 3)
+        await journal.trim("p/0", 4)
+        assert await journal.first("p/0") == 4
+
+    asyncio.run(scenario(before))
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        db.execute(f"UPDATE marks SET {column} = 4")
+    db.close()
+    asyncio.run(scenario(after))
+
+
+def test_no_position_is_given_out_twice_that_a_reader_has_had(tmp_path):
+    async def scenario(story):
+        async with open_journal(
+            JournalSettings(tmp_path, reserve_bytes=0), SystemClock()
+        ) as journal:
+            return await story(journal)
+
+    async def before(journal):
+        await journal.append("p/0", [Tick(n) for n in range(1, 6)], writer="a")
+        await journal.mark("p/0", "history", 5)
+
+    async def after(journal):
+        assert "p/0: entries 4 to 5 are missing; a reader has had them" in journal.damage()
+        assert await journal.append("p/0", [Tick(6)], writer="a") == 6
+
+    asyncio.run(scenario(before))
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        # Lost with their page: the two newest entries, and the line that told of them.
+        db.execute(
+            "DELETE FROM entries WHERE place IN "
+            "(SELECT place FROM entries ORDER BY place DESC LIMIT 2)"
+        )
+        db.execute("DELETE FROM lines")
+    db.close()
+    asyncio.run(scenario(after))

@@ -24,6 +24,8 @@ class TopicState:
     trimmed: int = 0
     """Entries up to here were forgotten on purpose."""
     lines: Mapping[str, Line] = field(default_factory=dict)
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """By reader, up to where it has taken over all."""
 
 
 def step_append(
@@ -49,5 +51,20 @@ def step_append(
 
 
 def step_trim(state: TopicState, through: int) -> TopicState:
-    """Return the topic's state without its entries up to a position."""
-    return replace(state, trimmed=max(state.trimmed, min(through, state.last)))
+    """Return the topic's state without its entries up to a position that every reader has had."""
+    through = min(through, state.last, *state.marks.values())
+    return replace(state, trimmed=max(state.trimmed, through))
+
+
+def step_mark(state: TopicState, reader: str, position: int) -> TopicState:
+    """Return the topic's state with a reader at a position, at most the topic's end.
+
+    It may go back, as after a restore; what was forgotten meanwhile stays forgotten.
+    """
+    return replace(state, marks={**state.marks, reader: max(0, min(position, state.last))})
+
+
+def step_unmark(state: TopicState, reader: str) -> TopicState:
+    """Return the topic's state without a reader."""
+    left = {name: position for name, position in state.marks.items() if name != reader}
+    return replace(state, marks=left)

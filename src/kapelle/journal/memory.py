@@ -1,7 +1,7 @@
 """The journal in memory, for tests and simulation: same codec, same rules, no disk, no threads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from kapelle.errors import KapelleError
 from kapelle.journal.codec import decode, encode
 from kapelle.journal.leases import Held, step_acquire, step_release, step_renew
-from kapelle.journal.lines import Line, TopicState, step_append, step_trim
+from kapelle.journal.lines import Line, TopicState, step_append, step_mark, step_trim, step_unmark
 from kapelle.journal.wakes import Wakes
 from kapelle.model.entries import KIND_OF, Body, Entry, Kind
 from kapelle.ports import Clock, Lease, Snapshot
@@ -115,6 +115,23 @@ class MemoryJournal:
             before = log.state.trimmed
             log.state = step_trim(log.state, through)
             del log.held[: log.state.trimmed - before]
+
+    async def mark(self, topic: str, reader: str, position: int) -> None:
+        """See `ports.Journal`."""
+        self._check_writable()
+        log = self._topics.setdefault(topic, _Topic())
+        log.state = step_mark(log.state, reader, position)
+
+    async def unmark(self, topic: str, reader: str) -> None:
+        """See `ports.Journal`."""
+        self._check_writable()
+        log = self._topics.get(topic)
+        if log is not None:
+            log.state = step_unmark(log.state, reader)
+
+    async def marks(self, topic: str) -> Mapping[str, int]:
+        """See `ports.Journal`."""
+        return dict(self._state(topic).marks)
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
         """See `ports.Journal`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,7 +23,7 @@ from kapelle.journal.store import NAME, open_store
 from kapelle.journal.submissions import Submissions
 from kapelle.journal.tails import Tails
 from kapelle.journal.wakes import Wakes
-from kapelle.journal.writer import Append, Leasing, Outcome, Trim, Writer
+from kapelle.journal.writer import Append, Leasing, Mark, Outcome, Trim, Writer
 from kapelle.model.entries import KIND_OF, Body, Entry, Kind
 from kapelle.ports import Clock, Lease, Snapshot
 
@@ -142,6 +142,18 @@ class SqliteJournal:
     async def trim(self, topic: str, through: int) -> None:
         """See `ports.Journal`. They are out of sight at once and deleted later."""
         await self._submissions.ask(Trim(topic, through))
+
+    async def mark(self, topic: str, reader: str, position: int) -> None:
+        """See `ports.Journal`."""
+        await self._submissions.ask(Mark(topic, reader, position))
+
+    async def unmark(self, topic: str, reader: str) -> None:
+        """See `ports.Journal`."""
+        await self._submissions.ask(Mark(topic, reader, None))
+
+    async def marks(self, topic: str) -> Mapping[str, int]:
+        """See `ports.Journal`."""
+        return dict(self._topics.get(topic, TopicState()).marks)
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
         """See `ports.Journal`. The columns are written from where they lie, by a thread."""

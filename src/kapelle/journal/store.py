@@ -21,8 +21,9 @@ from kapelle.journal.leases import Held
 from kapelle.journal.lines import Line, TopicState
 from kapelle.journal.rows import SELECT, Row, entry_of, place
 
-FORMAT = 1
-"""Version of the tables below, kept in `user_version`."""
+FORMAT = 2
+"""Version of the tables below, kept in `user_version`. 2: readers' marks, which an older Kapelle
+would not know and trim beyond."""
 APPLICATION = 0x4B504C4A
 """`KPLJ`, in `application_id`: so that no other database is taken for a journal."""
 NAME = "journal.sqlite"
@@ -37,6 +38,9 @@ CREATE TABLE IF NOT EXISTS topics (
 CREATE TABLE IF NOT EXISTS lines (
     topic INTEGER, writer TEXT, last INTEGER NOT NULL, epoch INTEGER NOT NULL, crc INTEGER,
     PRIMARY KEY (topic, writer)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (
+    topic INTEGER, reader TEXT, position INTEGER NOT NULL, crc INTEGER,
+    PRIMARY KEY (topic, reader)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
     name TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch INTEGER NOT NULL,
     until_ns INTEGER NOT NULL, crc INTEGER) WITHOUT ROWID;
@@ -56,6 +60,8 @@ class Change:
     """Topics that are new or were trimmed, and up to where."""
     lines: dict[tuple[str, str], Line] = field(default_factory=dict)
     """By topic and writer."""
+    marks: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    """By topic and reader; None where it goes."""
     leases: dict[str, Held] = field(default_factory=dict)
 
 
@@ -144,10 +150,11 @@ class Store:
             self._look_for_loss(left, found)
         # The log starts anew: frames of before and after this point are told apart by their salts.
         self.checkpoint(whole=True)
-        db.executescript(f"BEGIN;{_TABLES}COMMIT")
-        if fresh:
-            db.execute(f"PRAGMA application_id = {APPLICATION}")
-            db.execute(f"PRAGMA user_version = {FORMAT}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if fresh or version < FORMAT:
+            # What format 1 lacks is a table; whoever opens the file made half-way finds the rest.
+            marks = f"PRAGMA application_id = {APPLICATION};PRAGMA user_version = {FORMAT};"
+            db.executescript(f"BEGIN;{_TABLES}{marks}COMMIT")
             self.checkpoint(whole=True)
         self._ids: dict[str, int] = dict(db.execute("SELECT name, id FROM topics"))
 
@@ -194,6 +201,18 @@ class Store:
                 [
                     _sealed(self.id_of(name), writer, line.last, line.epoch)
                     for (name, writer), line in change.lines.items()
+                ],
+            )
+            db.executemany(
+                "DELETE FROM marks WHERE topic = ? AND reader = ?",
+                [(self.id_of(name), r) for (name, r), at in change.marks.items() if at is None],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)",
+                [
+                    _sealed(self.id_of(name), reader, at)
+                    for (name, reader), at in change.marks.items()
+                    if at is not None
                 ],
             )
             db.executemany(
@@ -263,7 +282,28 @@ class Store:
             reached = max(stored, trimmed)
         elif stored < reached and reached > trimmed:
             found.damage.append(f"{name}: entries {stored + 1} to {reached} are missing")
-        return TopicState(reached, trimmed, {row[1]: Line(row[2], row[3]) for row in lines})
+        marks = self._load_marks(name, topic_id, trimmed, found)
+        if max(marks.values(), default=0) > reached:
+            # No position is given out twice: to this reader the entries to come would be old.
+            taken = max(marks.values())
+            found.damage.append(
+                f"{name}: entries {reached + 1} to {taken} are missing; a reader has had them"
+            )
+            reached = taken
+        known = {row[1]: Line(row[2], row[3]) for row in lines}
+        return TopicState(reached, trimmed, known, marks)
+
+    def _load_marks(self, name: str, topic_id: int, trimmed: int, found: Found) -> dict[str, int]:
+        """Return the readers' marks. One that is damaged holds all there is until it is renewed."""
+        marks: dict[str, int] = {}
+        query = "SELECT topic, reader, position, crc FROM marks WHERE topic = ?"
+        for row in self._db.execute(query, (topic_id,)).fetchall():
+            if _sealed(*row[:-1]) == row:
+                marks[row[1]] = row[2]
+            else:
+                found.damage.append(f"{name}: mark of {row[1]}: checksum wrong; nothing is trimmed")
+                marks[str(row[1])] = trimmed
+        return marks
 
     def _written_at_ns(self, topic: str, topic_id: int, newest: int) -> int:
         """Return when an entry was written; 0 where it is damaged and cannot be believed."""

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from kapelle.errors import JournalFailed, JournalFull, KapelleError
 from kapelle.journal.codec import checksum
 from kapelle.journal.leases import Held
-from kapelle.journal.lines import TopicState, step_append, step_trim
+from kapelle.journal.lines import TopicState, step_append, step_mark, step_trim, step_unmark
 from kapelle.journal.reserve import Reserve
 from kapelle.journal.rows import Row, place
 from kapelle.journal.settings import JournalSettings
@@ -47,6 +47,16 @@ class Trim:
 
 
 @dataclass(slots=True)
+class Mark:
+    """Up to where a reader has taken over all; None: it will not come back."""
+
+    topic: str
+    reader: str
+    position: int | None
+    size: int = 0
+
+
+@dataclass(slots=True)
 class Leasing:
     """A change of one lease."""
 
@@ -55,7 +65,7 @@ class Leasing:
     size: int = 0
 
 
-Request = Append | Trim | Leasing
+Request = Append | Trim | Mark | Leasing
 
 
 @dataclass(slots=True)
@@ -184,6 +194,8 @@ class Writer:
                         outcome.results.append(self._plan_append(request, change, outcome))
                     case Trim():
                         outcome.results.append(self._plan_trim(request, change, outcome))
+                    case Mark():
+                        outcome.results.append(self._plan_mark(request, change, outcome))
                     case Leasing():
                         held = leases.get(request.name) or self._leases.get(request.name, Held())
                         leases[request.name] = held = request.step(held)
@@ -191,7 +203,7 @@ class Writer:
             except KapelleError as error:
                 outcome.results.append(error)
         change.leases = leases
-        if change.rows or change.trimmed or leases:
+        if change.rows or change.trimmed or change.marks or leases:
             self._store.write(change)
         self._topics |= outcome.topics
         self._leases |= leases
@@ -226,6 +238,20 @@ class Writer:
         state = outcome.topics[request.topic] = step_trim(state, request.through)
         change.trimmed[request.topic] = state.trimmed
         return state.trimmed
+
+    def _plan_mark(self, request: Mark, change: Change, outcome: Outcome) -> int:
+        topic, reader = request.topic, request.reader
+        known = outcome.topics.get(topic) or self._topics.get(topic)
+        if request.position is None:
+            if known is not None:
+                outcome.topics[topic] = step_unmark(known, reader)
+                change.marks[topic, reader] = None
+            return 0
+        if known is None:
+            change.trimmed[topic] = 0
+        state = outcome.topics[topic] = step_mark(known or TopicState(), reader, request.position)
+        change.marks[topic, reader] = state.marks[reader]
+        return state.marks[reader]
 
     def _keep_house(self, *, whole: bool) -> None:
         if self._trims:
@@ -275,5 +301,5 @@ def _is_essential(request: Request) -> bool:
     match request:
         case Append():
             return all(kind in _ESSENTIAL for kind, _, _ in request.bodies)
-        case Leasing() | Trim():
+        case Leasing() | Trim() | Mark():
             return True

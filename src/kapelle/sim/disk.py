@@ -5,7 +5,7 @@ after a SIGKILL. What was appended before stays.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from random import Random
 
 from kapelle.model.entries import Body, Entry, Kind
@@ -62,9 +62,12 @@ class Disk:
         """Let the journal forget entries; they are kept aside for the audit of the whole run."""
         first = await self.journal.first(topic)
         limit = max(0, through + 1 - first)
-        gone = await self.journal.read(topic, first - 1, limit)
-        self._forgotten.setdefault(topic, []).extend(gone)
+        held = await self.journal.read(topic, first - 1, limit)
         await self.journal.trim(topic, through)
+        # Readers' marks may have kept some.
+        left = await self.journal.first(topic)
+        gone = [entry for entry in held if entry.position < left]
+        self._forgotten.setdefault(topic, []).extend(gone)
 
     async def read_all(self, topic: str) -> list[Entry]:
         """Return every entry there ever was."""
@@ -148,6 +151,21 @@ class Door:
         """See `ports.Journal`."""
         await self.pass_through()
         await self._disk.trim(topic, through)
+
+    async def mark(self, topic: str, reader: str, position: int) -> None:
+        """See `ports.Journal`."""
+        await self.pass_through()
+        await self._journal.mark(topic, reader, position)
+
+    async def unmark(self, topic: str, reader: str) -> None:
+        """See `ports.Journal`."""
+        await self.pass_through()
+        await self._journal.unmark(topic, reader)
+
+    async def marks(self, topic: str) -> Mapping[str, int]:
+        """See `ports.Journal`."""
+        await self.pass_through()
+        return await self._journal.marks(topic)
 
     async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
         """See `ports.Journal`."""
