@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from kapelle.fleet.settings import FleetSettings
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import FaultPlan, GroupLoss, Restart
 from kapelle.sim.invariants import broken
@@ -76,6 +77,29 @@ def test_a_role_dies_in_the_middle_of_an_order(role: str) -> None:
     assert result.restarts >= 1
     (order,) = result.orders
     assert order.delivered_mean == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_partition_that_comes_back_late_is_not_replaced_by_the_others() -> None:
+    """Its devices go on delivering: who asks the others for their part overshoots by as much."""
+    scenario = Scenario(70, FLEET, FaultPlan(), (replace(ORDER, duration_s=45),))
+
+    async def act(stage_play: Play, stage: Stage) -> None:
+        await stage_play.wait_until(38)
+        stage.kill()
+        await stage_play.wait_until(40)
+        # Another holds its lease a little longer than those of the rest.
+        await stage_play.journal.acquire("p/1", "another", 2.5)
+        stage.start()
+        await stage_play.wait_until(69)
+
+    done = perform(scenario, 3, act=act, fleet=FleetSettings(lease_ttl_s=1.0))
+    assert broken(done) == []
+    (order,) = done.result.orders
+    at_s, power_w = np.array(done.play.at_s), np.array(done.play.power_w)
+    since = (at_s > 38) & (at_s < order.ends_s)
+    share = (power_w[since] - order.baseline_w) / order.committed_w
+    assert share.max() < 1.03
+    assert share.min() > 0.97
 
 
 def test_wrong_clocks_frozen_meters_and_late_data_lose_nothing() -> None:

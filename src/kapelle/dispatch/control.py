@@ -10,7 +10,7 @@ from math import exp, isclose, isnan, nan
 from kapelle.dispatch.allocation import Solution
 from kapelle.dispatch.promise import binding, clash, levels_for, parts_of, room_of
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.dispatch.watch import Watch, cause_of, step_groups, step_shortfall
+from kapelle.dispatch.watch import Watch, cause_of, step_groups, step_partitions, step_shortfall
 from kapelle.fleet.limits import HOLD_S
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus, Phase
@@ -78,6 +78,8 @@ def step(
     """Take one cycle: start, drive and end orders; say what an operator should know."""
     cycle = _Cycle(view, now_ns, epoch, settings, Outcome())
     cycle.out.notices += step_groups(state.watch, total(view, ALL, now_ns), now_ns, settings)
+    silent = [number for number in range(view.partitions) if number not in view.summaries]
+    waits = False
     for order_no, order in sorted(view.orders.items()):
         if order.is_over:
             state.running.pop(order_no, None)
@@ -86,12 +88,17 @@ def step(
         elif view.held:
             _rest(state, cycle, order)
         elif order.status == OrderStatus.ACTIVE and order.plan is not None:
-            if _is_amended(state, order.order, order.plan):
+            if silent:
+                # After a restart partitions come back one by one. What the others deliver would
+                # seem missing and be asked of the first once more: levels stay as they are.
+                waits = True
+            elif _is_amended(state, order.order, order.plan):
                 _promise_anew(state, cycle, order, order.plan)
             else:
                 _drive(state, cycle, order.order, order.plan)
         elif now_ns >= order.order.starts_at_ns:
             _start(state, cycle, order)
+    cycle.out.notices += step_partitions(state.watch, silent, waits, now_ns, settings)
     return cycle.out
 
 

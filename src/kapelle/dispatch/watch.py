@@ -1,5 +1,6 @@
 """What an operator should be told: targets out of reach, groups that vanish, and their return."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kapelle.dispatch.settings import DispatchSettings
@@ -36,6 +37,9 @@ class Watch:
 
     groups: dict[str, Group] = field(default_factory=dict)
     shortfalls: dict[int, Shortfall] = field(default_factory=dict)
+    unheard_since_ns: int = 0
+    """Since when orders wait for partitions that have not spoken; 0 where none does."""
+    unheard_said: bool = False
 
 
 def step_groups(
@@ -58,6 +62,32 @@ def step_groups(
             continue
         group.usual = max(float(live), group.usual - _FADING * (group.usual - live))
     return notices
+
+
+def step_partitions(
+    watch: Watch, silent: Sequence[int], waits: bool, now_ns: int, settings: DispatchSettings
+) -> list[Notice]:
+    """Return a notice when an order waits long for partitions that are silent, or has not to.
+
+    Args:
+        watch: What was announced.
+        silent: The partitions that have not spoken since dispatch began.
+        waits: Whether any order waits for them.
+        now_ns: The time.
+        settings: How long is long.
+    """
+    if not (silent and waits):
+        is_over = watch.unheard_said and not silent
+        watch.unheard_since_ns, watch.unheard_said = 0, False
+        text = "every partition is heard: orders are driven again"
+        return [Notice(now_ns, "partitions-back", text)] if is_over else []
+    watch.unheard_since_ns = watch.unheard_since_ns or now_ns
+    waited_ns = now_ns - watch.unheard_since_ns
+    if watch.unheard_said or waited_ns < int(settings.summary_age_s_max * NS_PER_S):
+        return []
+    watch.unheard_said = True
+    text = f"partitions {list(silent)} have not spoken: orders stay as they were last set"
+    return [Notice(now_ns, "partitions-silent", text)]
 
 
 def step_shortfall(
