@@ -63,6 +63,8 @@ class Quality(IntEnum):
     """The device sent no time; the time of arrival was taken."""
     AHEAD = 2
     """Device time lies ahead of ours, within the accepted bound."""
+    REPLAYED = 4
+    """A person let it out of quarantine, as it was sent or mended."""
 
 
 @unique

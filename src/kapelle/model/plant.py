@@ -203,8 +203,11 @@ class Verdict(msgspec.Struct, frozen=True, tag=True):
     rows: list[int]
     verdict: Literal["replayed", "dropped"]
     at_ns: int
+    """Repeats that come later than this are open again."""
     issued_by: str
     reason: str
+    fix: str = ""
+    """What was changed in the rows before they were replayed, as JSON; empty for nothing."""
 
 
 Small = (

@@ -1,0 +1,394 @@
+"""What could not be used, kept where a person can look at it: a projection in one SQLite file.
+
+The journal is the truth and is trimmed; this file follows it. Rows and the position up to which
+they are complete are one transaction, so that each entry counts once whatever crashes. Applying is
+commutative (the newest verdict and the newest occurrence decide), so that topics may be read in any
+order.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from kapelle.errors import Invalid
+from kapelle.model.blocks import Quarantined
+from kapelle.model.entries import Entry
+from kapelle.model.plant import Verdict
+
+State = Literal["open", "replayed", "dropped"]
+
+REPLAY = "replay/"
+"""How the source of a row begins that was replayed and refused again; its id follows."""
+_CODE_LENGTH_MAX = 40
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE position (topic TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE kept (
+  seq INTEGER PRIMARY KEY,
+  part INTEGER NOT NULL, position INTEGER NOT NULL, place INTEGER NOT NULL,
+  device_no INTEGER NOT NULL, source TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
+  raw BLOB NOT NULL, print BLOB NOT NULL, size INTEGER NOT NULL,
+  received_at_ns INTEGER NOT NULL,
+  first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL, count INTEGER NOT NULL,
+  verdict TEXT NOT NULL DEFAULT '', decided_at_ns INTEGER NOT NULL DEFAULT 0,
+  decided_by TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT '', fix TEXT NOT NULL DEFAULT '',
+  state TEXT NOT NULL DEFAULT 'open'
+);
+CREATE UNIQUE INDEX kept_at ON kept (part, position, place);
+CREATE UNIQUE INDEX kept_print ON kept (part, print);
+CREATE INDEX kept_state ON kept (state, code, seq);
+CREATE INDEX kept_last ON kept (last_ns);
+CREATE TABLE pushed_out (
+  code TEXT NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (code, state)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineSettings:
+    """How much of the unusable is kept; the newest stays."""
+
+    rows_max: int = 200_000
+    """Identical repeats are one row."""
+    bytes_max: int = 256 * 1024 * 1024
+    poll_s: float = 1.0
+    """How often the journal is looked at for more. [s]"""
+    action_rows_max: int = 10_000
+    """Rows replayed or dropped by one request."""
+
+    def __post_init__(self) -> None:
+        if self.rows_max < 1 or self.bytes_max < 1:
+            raise ValueError("rows_max and bytes_max are at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One row in quarantine, with its identical repeats."""
+
+    seq: int
+    """Rises with arrival here; what pages go by."""
+    partition: int
+    position: int
+    place: int
+    device_no: int
+    source: str
+    code: str
+    reason: str
+    raw: bytes
+    received_at_ns: int
+    first_ns: int
+    last_ns: int
+    count: int
+    verdict: str
+    decided_at_ns: int
+    decided_by: str
+    why: str
+    fix: str
+    state: State
+
+    @property
+    def id(self) -> str:
+        """`partition:position:row` of its first occurrence in the journal."""
+        return f"{self.partition}:{self.position}:{self.place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which rows; what is not said does not restrict."""
+
+    code: str = ""
+    source: str = ""
+    """The whole source, or its beginning up to a slash: `mqtt`, `mqtt/dev-7`."""
+    device_no: int | None = None
+    state: State | Literal["any"] = "open"
+    since_ns: int = 0
+    """Rows last seen at or after this, …"""
+    until_ns: int = 2**63 - 1
+    """… and first seen before that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many rows there are, with repeats, and what was pushed out."""
+
+    by_code: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Code -> state -> occurrences; `pushed-out` is one of the states."""
+    by_source: Mapping[str, int] = field(default_factory=dict)
+    """Open occurrences of the sources with most of them."""
+    rows: int = 0
+    size: int = 0
+    """[bytes]"""
+
+    @property
+    def open(self) -> int:
+        """Occurrences nobody has decided on."""
+        return sum(states.get("open", 0) for states in self.by_code.values())
+
+
+class Quarantine:
+    """The file. Calls block for milliseconds; those that write come one at a time."""
+
+    def __init__(self, path: Path, settings: QuarantineSettings | None = None) -> None:
+        """Open or make the file. Raises Invalid where it is not ours to open."""
+        self.settings = settings or QuarantineSettings()
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # Durable at `settle`: the journal keeps what has not been settled.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, _VERSION):
+                raise Invalid(f"{path} was written by another version ({version}); move it away")
+            if version == 0:
+                self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
+        except sqlite3.Error as error:
+            remedy = "move it away, and what the journal still holds is read again"
+            raise Invalid(f"{path}: {error}; {remedy}") from error
+        # Whoever asks sees what is committed, however long a transaction takes.
+        self._asked = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._rows, self._size = self._db.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM kept"
+        ).fetchone()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._asked.close()
+        self._db.close()
+
+    def positions(self) -> dict[str, int]:
+        """Return up to where each topic was read."""
+        return dict(self._asked.execute("SELECT topic, position FROM position"))
+
+    def apply(self, topic: str, entries: Sequence[Entry], through: int) -> None:
+        """Take over entries of a topic that was read up to `through`, as one."""
+        rows, size = self._rows, self._size
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            found = self._db.execute("SELECT position FROM position WHERE topic = ?", (topic,))
+            (before,) = found.fetchone() or (0,)
+            for entry in entries:
+                if entry.position <= before:
+                    continue
+                match entry.body:
+                    case Quarantined() as block:
+                        self._add(int(topic.partition("/")[2]), entry, block)
+                    case Verdict() as verdict:
+                        self._decide(verdict)
+                    case _:
+                        pass
+            self._push_out()
+            self._db.execute(
+                "INSERT OR REPLACE INTO position VALUES (?, ?)", (topic, max(before, through))
+            )
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            self._rows, self._size = rows, size
+            raise
+
+    def begin_at(self, topic: str, position: int) -> None:
+        """Read a topic on from an earlier position: the journal is not the one it was.
+
+        Rows that lie beyond it are of entries that are gone; they count as pushed out.
+        """
+        kept, _, partition = topic.partition("/")
+        if kept == "p":
+            beyond = self._db.execute(
+                "DELETE FROM kept WHERE part = ? AND position > ? RETURNING code, state, count,"
+                " size",
+                (int(partition), position),
+            ).fetchall()
+            self._forget(beyond)
+        self._db.execute("INSERT OR REPLACE INTO position VALUES (?, ?)", (topic, position))
+
+    def settle(self) -> None:
+        """Return once all that was applied is on the disk."""
+        self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+
+    def find(self, query: Query, limit: int, before: int | None = None) -> list[Kept]:
+        """Return rows, newest first; `before`: only those with a lower `seq`."""
+        where, values = _where(query)
+        if before is not None:
+            where.append("seq < ?")
+            values.append(before)
+        sql = f"SELECT {_COLUMNS} FROM kept WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # only our own words are put in
+        return [Kept(*row) for row in self._asked.execute(sql, (*values, limit))]
+
+    def read(self, ids: Iterable[str]) -> list[Kept]:
+        """Return the rows with these ids, in that order; an unknown id is left out."""
+        sql = f"SELECT {_COLUMNS} FROM kept WHERE part = ? AND position = ? AND place = ?"  # noqa: S608  # only our own words are put in
+        found = (self._asked.execute(sql, place).fetchone() for i in ids if (place := place_of(i)))
+        return [Kept(*row) for row in found if row is not None]
+
+    def matching(self, query: Query) -> int:
+        """Return how many rows there are of a query."""
+        where, values = _where(query)
+        sql = f"SELECT count(*) FROM kept WHERE {' AND '.join(where)}"  # noqa: S608  # only our own words are put in
+        count: int = self._asked.execute(sql, values).fetchone()[0]
+        return count
+
+    def counts(self, sources: int = 50) -> Counts:
+        """Count occurrences by code and state, and open ones by source (the largest so many)."""
+        by_code: dict[str, dict[str, int]] = {}
+        for code, state, count in self._asked.execute(
+            "SELECT code, state, sum(count) FROM kept GROUP BY code, state ORDER BY code"
+        ):
+            by_code.setdefault(code, {})[state] = count
+        for code, count in self._asked.execute(
+            "SELECT code, sum(rows) FROM pushed_out GROUP BY code ORDER BY code"
+        ):
+            by_code.setdefault(code, {})["pushed-out"] = count
+        by_source = self._asked.execute(
+            "SELECT source, sum(count) FROM kept WHERE state = 'open' GROUP BY source"
+            " ORDER BY 2 DESC, 1 LIMIT ?",
+            (sources,),
+        )
+        return Counts(by_code, dict(by_source), self._rows, self._size)
+
+    def seen_since(self, since_ns: int) -> int:
+        """Return how many open rows came, or came again, at or after a moment."""
+        found = self._asked.execute(
+            "SELECT count(*) FROM kept WHERE last_ns >= ? AND state = 'open'", (since_ns,)
+        )
+        count: int = found.fetchone()[0]
+        return count
+
+    def _add(self, partition: int, entry: Entry, block: Quarantined) -> None:
+        at_ns = entry.written_at_ns
+        columns = (block.device_no.tolist(), block.received_at_ns.tolist(), block.source)
+        for place, (device_no, received_ns, source, reason, raw) in enumerate(
+            zip(*columns, block.reason, block.raw, strict=True)
+        ):
+            told = reason.decode(errors="replace")
+            code = told.partition(":")[0][:_CODE_LENGTH_MAX]
+            name = source.decode(errors="replace")
+            if name.startswith(REPLAY):
+                self._refused_again(name.removeprefix(REPLAY), code, told)
+                continue
+            mark = fingerprint(device_no, source, code.encode(), raw, received_ns)
+            size = len(raw) + len(reason) + len(source)
+            added = self._db.execute(
+                "INSERT INTO kept (part, position, place, device_no, source, code, reason, raw,"
+                " print, size, received_at_ns, first_ns, last_ns, count)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)"
+                " ON CONFLICT (part, print) DO UPDATE SET count = count + 1,"
+                " first_ns = min(first_ns, excluded.first_ns),"
+                " last_ns = max(last_ns, excluded.last_ns),"
+                # Who comes again after the verdict has not been dealt with.
+                " state = CASE WHEN max(last_ns, excluded.last_ns) > decided_at_ns THEN 'open'"
+                " ELSE state END RETURNING count",
+                (partition, entry.position, place, device_no, name, code, told, raw, mark, size,
+                 received_ns, at_ns, at_ns),
+            ).fetchone()  # fmt: skip
+            if added[0] == 1:
+                self._rows += 1
+                self._size += size
+
+    def _refused_again(self, row_id: str, code: str, reason: str) -> None:
+        place = place_of(row_id)
+        found = self._db.execute(
+            "UPDATE kept SET code = ?, reason = ? WHERE part = ? AND position = ? AND place = ?"
+            " RETURNING 1",
+            (code, reason, *(place or (-1, -1, -1))),
+        ).fetchone()
+        if found is None:
+            self._count_out(code, "open", 1)
+
+    def _decide(self, verdict: Verdict) -> None:
+        self._db.executemany(
+            "UPDATE kept SET verdict = ?1, decided_at_ns = ?2, decided_by = ?3, why = ?4,"
+            " fix = ?5, state = CASE WHEN last_ns > ?2 THEN 'open' ELSE ?1 END"
+            " WHERE part = ?6 AND position = ?7 AND place = ?8 AND decided_at_ns < ?2",
+            [
+                (verdict.verdict, verdict.at_ns, verdict.issued_by, verdict.reason, verdict.fix,
+                 verdict.partition, verdict.position, row)
+                for row in verdict.rows
+            ],
+        )  # fmt: skip
+
+    def _push_out(self) -> None:
+        """Forget the oldest beyond the bounds, and count them."""
+        settings = self.settings
+        while self._rows > settings.rows_max or self._size > settings.bytes_max:
+            beyond = max(1, self._rows - settings.rows_max)
+            oldest = self._db.execute(
+                "DELETE FROM kept WHERE seq IN (SELECT seq FROM kept ORDER BY seq LIMIT ?)"
+                " RETURNING code, state, count, size",
+                (beyond,),
+            ).fetchall()
+            self._forget(oldest)
+
+    def _forget(self, deleted: Sequence[tuple[str, str, int, int]]) -> None:
+        for code, state, count, size in deleted:
+            self._count_out(code, state, count)
+            self._size -= size
+        self._rows -= len(deleted)
+
+    def _count_out(self, code: str, state: str, count: int) -> None:
+        self._db.execute(
+            "INSERT INTO pushed_out VALUES (?, ?, ?)"
+            " ON CONFLICT (code, state) DO UPDATE SET rows = rows + excluded.rows",
+            (code, state, count),
+        )
+
+
+_COLUMNS = (
+    "seq, part, position, place, device_no, source, code, reason, raw, received_at_ns, first_ns,"
+    " last_ns, count, verdict, decided_at_ns, decided_by, why, fix, state"
+)
+
+
+class _Stamped(msgspec.Struct):
+    at: str = ""
+    at_ns: int = 0
+
+
+_decode_stamped = msgspec.json.Decoder(_Stamped).decode
+
+
+def fingerprint(
+    device_no: int, source: bytes, code: bytes, raw: bytes, received_at_ns: int
+) -> bytes:
+    """Return what identical repeats share.
+
+    A report without a time of its own is another one each time it comes.
+    """
+    try:
+        stamped = _decode_stamped(raw)
+        arrival = b"" if stamped.at or stamped.at_ns else str(received_at_ns).encode()
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        arrival = b""
+    parts = (str(device_no).encode(), source, code, arrival, raw)
+    return blake2b(b"\0".join(parts), digest_size=16).digest()
+
+
+def place_of(row_id: str) -> tuple[int, int, int] | None:
+    """Return partition, position and row of an id; None where it is none."""
+    words = row_id.split(":")
+    if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
+        return None
+    partition, position, place = (int(word) for word in words)
+    return (partition, position, place) if max(partition, position, place) < 2**63 else None
+
+
+def _where(query: Query) -> tuple[list[str], list[object]]:
+    where, values = ["last_ns >= ?", "first_ns < ?"], list[object]([query.since_ns, query.until_ns])
+    if query.state != "any":
+        where.append("state = ?")
+        values.append(query.state)
+    if query.code:
+        where.append("code = ?")
+        values.append(query.code)
+    if query.source:
+        where.append("(source = ? OR substr(source, 1, ?) = ?)")
+        begin = query.source.rstrip("/") + "/"
+        values += [query.source.rstrip("/"), len(begin), begin]
+    if query.device_no is not None:
+        where.append("device_no = ?")
+        values.append(query.device_no)
+    return where, values
