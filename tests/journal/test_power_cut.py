@@ -140,6 +140,11 @@ class Acknowledged:
         for line in stream:
             self.lines.append(line.split())
 
+    def wait_end(self):
+        """Wait until all is read: a pipe closed under its reader is an error of the reader."""
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "somebody else holds the writer's pipe open"
+
 
 @contextmanager
 def frozen(point):
@@ -187,6 +192,7 @@ def cut_often(tmp_path, synchronous, cuts):
                         print(f"{len(found)} cuts, {known[-1]}, {lost} lost", flush=True)
             finally:
                 writer.kill()
+                acknowledged.wait_end()
     return found
 
 
