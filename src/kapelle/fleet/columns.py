@@ -12,6 +12,9 @@ from kapelle.model.plant import Signal
 
 Floats32 = NDArray[np.float32]
 Shorts = NDArray[np.int16]
+Words = NDArray[np.uint16]
+Seconds = NDArray[np.uint32]
+Marks = NDArray[np.int8]
 
 _GROWTH = 1.0625
 """Little, because room nobody uses costs memory for ever and growing is rare."""
@@ -120,6 +123,44 @@ class Fleet:
     """Beta–Bernoulli counts with forgetting of commands followed …"""
     refusals: Floats32 = _column("f4", 1.0)
     """… and not followed."""
+
+    # How devices stand to what is desired, and what is wrong with them for longer than a moment.
+    # Whole seconds since 1970 fit four bytes until 2106.
+    enrolments: Ints = _column("i4", 0)
+    """Rows of the registry that changed the device: the version of what is enrolled."""
+    standing: Bytes = _column("u1", 0)
+    """A `Standing`."""
+    standing_at_s: Seconds = _column("u4", 0)
+    """The tick it began."""
+    condition: Words = _column("u2", 0)
+    """Bits of `Condition`."""
+    condition_at_s: Seconds = _column("u4", 0)
+    """The tick any of its bits last changed."""
+    announced: Words = _column("u2", 0)
+    """Conditions a notice was written about, and whose end is not announced yet."""
+    unanswered: Bytes = _column("u1", 0)
+    """Commands in a row the device, though heard and connected, gave no answer to."""
+    lost_at_s: Seconds = _column("u4", 0, 3)
+    """When its connection was lost: the last three times, newest first."""
+    taken_at_s: Seconds = _column("u4", 0, 3)
+    """When a newer session took over from a live one: the last three times, newest first."""
+    seen_w: Floats = _column("f8", 0)
+    """The newest power reading at the last tick that had one."""
+    seen_w_at_s: Seconds = _column("u4", 0)
+    """When that was measured, by the device's clock."""
+    same: Bytes = _column("u1", 0)
+    """Readings in a row that repeat it to the bit."""
+    same_since_s: Seconds = _column("u4", 0)
+    """When the first of them was measured."""
+    window_at_s: Seconds = _column("u4", 0)
+    """When the present comparison of power with energy began, by the device's clock."""
+    window_wh: Floats32 = _column("f4", 0)
+    """Power added up since. [Wh]"""
+    window_register_wh: Floats = _column("f8", 0)
+    """Export less import by the registers when it began; NaN where they did not say. [Wh]"""
+    window_soc: Floats32 = _column("f4", 0)
+    evidence: Marks = _column("i1", 0, 5)
+    """For (positive) and against (negative) a condition, in a row: a row per `Witness`."""
 
     @classmethod
     def empty(cls, partition: int = 0, partitions: int = 1, capacity: int = 0) -> Self:

@@ -151,6 +151,8 @@ class Exclusion(IntEnum):
     """It answered and its meter says otherwise."""
     REJECTED = 5
     OPTED_OUT = 6
+    CONDITION = 7
+    """Something lasting is wrong with it, so that nothing it says or does can be counted on."""
 
 
 @unique
