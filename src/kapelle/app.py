@@ -1,11 +1,12 @@
 """Joins the rooms: the only file that knows them all. Each role needs only the journal to work."""
 
 import asyncio
+import logging
 import os
 import random
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,25 @@ from pathlib import Path
 from kapelle.adapters.http.route import HttpTelemetry
 from kapelle.adapters.mqtt.bridge import BrokerClient
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
+from kapelle.adapters.replay.link import Replay
 from kapelle.api import server
+from kapelle.api.quarantine_desk import QuarantineDesk
 from kapelle.api.service import Api
 from kapelle.api.token import load_token
 from kapelle.api.watch import Watch
 from kapelle.config import Config
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.service import Dispatcher
+from kapelle.errors import JournalDamaged, JournalFailed
 from kapelle.fleet.service import PartitionOwner
+from kapelle.history.counters import Counters as HistoryCounters
+from kapelle.history.quarantine import Quarantine
+from kapelle.history.quarantine_service import QuarantineFollower
+from kapelle.history.service import READER, Recorder
+from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters, Ingest
 from kapelle.journal.sqlite import open_journal
+from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Adapter, Clock, Directory, Journal, Link
 from kapelle.registry.directory import Directory as Enrolments
 from kapelle.registry.service import OutboxPump
@@ -30,6 +40,14 @@ from kapelle.registry.store import Registry
 from kapelle.runtime.clock import SystemClock
 from kapelle.runtime.supervise import keep_open
 from kapelle.safety.service import LastHop
+
+_RECORDER_PAUSE_S = 1.0
+_RECORDER_PAUSE_S_MAX = 60.0
+
+log = logging.getLogger(__name__)
+
+
+_NEVER = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,12 @@ class Doors:
     adapters: Sequence[Adapter]
     counters: dict[str, Counters] = field(default_factory=dict)
     """What ingest counted, by adapter."""
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+    """Who is muted, by adapter."""
+    quarantine: QuarantineFollower | None = None
+    """None where this process keeps no quarantine."""
+    history: HistoryCounters = field(default_factory=HistoryCounters)
+    """What the recorder counted."""
     holder: str = field(default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}")
     """Named to whoever finds our leases taken."""
 
@@ -59,13 +83,16 @@ async def run_gateway(doors: Doors) -> None:
     )
 
     async def serve(name: str, link: Link) -> None:
+        # What an operator lets out of quarantine mutes nobody.
+        unmuted = replace(config.ingest, bad_per_minute=_NEVER, unresolved_per_minute=_NEVER)
         ingest = Ingest(
             journal=doors.journal,
             directory=doors.directory,
             clock=doors.clock,
-            settings=config.ingest,
+            settings=unmuted if name == Replay.name else config.ingest,
         )
         ingest.counters = doors.counters.setdefault(name, ingest.counters)
+        ingest.breaker = doors.breakers.setdefault(name, ingest.breaker)
         last_hop.links.append(link)
         try:
             await ingest.run(link)
@@ -109,6 +136,49 @@ async def run_dispatch(doors: Doors) -> None:
     ).run()
 
 
+async def run_recorder(doors: Doors) -> None:
+    """Keep the long record.
+
+    Where that fails, be it a disk or an entry it cannot use, the plant goes on, and the recorder
+    is started again after a pause: the journal keeps for it what it has not taken over.
+    """
+    config = doors.config
+    if not config.history.enabled:
+        for topic in [partition_topic(p) for p in range(config.plant.partitions)] + [PLANT]:
+            await doors.journal.unmark(topic, READER)
+        return
+    pause_s = _RECORDER_PAUSE_S
+    while True:
+        began_ns = doors.clock.now_ns()
+        try:
+            await Recorder(
+                journal=doors.journal,
+                clock=doors.clock,
+                settings=config.history,
+                directory=history_directory(config),
+                partitions=config.plant.partitions,
+                counters=doors.history,
+            ).run()
+        except (JournalFailed, JournalDamaged):
+            raise
+        except Exception as failed:
+            # Whatever it is, dispatch goes on.
+            if not doors.history.reason:
+                log.error("the history is not written", exc_info=failed)
+            doors.history.failures += 1
+            doors.history.reason = str(failed) or type(failed).__name__
+        if doors.clock.now_ns() - began_ns > _RECORDER_PAUSE_S_MAX * NS_PER_S:
+            pause_s = _RECORDER_PAUSE_S
+        await doors.clock.sleep(pause_s)
+        pause_s = min(2 * pause_s, _RECORDER_PAUSE_S_MAX)
+
+
+async def run_quarantine(doors: Doors) -> None:
+    """Keep what could not be used where it can be looked at."""
+    if doors.quarantine is not None:
+        await doors.quarantine.run()
+
+
 class Plant:
     """All roles in one process, on the embedded journal."""
 
@@ -136,6 +206,8 @@ class Plant:
             tasks.create_task(run_fleet(self.doors), name="fleet")
             tasks.create_task(run_dispatch(self.doors), name="dispatch")
             tasks.create_task(run_gateway(self.doors), name="gateway")
+            tasks.create_task(run_recorder(self.doors), name="history")
+            tasks.create_task(run_quarantine(self.doors), name="quarantine")
             tasks.create_task(self.api.run(), name="api")
 
 
@@ -171,7 +243,18 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             broker = BrokerClient(settings=config.broker, directory=directory, clock=clock)
             adapters.append(broker)
             sessions[broker.name] = broker.counters
-        doors = Doors(config, clock, journal, directory, adapters)
+        replay = Replay()
+        adapters.append(replay)
+        file = history_directory(config) / "quarantine.db"
+        _make(file.parent)
+        quarantine = opened.enter_context(closing(Quarantine(file, config.quarantine)))
+        follower = QuarantineFollower(
+            journal=journal,
+            quarantine=quarantine,
+            partitions=config.plant.partitions,
+            clock=clock,
+        )
+        doors = Doors(config, clock, journal, directory, adapters, quarantine=follower)
         watch = Watch(journal=journal, clock=clock, partitions=config.plant.partitions)
         application = server.build(
             journal=journal,
@@ -182,6 +265,16 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             telemetry=telemetry if config.http.enabled else None,
             counters=doors.counters,
             sessions=sessions,
+            quarantine=QuarantineDesk(
+                follower=follower,
+                replay=replay,
+                journal=journal,
+                directory=directory,
+                clock=clock,
+                ingest=config.ingest,
+                breakers=doors.breakers,
+                lock=asyncio.Lock(),
+            ),
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)
@@ -190,6 +283,11 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
 def registry_url(config: Config) -> str:
     """Return the registry's database: the configured one, else a file in the data directory."""
     return config.registry.url or f"sqlite:///{Path(config.plant.data_dir) / 'registry.db'}"
+
+
+def history_directory(config: Config) -> Path:
+    """Return where the long record lies: the configured place, else in the data directory."""
+    return Path(config.history.directory or Path(config.plant.data_dir) / "history")
 
 
 def _make(directory: Path) -> None:

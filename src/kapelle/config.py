@@ -20,6 +20,8 @@ from kapelle.api.settings import ApiSettings
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid, Problem
 from kapelle.fleet.settings import FleetSettings
+from kapelle.history.quarantine import QuarantineSettings
+from kapelle.history.settings import HistorySettings
 from kapelle.ingest.settings import IngestSettings
 from kapelle.journal.settings import JournalSettings
 from kapelle.registry.settings import RegistrySettings
@@ -82,6 +84,8 @@ class Config:
     fleet: FleetSettings = field(default_factory=FleetSettings)
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     safety: SafetySettings = field(default_factory=SafetySettings)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    quarantine: QuarantineSettings = field(default_factory=QuarantineSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
 
 

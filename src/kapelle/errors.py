@@ -40,6 +40,10 @@ class DataDirectoryHeld(KapelleError):
     """Another process uses the data directory; the message names it. Start-up is refused."""
 
 
+class HistoryFailed(KapelleError):
+    """The long record cannot be written. `app` starts the recorder again; the plant goes on."""
+
+
 class RegistryUnavailable(KapelleError):
     """The registry's database cannot be reached. The plant goes on with what it knows."""
 

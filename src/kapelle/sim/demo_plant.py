@@ -15,6 +15,7 @@ from kapelle.api.settings import ApiSettings
 from kapelle.app import Plant
 from kapelle.config import Config, PlantSettings
 from kapelle.errors import KapelleError
+from kapelle.history.settings import HistorySettings
 from kapelle.registry.importing import import_devices
 from kapelle.sim.devices import Devices
 
@@ -33,7 +34,11 @@ def place(directory: Path | None) -> Iterator[Path]:
 
 def config_in(directory: Path) -> Config:
     """Return a configuration on free loopback ports."""
-    config = Config(plant=PlantSettings(name="demo", data_dir=directory))
+    config = Config(
+        plant=PlantSettings(name="demo", data_dir=directory),
+        # Nobody comes back to look at the record of a demonstration.
+        history=HistorySettings(enabled=False),
+    )
     return replace(
         config,
         journal=replace(config.journal, directory=directory / "journal"),

@@ -1,0 +1,224 @@
+"""Which files make up the record, and how far it has followed each topic: one SQLite file.
+
+A file that is not in it does not count. One transaction takes files in, takes those they replace
+out, and moves positions on, so a crash at any moment leaves the record as it was before or after.
+In WAL mode other processes read it while the plant runs.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = "catalog.db"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    file_no INTEGER PRIMARY KEY AUTOINCREMENT,  -- so no number returns, nor a path
+    "table" TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    starts_ns INTEGER NOT NULL,   -- [starts_ns, ends_ns): what it may hold
+    ends_ns INTEGER NOT NULL,
+    first_ns INTEGER NOT NULL,    -- what it holds
+    last_ns INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    level INTEGER NOT NULL,       -- 0 flushed, 1 merged while its hour ran, 2 merged for good
+    arrival INTEGER NOT NULL,     -- rows of a file with a lower one came earlier
+    columns TEXT NOT NULL,
+    path TEXT NOT NULL UNIQUE,
+    made_at_ns INTEGER NOT NULL,
+    gone_at_ns INTEGER            -- replaced or expired: kept a while for those who read it
+);
+CREATE INDEX IF NOT EXISTS current ON files ("table", partition, starts_ns)
+    WHERE gone_at_ns IS NULL;
+CREATE TABLE IF NOT EXISTS positions (topic TEXT PRIMARY KEY, position INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS states (name TEXT PRIMARY KEY, body BLOB NOT NULL);
+"""
+_COLUMNS = (
+    'file_no, "table", partition, starts_ns, ends_ns, first_ns, last_ns, rows, bytes, level, '
+    "arrival, columns, path, made_at_ns"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the record."""
+
+    table: str
+    partition: int
+    starts_ns: int
+    """[starts_ns, ends_ns): every row it may hold; an hour or a day."""
+    ends_ns: int
+    first_ns: int
+    """Earliest and latest row in it."""
+    last_ns: int
+    rows: int
+    bytes: int
+    level: int
+    """0 flushed; 1 merged while its hour ran; 2 merged for good, with its tiers."""
+    columns: str
+    """Names of its columns, for those who read files of several versions at once."""
+    path: str
+    """Relative to the directory of the record."""
+    made_at_ns: int
+    file_no: int
+    arrival: int
+    """Rows of a file with a lower one came earlier. A merged file has the lowest of its parts."""
+
+    def overlaps(self, starts_ns: int, ends_ns: int) -> bool:
+        """Tell whether it may hold rows of an interval."""
+        return self.starts_ns < ends_ns and starts_ns < self.ends_ns
+
+
+class Catalog:
+    """The truth about files and positions."""
+
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        path = directory / FILE
+        if read_only:
+            self._db = sqlite3.connect(
+                f"file:{_quoted(path)}?mode=ro", uri=True, check_same_thread=False, timeout=10.0
+            )
+            return
+        # One worker thread at a time uses it; which one, the loop decides.
+        self._db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=10.0
+        )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def files(
+        self,
+        table: str | None = None,
+        partition: int | None = None,
+        starts_ns: int | None = None,
+        ends_ns: int | None = None,
+    ) -> list[File]:
+        """Return the files that count, by table, partition, time and arrival.
+
+        Only those of a table, of a partition, or that hold rows of [starts_ns, ends_ns), where
+        given.
+        """
+        where, values = ["gone_at_ns IS NULL"], list[object]()
+        for clause, value in (
+            ('"table" = ?', table),
+            ("partition = ?", partition),
+            ("last_ns >= ?", starts_ns),
+            ("first_ns < ?", ends_ns),
+        ):
+            if value is not None:
+                where.append(clause)
+                values.append(value)
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM files WHERE {' AND '.join(where)} "
+            'ORDER BY "table", partition, starts_ns, arrival, file_no',
+            values,
+        )
+        return [_file(row) for row in rows]
+
+    def gone(self, before_ns: int) -> list[File]:
+        """Return the files that were replaced before a moment and are still on disk."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM files WHERE gone_at_ns < ? ORDER BY file_no",
+            (before_ns,),
+        )
+        return [_file(row) for row in rows]
+
+    def paths(self) -> set[str]:
+        """Return every file it knows, also those that no longer count."""
+        return {path for (path,) in self._db.execute("SELECT path FROM files")}
+
+    def next_no(self) -> int:
+        """Return a number no file has had."""
+        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'files'").fetchone()
+        return int(found[0]) + 1 if found else 1
+
+    def positions(self) -> dict[str, int]:
+        """Return how far the record has followed each topic."""
+        return dict(self._db.execute("SELECT topic, position FROM positions ORDER BY topic"))
+
+    def state(self, name: str) -> bytes | None:
+        """Return what was last committed under a name."""
+        found = self._db.execute("SELECT body FROM states WHERE name = ?", (name,)).fetchone()
+        return bytes(found[0]) if found else None
+
+    def commit(
+        self,
+        made: Iterable[File] = (),
+        replaced: Iterable[int] = (),
+        *,
+        at_ns: int = 0,
+        positions: Mapping[str, int] | None = None,
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> None:
+        """Take files in and others (by number) out, and move positions and states on, as one."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for file in made:
+                self._insert(file)
+            db.executemany(
+                "UPDATE files SET gone_at_ns = ? WHERE file_no = ? AND gone_at_ns IS NULL",
+                [(at_ns, number) for number in replaced],
+            )
+            db.executemany(
+                "INSERT INTO positions VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET "
+                "position = excluded.position",
+                list((positions or {}).items()),
+            )
+            for name, body in (states or {}).items():
+                if body is None:
+                    db.execute("DELETE FROM states WHERE name = ?", (name,))
+                else:
+                    db.execute("INSERT OR REPLACE INTO states VALUES (?, ?)", (name, body))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Drop files that no longer count and are no longer on disk."""
+        with self._db:
+            self._db.executemany(
+                "DELETE FROM files WHERE file_no = ?", [(number,) for number in numbers]
+            )
+
+    def _insert(self, file: File) -> None:
+        self._db.execute(
+            f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                file.file_no,
+                file.table,
+                file.partition,
+                file.starts_ns,
+                file.ends_ns,
+                file.first_ns,
+                file.last_ns,
+                file.rows,
+                file.bytes,
+                file.level,
+                file.arrival,
+                file.columns,
+                file.path,
+                file.made_at_ns,
+            ),
+        )
+
+
+def _file(row: tuple[object, ...]) -> File:
+    number, table, partition, starts, ends, first, last, rows, size, level, arrival, *rest = row
+    columns, path, made_at = rest
+    integers = (partition, starts, ends, first, last, rows, size, level, made_at, arrival, number)
+    p, s, e, f, la, r, b, le, m, a, n = (int(str(value)) for value in integers)
+    return File(str(table), p, s, e, f, la, r, b, le, str(columns), str(path), m, n, a)
+
+
+def _quoted(path: Path) -> str:
+    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

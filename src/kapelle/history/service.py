@@ -1,0 +1,223 @@
+"""The recorder: follows every topic and keeps what they say as the long record."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from sqlite3 import Error as SqliteError
+from typing import TypeVar
+
+import pyarrow as pa
+
+from kapelle.errors import HistoryFailed, JournalFull
+from kapelle.history.catalog import File
+from kapelle.history.counters import Counters
+from kapelle.history.files import Files
+from kapelle.history.published import Publisher
+from kapelle.history.rows import KINDS, count, device_rows, events, note
+from kapelle.history.settings import HistorySettings
+from kapelle.history.store import Rows, Store
+from kapelle.model.entries import Entry
+from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
+from kapelle.ports import Clock, Journal
+
+READER = "history"
+"""Under this name the record marks in the journal how far it is."""
+_PUBLISHER = "publisher"
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Recorder:
+    """Keeps the record, from where it ends, until cancelled.
+
+    Parquet is written in a worker thread: a flush takes a good part of a second of computing,
+    and for as long the loop would neither acknowledge nor dispatch. There is one such thread, so
+    whatever touches the disk happens one after the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        clock: Clock,
+        settings: HistorySettings,
+        directory: Path,
+        partitions: int,
+        counters: Counters | None = None,
+        files: Files | None = None,
+    ) -> None:
+        self.counters = counters or Counters()
+        self._journal = journal
+        self._clock = clock
+        self._settings = settings
+        self._directory = directory
+        self._partitions = partitions
+        self._files = files
+        self._topics = [partition_topic(p) for p in range(partitions)] + [PLANT]
+        self._waiting: dict[str, list[Entry]] = {topic: [] for topic in self._topics}
+        self._rows = 0
+        self._positions: dict[str, int] = {}
+        """Up to where each topic has been taken into memory."""
+        self._written_ns = 0
+        """When the newest entry taken was journalled: the record's present."""
+        self._is_full = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
+        self._store: Store | None = None
+
+    async def run(self) -> None:
+        """Record until cancelled; what is in memory then is written first.
+
+        Raises:
+            HistoryFailed: The disk or the catalog failed. What the journal holds is taken over by
+                the next recorder, from where this one ended.
+            JournalFailed: The journal's disk failed.
+        """
+        try:
+            store = self._store = await self._work(self._open)
+            try:
+                await self._begin(store)
+                await self._run(store)
+            finally:
+                await self._work(store.close)
+        finally:
+            self._worker.shutdown(wait=False)
+
+    async def _run(self, store: Store) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for topic in self._topics:
+                    group.create_task(self._follow(topic), name=f"history {topic}")
+                group.create_task(self._keep(store), name="history flushes")
+        except ExceptionGroup as errors:
+            # The first error cancels the other tasks: to the outside it is the one reason.
+            raise errors.exceptions[0] from errors
+        except asyncio.CancelledError:
+            try:
+                async with asyncio.timeout(self._settings.stop_timeout_s):
+                    await self._flush(store)
+            except (TimeoutError, HistoryFailed):
+                # The journal still has it.
+                log.warning("stopped without a last flush of the history")
+            raise
+
+    def _open(self) -> Store:
+        store = Store(self._directory, self._settings, self._files)
+        removed = store.recover()
+        if removed:
+            log.info("removed unfinished files of the history", extra={"files": removed})
+        return store
+
+    async def _begin(self, store: Store) -> None:
+        """Take up each topic where the record ends, and ask the journal to keep what follows."""
+        known = await self._work(store.catalog.positions)
+        gaps: list[Rows] = []
+        for topic in self._topics:
+            position = known.get(topic, 0)
+            first = await self._journal.first(topic)
+            if first > position + 1:
+                self.counters.gaps += 1
+                text = f"{topic}: entries {position + 1} to {first - 1} are not in the journal"
+                log.warning("the history has a gap", extra={"reason": text})
+                gaps.append(note(self._clock.now_ns(), first - 1, "gap", text))
+                position = first - 1
+            self._positions[topic] = position
+            await self._mark(topic, position)
+        state = await self._work(store.catalog.state, _PUBLISHER)
+        self._publisher = Publisher(self._partitions, state)
+        if gaps:
+            now_ns, positions = self._clock.now_ns(), dict(self._positions)
+            await self._work(lambda: store.commit(gaps, now_ns=now_ns, positions=positions))
+
+    async def _follow(self, topic: str) -> None:
+        async for entries in self._journal.follow(topic, self._positions[topic], KINDS):
+            if not self.counters.oldest_ns:
+                self.counters.oldest_ns = entries[0].written_at_ns
+            self._waiting[topic] += entries
+            self._positions[topic] = entries[-1].position
+            self._written_ns = max(self._written_ns, entries[-1].written_at_ns)
+            self._rows += sum(map(count, entries))
+            self.counters.waiting_rows = self._rows
+            if self._rows >= self._settings.flush_rows:
+                # Until the flush before has ended, the journal keeps what else there is.
+                self._has_room.clear()
+                self._is_full.set()
+                await self._has_room.wait()
+
+    async def _keep(self, store: Store) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.flush_s):
+                    await self._is_full.wait()
+            except TimeoutError:
+                pass
+            await self._flush(store)
+
+    async def _flush(self, store: Store) -> None:
+        """Make everything in memory durable in the record, then let the journal forget it."""
+        waiting = {topic: entries for topic, entries in self._waiting.items() if entries}
+        positions = {topic: self._positions[topic] for topic in waiting}
+        now_ns, began_ns = self._written_ns, self._clock.now_ns()
+        self._waiting = {topic: [] for topic in self._topics}
+        self._rows = 0
+        self.counters.oldest_ns = 0
+        self._is_full.clear()
+        self._has_room.set()
+        if not waiting:
+            return
+        made = await self._work(lambda: self._write(store, waiting, positions, now_ns))
+        for topic, position in positions.items():
+            await self._mark(topic, position)
+        counters = self.counters
+        for file in made:
+            counters.rows[file.table] += file.rows
+            counters.bytes += file.bytes
+        counters.files += len(made)
+        counters.flushes += 1
+        counters.last_flush_ns = self._clock.now_ns()
+        counters.flush_s = (counters.last_flush_ns - began_ns) / NS_PER_S
+        counters.waiting_rows = self._rows
+        if counters.reason:
+            log.info("the history is written again")
+            counters.reason = ""
+
+    def _write(
+        self,
+        store: Store,
+        waiting: dict[str, list[Entry]],
+        positions: dict[str, int],
+        now_ns: int,
+    ) -> Sequence[File]:
+        rows: list[Rows] = []
+        states: dict[str, bytes | None] = {}
+        for topic, entries in waiting.items():
+            if topic == PLANT:
+                rows += self._publisher.apply(entries)
+                rows += events(entries)
+                states[_PUBLISHER] = self._publisher.state()
+            else:
+                rows += device_rows(int(topic.removeprefix("p/")), entries)
+        return store.commit(rows, now_ns=now_ns, positions=positions, states=states)
+
+    async def _mark(self, topic: str, position: int) -> None:
+        try:
+            await self._journal.mark(topic, READER, position)
+        except JournalFull:
+            # A mark that stays behind only keeps more than is needed.
+            log.warning("no space to mark how far the history is", extra={"topic": topic})
+
+    async def _work(self, function: Callable[..., T], *args: object) -> T:
+        """Run something in the worker; also when cancelled, go on only after it has ended."""
+        future = asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+        except (OSError, SqliteError, pa.ArrowException) as error:
+            raise HistoryFailed(f"{self._directory}: {error}") from error

@@ -1,0 +1,264 @@
+"""The record on disk: writes and reads its files, and takes them into the catalog.
+
+Nothing here waits for anything but the disk, and only one caller at a time may write.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kapelle.history.catalog import Catalog, File
+from kapelle.history.files import Files
+from kapelle.history.order import in_order, numbers
+from kapelle.history.settings import HistorySettings
+from kapelle.history.tables import DAY_NS, HOUR_NS, TABLES, TIME, Table
+from kapelle.model.ids import Longs
+
+_DRAFT = ".draft"
+_SUFFIX = ".parquet"
+_RECENT_NS = 2 * HOUR_NS
+"""Rows this young go to files of their hour, also just after midnight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one table and partition, in the order they arrived in, with its schema."""
+
+    table: str
+    partition: int
+    data: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a file is of: one table, one partition, [starts_ns, ends_ns)."""
+
+    table: Table
+    partition: int
+    starts_ns: int
+    ends_ns: int
+
+
+class Store:
+    """The record in one directory."""
+
+    def __init__(
+        self, directory: Path, settings: HistorySettings | None = None, files: Files | None = None
+    ) -> None:
+        self.directory = directory
+        self.settings = settings or HistorySettings()
+        self.files = files or Files()
+        self.files.make(directory)
+        self.catalog = Catalog(directory)
+        self._next_no = self.catalog.next_no()
+
+    def close(self) -> None:
+        """Let go of the catalog."""
+        self.catalog.close()
+
+    def recover(self) -> int:
+        """Remove what a crash left: files the catalog does not know. Return how many."""
+        known, removed = self.catalog.paths(), 0
+        for name in TABLES:
+            for path in sorted((self.directory / name).glob("*/*")):
+                if str(path.relative_to(self.directory)) not in known:
+                    self.files.remove(path)
+                    removed += 1
+        return removed
+
+    def commit(
+        self,
+        rows: Iterable[Rows],
+        *,
+        now_ns: int,
+        positions: Mapping[str, int] | None = None,
+        states: Mapping[str, bytes | None] | None = None,
+    ) -> list[File]:
+        """Write rows into new files and take them in, with positions and states, as one.
+
+        Args:
+            rows: They come after everything committed before.
+            now_ns: The present; rows of days that are over go into one file per day.
+            positions: How far each topic has been followed with these rows.
+            states: Whatever must be as old as the rows; None forgets.
+
+        Raises:
+            OSError: The disk failed or is full; nothing of it counts.
+        """
+        made: list[File] = []
+        for part in rows:
+            for span, inside in _spans(part, now_ns):
+                ordered = in_order(span.table, inside)
+                made.append(self.draft(span, [ordered], level=0, now_ns=now_ns))
+        self.publish(made)
+        self.catalog.commit(made, at_ns=now_ns, positions=positions, states=states)
+        return made
+
+    def draft(
+        self,
+        span: Span,
+        chunks: Iterable[pa.Table],
+        *,
+        level: int,
+        now_ns: int,
+        arrival: int | None = None,
+    ) -> File:
+        """Write chunks, sorted as the table is, into a file that does not count yet.
+
+        `arrival`: the lowest of the files whose rows these are; None for new rows.
+        """
+        number, self._next_no = self._next_no, self._next_no + 1
+        table = span.table
+        path = _path(span, number)
+        draft = (self.directory / path).with_suffix(_DRAFT)
+        self.files.make(draft.parent)
+        writer = self.files.open(draft, table.file_schema, **self._options(table))
+        rows, first_ns, last_ns = 0, span.ends_ns, span.starts_ns
+        try:
+            for chunk in chunks:
+                self.files.write(writer, _to_file(table, chunk), self.settings.row_group)
+                times = numbers(chunk, table.time)
+                rows += len(chunk)
+                if len(chunk):
+                    first_ns = min(first_ns, int(times.min()))
+                    last_ns = max(last_ns, int(times.max()))
+        except BaseException:
+            writer.close()
+            raise
+        size = self.files.finish(writer, draft)
+        return File(
+            table=table.name,
+            partition=span.partition,
+            starts_ns=span.starts_ns,
+            ends_ns=span.ends_ns,
+            first_ns=first_ns,
+            last_ns=last_ns,
+            rows=rows,
+            bytes=size,
+            level=level,
+            columns=",".join(table.schema.names),
+            path=path,
+            made_at_ns=now_ns,
+            file_no=number,
+            arrival=number if arrival is None else arrival,
+        )
+
+    def publish(self, made: Iterable[File]) -> None:
+        """Give drafts their names, durably. They count once the catalog has them."""
+        directories: list[Path] = []
+        for file in made:
+            final = self.directory / file.path
+            self.files.rename(final.with_suffix(_DRAFT), final)
+            if final.parent not in directories:
+                directories.append(final.parent)
+        for directory in directories:
+            self.files.sync(directory)
+
+    def read(
+        self,
+        table: str,
+        partition: int | None = None,
+        starts_ns: int | None = None,
+        ends_ns: int | None = None,
+        *,
+        device_nos: Sequence[int] | Longs | None = None,
+    ) -> pa.Table:
+        """Return rows in [starts_ns, ends_ns), sorted and without repetitions.
+
+        All of them are held in memory: ask for what fits. `device_nos`: only these.
+        """
+        what = TABLES[table]
+        found = self.catalog.files(table, partition, starts_ns, ends_ns)
+        found.sort(key=lambda file: (file.arrival, file.file_no))
+        parts = [
+            read_file(self.directory / file.path, what, starts_ns, ends_ns, device_nos)
+            for file in found
+        ]
+        if not parts:
+            return what.schema.empty_table()
+        return in_order(what, pa.concat_tables(parts))
+
+    def _options(self, table: Table) -> dict[str, object]:
+        schema = table.file_schema
+        dense = {
+            field.name: "DELTA_BINARY_PACKED"
+            for field in schema
+            if pa.types.is_int64(field.type)
+            or pa.types.is_int32(field.type)
+            or pa.types.is_timestamp(field.type)
+        }
+        sort = [(TIME if name == table.time else name, "ascending") for name in table.sort]
+        return {
+            "compression": "zstd",
+            "compression_level": self.settings.zstd_level,
+            "use_dictionary": [name for name in schema.names if name not in dense],
+            "column_encoding": dense,
+            "sorting_columns": pq.SortingColumn.from_ordering(schema, sort),
+            "write_page_index": True,
+        }
+
+
+def read_file(
+    path: Path,
+    table: Table,
+    starts_ns: int | None = None,
+    ends_ns: int | None = None,
+    device_nos: Sequence[int] | Longs | None = None,
+) -> pa.Table:
+    """Return the rows of one file in [starts_ns, ends_ns), of some devices where given."""
+    condition = pc.scalar(True)
+    if starts_ns is not None:
+        condition &= pc.field(TIME) >= pa.scalar(starts_ns, pa.timestamp("ns"))
+    if ends_ns is not None:
+        condition &= pc.field(TIME) < pa.scalar(ends_ns, pa.timestamp("ns"))
+    if device_nos is not None:
+        condition &= pc.field("device_no").isin(pa.array(device_nos, pa.int32()))
+    return from_file(table, pq.read_table(path, filters=condition, partitioning=None))
+
+
+def from_file(table: Table, rows: pa.Table) -> pa.Table:
+    """Return rows of a file with the table's own columns; null where the file is older."""
+    columns = []
+    for field in table.schema:
+        name = TIME if field.name == table.time else field.name
+        if name in rows.schema.names:
+            columns.append(rows.column(name).cast(field.type))
+        else:
+            columns.append(pa.nulls(len(rows), field.type))
+    return pa.table(columns, schema=table.schema)
+
+
+def _to_file(table: Table, rows: pa.Table) -> pa.Table:
+    place = rows.schema.get_field_index(table.time)
+    times = rows.column(place).cast(pa.timestamp("ns"))
+    return rows.set_column(place, table.file_schema.field(place), times)
+
+
+def _spans(part: Rows, now_ns: int) -> Iterator[tuple[Span, pa.Table]]:
+    """Divide rows by what their files cover: an hour, or a day where the day is over."""
+    if not len(part.data):
+        return
+    table = TABLES[part.table]
+    times = numbers(part.data, table.time).astype(np.int64)
+    spans_ns = np.where(
+        times >= min(now_ns // DAY_NS * DAY_NS, now_ns - _RECENT_NS), table.span_ns, DAY_NS
+    )
+    starts = times // spans_ns * spans_ns
+    # An hour of today and the day itself may start together.
+    for starts_ns, span_ns in np.unique(np.stack([starts, spans_ns], axis=1), axis=0).tolist():
+        inside = (starts == starts_ns) & (spans_ns == span_ns)
+        rows = part.data if inside.all() else part.data.filter(pa.array(inside))
+        yield Span(table, part.partition, starts_ns, starts_ns + span_ns), rows
+
+
+def _path(span: Span, number: int) -> str:
+    starts = str(np.datetime64(span.starts_ns, "ns").astype("datetime64[m]"))
+    day, _, minute = starts.partition("T")
+    part = "day" if span.ends_ns - span.starts_ns >= DAY_NS else minute.replace(":", "")
+    owner = f"p{span.partition}" if span.partition >= 0 else "plant"
+    return f"{span.table.name}/{day}/{part}-{owner}-{number:09d}{_SUFFIX}"

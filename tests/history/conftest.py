@@ -1,0 +1,72 @@
+"""A journal to record, and the truth to hold the record against."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from kapelle.history.reader import Reader
+from kapelle.journal.memory import MemoryJournal
+from kapelle.model.blocks import Readings
+from kapelle.model.enums import Metric
+from kapelle.model.ids import NS_PER_S
+
+# How long an example takes says something about the machine, not about the record.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+START_NS = 1_763_800_000 * NS_PER_S
+"""2025-11-22 08:26:40 UTC, within an hour and a day."""
+
+
+class HandClock:
+    """A clock that only a test moves."""
+
+    def __init__(self) -> None:
+        self.ns = START_NS
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    def not_before(self, utc_ns: int) -> None:
+        self.ns = max(self.ns, utc_ns)
+
+    async def sleep(self, seconds: float) -> None:
+        self.ns += round(seconds * NS_PER_S)
+
+
+def make_readings(
+    rows: Sequence[tuple[int, float, float]], received_ns: int | None = None
+) -> Readings:
+    """Return a block of (device, seconds after the start, power)."""
+    devices, seconds, power = (np.array(column) for column in zip(*rows, strict=True))
+    times = START_NS + np.round(seconds * NS_PER_S).astype(np.int64)
+    received = times if received_ns is None else np.full(len(rows), received_ns, np.int64)
+    return Readings(
+        device_no=devices.astype(np.int32),
+        order=times,
+        measured_at_ns=times,
+        received_at_ns=received.astype(np.int64),
+        quality=np.zeros(len(rows), np.uint8),
+        values={Metric.POWER_W: power.astype(np.float64)},
+    )
+
+
+def stored(directory: Path) -> list[tuple[int, int, float]]:
+    """Return every reading of a record: device, time, power."""
+    found = Reader(directory).sql(
+        "SELECT device_no, measured_at_ns, power_w FROM readings ORDER BY ALL"
+    )
+    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def journal(clock: HandClock) -> MemoryJournal:
+    return MemoryJournal(clock)
