@@ -5,7 +5,7 @@ from importlib.metadata import version as installed
 
 import typer
 
-from kapelle.cli import configuration, devices, examination, orders, running, simulation
+from kapelle.cli import configuration, devices, examination, orders, running, simulation, upkeep
 from kapelle.cli.output import Exit, Json, complain, exit_code, out, print_json
 from kapelle.errors import KapelleError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command()(running.up)
 app.command()(simulation.demo)
 app.command()(examination.doctor)
+app.command()(upkeep.verify)
 app.command()(orders.status)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)

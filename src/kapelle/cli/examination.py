@@ -28,7 +28,7 @@ def doctor(config: File = None, json: Json = False) -> None:
         ]
         print_json({"safe": not unsafe, "findings": rows})
     else:
-        _show(findings)
+        show_findings(findings)
     raise typer.Exit(Exit.FAILED if unsafe else Exit.OK)
 
 
@@ -53,7 +53,8 @@ def ports_of(config: Config) -> dict[str, tuple[str, int]]:
     }
 
 
-def _show(findings: list[Finding]) -> None:
+def show_findings(findings: list[Finding]) -> None:
+    """Print findings, each with what helps below it."""
     console = out()
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:

@@ -251,7 +251,7 @@ class PartitionOwner:
 
     async def _save(self) -> None:
         """Write a snapshot and forget the entries nobody needs. The fold stands still meanwhile."""
-        snapshot = to_snapshot(self.fleet)
+        snapshot = to_snapshot(self.fleet, self._settings)
         try:
             await self._journal.save_snapshot(self._topic, snapshot)
         except JournalFull as full:

@@ -1,14 +1,17 @@
 """The state of a partition, or of the plant, as a snapshot and back; and its fingerprint."""
 
+from functools import cache
 from hashlib import blake2b
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from kapelle import __version__
 from kapelle.errors import JournalDamaged
 from kapelle.fleet.columns import Fleet, column_specs
 from kapelle.fleet.plant import OrderState, PlantView
+from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT, partition_topic
 from kapelle.model.plant import Notice, Signal, Summary
 from kapelle.ports import Snapshot
@@ -25,6 +28,8 @@ class _Meta(msgspec.Struct, frozen=True):
     now_ns: int
     names: dict[str, list[str]]
     signals: dict[str, Signal]
+    made_with: str = ""
+    """`fold_mark` of whoever folded the entries before it."""
 
 
 class _PlantMeta(msgspec.Struct, frozen=True):
@@ -34,9 +39,33 @@ class _PlantMeta(msgspec.Struct, frozen=True):
     held: bool
     hold_reason: str
     notices: list[Notice]
+    made_with: str = ""
 
 
-def to_snapshot(fleet: Fleet) -> Snapshot:
+class _Made(msgspec.Struct, frozen=True):
+    made_with: str = ""
+
+
+@cache
+def fold_mark(settings: FleetSettings | None) -> str:
+    """Return what the outcome of a fold depends on besides its entries: settings and version.
+
+    None: of the plant's own topic, which has no settings.
+    """
+    columns = tuple((name, str(spec)) for name, spec in column_specs().items())
+    made = f"{__version__} {settings} {columns if settings else ''}"
+    return blake2b(made.encode(), digest_size=8).hexdigest()
+
+
+def mark_of(snapshot: Snapshot) -> str:
+    """Return the `fold_mark` a snapshot was made with; empty where it says none."""
+    try:
+        return msgspec.msgpack.decode(snapshot.meta, type=_Made).made_with
+    except msgspec.MsgspecError:
+        return ""
+
+
+def to_snapshot(fleet: Fleet, settings: FleetSettings | None = None) -> Snapshot:
     """Return the state at `fleet.position`.
 
     Most columns are views, so that a snapshot of a large fleet costs no second fleet of memory: it
@@ -53,6 +82,7 @@ def to_snapshot(fleet: Fleet) -> Snapshot:
         fleet.now_ns,
         fleet.names,
         dict(sorted(fleet.signals.items())),
+        fold_mark(settings) if settings else "",
     )
     return Snapshot(fleet.position, columns, msgspec.msgpack.encode(meta))
 
@@ -140,8 +170,17 @@ def view_to_snapshot(view: PlantView) -> Snapshot:
         view.held,
         view.hold_reason,
         list(view.notices),
+        fold_mark(None),
     )
     return Snapshot(view.position, {}, msgspec.msgpack.encode(meta))
+
+
+def digest_view(view: PlantView) -> str:
+    """Return a fingerprint of orders, holds and notices; summaries are out of date in a second."""
+    told = (list(view.orders.values()), view.held, view.hold_reason, list(view.notices))
+    hashed = blake2b(f"{view.position}".encode(), digest_size=16)
+    hashed.update(msgspec.msgpack.encode(told))
+    return hashed.hexdigest()
 
 
 def view_from_snapshot(snapshot: Snapshot, partitions: int) -> PlantView:

@@ -13,8 +13,10 @@ log = logging.getLogger(__name__)
 class Damage:
     """Remarks, each once, in the order they were made."""
 
-    def __init__(self, found: Iterable[str] = ()) -> None:
+    def __init__(self, found: Iterable[str] = (), *, logged: bool = True) -> None:
+        """`logged`: False where whoever asks for the remarks says them."""
         self._found: dict[str, None] = {}
+        self._logged_max = _LOGGED_MAX if logged else 0
         for remark in found:
             self.add(remark)
 
@@ -26,9 +28,9 @@ class Damage:
         if remark in self._found or len(self._found) >= _REMARKS_MAX:
             return
         self._found[remark] = None
-        if len(self._found) <= _LOGGED_MAX:
+        if len(self._found) <= self._logged_max:
             log.error("journal is damaged", extra={"found": remark})
-        elif len(self._found) == _LOGGED_MAX + 1:
+        elif self._logged_max and len(self._found) == self._logged_max + 1:
             log.error("more damage is counted, not logged")
 
     def found(self) -> Sequence[str]:

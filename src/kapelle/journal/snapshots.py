@@ -82,7 +82,7 @@ class SnapshotFiles:
                 draft.unlink(missing_ok=True)
                 raise
             sync_directory(folder)
-            for old in self._generations(topic)[:-_GENERATIONS]:
+            for old in self.generations(topic)[:-_GENERATIONS]:
                 old.unlink()
         except OSError as error:
             what = f"snapshot {final}: {error.strerror}"
@@ -96,14 +96,18 @@ class SnapshotFiles:
         Raises:
             JournalNewer: A newer Kapelle wrote it.
         """
-        for path in reversed(self._generations(topic)):
+        for path in reversed(self.generations(topic)):
             try:
-                return _read(path, topic)
+                return self.read(topic, path)
             except JournalNewer:
                 raise
             except (JournalDamaged, OSError) as error:
                 self._damage.add(f"{topic}: snapshot {path.name}: {error}; the one before is used")
         return None
+
+    def read(self, topic: str, path: Path) -> Snapshot:
+        """Return the snapshot of a file. Raises JournalDamaged, JournalNewer, OSError."""
+        return _read(path, topic)
 
     def reconcile(self, topics: Mapping[str, TopicState]) -> dict[str, TopicState]:
         """Return the topics, none of which ends before a snapshot of it was taken.
@@ -114,7 +118,7 @@ class SnapshotFiles:
         whole = dict(topics)
         for folder in sorted(self._directory.glob("*")):
             topic = unquote(folder.name)
-            reached = max((int(path.stem) for path in self._generations(topic)), default=0)
+            reached = max((int(path.stem) for path in self.generations(topic)), default=0)
             state = whole.get(topic, TopicState())
             if reached > state.last:
                 whole[topic] = replace(state, last=reached)
@@ -127,7 +131,8 @@ class SnapshotFiles:
     def _folder(self, topic: str) -> Path:
         return self._directory / quote(topic, safe="")
 
-    def _generations(self, topic: str) -> list[Path]:
+    def generations(self, topic: str) -> list[Path]:
+        """Return the files of a topic's snapshots, oldest first."""
         found = self._folder(topic).glob(f"*{_SUFFIX}")
         return sorted(path for path in found if path.stem.isdigit())
 

@@ -24,6 +24,7 @@ from kapelle.journal.rows import SELECT, Row, entry_of, place
 FORMAT = 2
 """Version of the tables below, kept in `user_version`. 2: readers' marks, which an older Kapelle
 would not know and trim beyond."""
+MARKS_SINCE = 2
 APPLICATION = 0x4B504C4A
 """`KPLJ`, in `application_id`: so that no other database is taken for a journal."""
 NAME = "journal.sqlite"
@@ -194,12 +195,12 @@ class Store:
             db.executemany(_INSERT, change.rows)
             db.executemany(
                 "INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?)",
-                [_sealed(self.id_of(name), name, t) for name, t in change.trimmed.items()],
+                [sealed(self.id_of(name), name, t) for name, t in change.trimmed.items()],
             )
             db.executemany(
                 "INSERT OR REPLACE INTO lines VALUES (?, ?, ?, ?, ?)",
                 [
-                    _sealed(self.id_of(name), writer, line.last, line.epoch)
+                    sealed(self.id_of(name), writer, line.last, line.epoch)
                     for (name, writer), line in change.lines.items()
                 ],
             )
@@ -210,14 +211,14 @@ class Store:
             db.executemany(
                 "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)",
                 [
-                    _sealed(self.id_of(name), reader, at)
+                    sealed(self.id_of(name), reader, at)
                     for (name, reader), at in change.marks.items()
                     if at is not None
                 ],
             )
             db.executemany(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
-                [_sealed(name, h.holder, h.epoch, h.until_ns) for name, h in change.leases.items()],
+                [sealed(name, h.holder, h.epoch, h.until_ns) for name, h in change.leases.items()],
             )
             db.execute("COMMIT")
         except sqlite3.Error:
@@ -246,14 +247,14 @@ class Store:
     def load(self, found: Found) -> None:
         """Read where every topic and lease stands; what is damaged is worked out anew."""
         for row in self._db.execute("SELECT id, name, trimmed, crc FROM topics").fetchall():
-            if _sealed(*row[:-1]) != row:
+            if sealed(*row[:-1]) != row:
                 raise JournalDamaged(
                     f"{self._path}: table topics, row {row[0]}: checksum wrong; restore a backup"
                 )
             found.topics[row[1]] = self._load_topic(row[0], row[1], row[2], found)
         epochs = [line.epoch for state in found.topics.values() for line in state.lines.values()]
         for row in self._db.execute("SELECT name, holder, epoch, until_ns, crc FROM leases"):
-            if _sealed(*row[:-1]) == row:
+            if sealed(*row[:-1]) == row:
                 # Whoever held it lived in a process that is gone: we hold its directory.
                 found.leases[row[0]] = Held(epoch=row[2])
             else:
@@ -272,7 +273,7 @@ class Store:
             found.newest_ns = max(found.newest_ns, self._written_at_ns(name, topic_id, newest))
         reached = max((row[2] for row in lines), default=0)
         stored = newest - ends[0] if newest is not None else trimmed
-        if any(_sealed(*row[:-1]) != row for row in lines) or stored > reached:
+        if any(sealed(*row[:-1]) != row for row in lines) or stored > reached:
             found.damage.append(f"{name}: table lines is damaged; worked out from the entries")
             lines = self._db.execute(
                 "SELECT ?, writer, max(place) - ?, max(epoch), 0 FROM entries "
@@ -298,7 +299,7 @@ class Store:
         marks: dict[str, int] = {}
         query = "SELECT topic, reader, position, crc FROM marks WHERE topic = ?"
         for row in self._db.execute(query, (topic_id,)).fetchall():
-            if _sealed(*row[:-1]) == row:
+            if sealed(*row[:-1]) == row:
                 marks[row[1]] = row[2]
             else:
                 found.damage.append(f"{name}: mark of {row[1]}: checksum wrong; nothing is trimmed")
@@ -314,7 +315,8 @@ class Store:
             return 0
 
 
-def _sealed(*values: int | str) -> tuple[int | str, ...]:
+def sealed(*values: int | str) -> tuple[int | str, ...]:
+    """Return a row of a table with its checksum behind it."""
     return (*values, zlib.crc32(msgspec.msgpack.encode(values)))
 
 

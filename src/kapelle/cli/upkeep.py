@@ -1,0 +1,87 @@
+"""`kapelle verify`, `backup` and `restore`: is what is kept sound, and how to have it twice."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import typer
+
+from kapelle.cli.configuration import File, config_of
+from kapelle.cli.examination import show_findings
+from kapelle.cli.output import Exit, Json, print_json
+from kapelle.config import Config
+from kapelle.errors import Invalid
+from kapelle.fleet.rehearsal import PartitionRehearsal, PlantRehearsal
+from kapelle.journal.store import NAME
+from kapelle.journal.verify import JournalExamination, is_held
+from kapelle.model.ids import PLANT, Ints, partition_topic
+from kapelle.registry.examination import compare, examine_registry
+from kapelle.runtime.doctor import Finding, Verdict
+
+
+def verify(config: File = None, json: Json = False) -> None:
+    """Check everything the plant keeps: journal, snapshots, registry, history; exit 1 if damaged.
+
+    It only reads, and may run beside the plant.
+    """
+    findings = list(examine(config_of(config)))
+    report(findings, json=json)
+
+
+def report(findings: list[Finding], *, json: bool) -> None:
+    """Print findings and leave with the exit code they deserve."""
+    damaged = any(finding.verdict is Verdict.BAD for finding in findings)
+    if json:
+        rows = [
+            {"subject": f.subject, "verdict": f.verdict, "found": f.found, "remedy": f.remedy}
+            for f in findings
+        ]
+        print_json({"sound": not damaged, "findings": rows})
+    else:
+        show_findings(findings)
+    raise typer.Exit(Exit.FAILED if damaged else Exit.OK)
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Yield what is found in a plant's data directory.
+
+    Raises:
+        Invalid: There is no journal.
+        JournalNewer, JournalDamaged: It cannot be looked at by this version, or at all.
+    """
+    directory = config.plant.data_dir / "journal"
+    if not (directory / NAME).exists():
+        raise Invalid(f"{directory} holds no journal: check [plant] data_dir, or --config")
+    url = config.registry.database_url(config.plant.data_dir)
+    # Before the journal: what the registry has settled by now, the journal has.
+    found, known = examine_registry(url, config.plant.partitions)
+    yield from found
+    running = is_held(directory)
+    with closing(JournalExamination(directory)) as examination:
+        if not running:
+            examination.look_at_file()
+        heard = _look_at_topics(examination, config)
+        yield from examination.findings
+    if known is not None and len(heard) == config.plant.partitions:
+        _, later = examine_registry(url, config.plant.partitions)
+        settled = later is not None and later.revision == known.revision
+        yield compare(known, heard, settled=settled)
+
+
+def _look_at_topics(examination: JournalExamination, config: Config) -> list[Ints]:
+    """Return the active devices of each partition whose topic could be replayed to its end."""
+    partitions, heard = config.plant.partitions, list[Ints]()
+    own = [partition_topic(partition) for partition in range(partitions)]
+    for partition, topic in enumerate(own):
+        rehearsal = PartitionRehearsal(partition, partitions, config.fleet)
+        if examination.look_at_topic(topic, rehearsal):
+            fleet = rehearsal.fleet
+            heard.append(
+                fleet.device_nos(np.flatnonzero(fleet.active[: fleet.size]).astype(np.int32))
+            )
+    examination.look_at_topic(PLANT, PlantRehearsal(partitions))
+    for topic in sorted(examination.topics.keys() - {*own, PLANT}):
+        found = f"of no partition of a plant with {partitions}"
+        remedy = "set [plant] partitions to what it was when the plant was made"
+        examination.findings.append(Finding(topic, Verdict.BAD, found, remedy))
+    return heard
