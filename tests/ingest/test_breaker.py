@@ -13,7 +13,7 @@ SETTINGS = IngestSettings(bad_per_minute=3, unresolved_per_minute=5, mute_s=300)
 
 def step(breaker: Breaker, device_no: list[int], at_s: float) -> tuple[list[bool], list[int]]:
     keep, muted = breaker.step(np.array(device_no, np.int32), int(at_s * NS_PER_S))
-    return keep.tolist(), muted
+    return keep.tolist(), [mute.device_no for mute in muted]
 
 
 def test_muted_beyond_the_bound_and_heard_again_later() -> None:

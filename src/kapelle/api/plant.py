@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kapelle.api.desk import OrderDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
+from kapelle.api.quarantine_desk import QuarantineDesk
 from kapelle.api.watch import Watch
 from kapelle.fleet.plant import PlantView
 from kapelle.ports import Clock
@@ -25,6 +26,8 @@ class Plant:
 
     damage: Callable[[], Sequence[str]]
     """Returns what was found damaged in the journal since it was opened (`Journal.damage`)."""
+    quarantine: QuarantineDesk | None = None
+    """None where this process keeps none."""
 
     @property
     def view(self) -> PlantView:

@@ -11,12 +11,14 @@ from starlette.exceptions import HTTPException
 from kapelle import __version__
 from kapelle.adapters.http import problems
 from kapelle.adapters.http.problems import Fault, Refused
+from kapelle.api import quarantine as quarantine_routes
 from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.openapi import complete
 from kapelle.api.plant import Plant
+from kapelle.api.quarantine_desk import QuarantineDesk
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.ports import Clock, Journal
@@ -34,6 +36,7 @@ def build(
     telemetry: Application | None = None,
     counters: Mapping[str, IngestCounters] | None = None,
     sessions: Mapping[str, SessionCounters] | None = None,
+    quarantine: QuarantineDesk | None = None,
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -46,6 +49,7 @@ def build(
         telemetry: Raw application for bulk telemetry (`adapters.http.route.HttpTelemetry`).
         counters: What ingest counts, by protocol; read at each request.
         sessions: What adapters that keep sessions count, by protocol; read at each request.
+        quarantine: What stands behind the quarantine's routes; None: they answer 503.
     """
     desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings)
     app = application()
@@ -57,6 +61,7 @@ def build(
         counters=counters if counters is not None else {},
         sessions=sessions if sessions is not None else {},
         damage=journal.damage,
+        quarantine=quarantine,
     )
     return _Front(app, telemetry, settings)
 
@@ -73,6 +78,7 @@ def application() -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(routes.guarded)
+    app.include_router(quarantine_routes.router)
     app.include_router(routes.open_to_all)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Mapping
 
+from kapelle.errors import JournalFull
 from kapelle.history.quarantine import Quarantine
 from kapelle.model.entries import Kind
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
@@ -27,13 +29,14 @@ class QuarantineFollower:
         quarantine: Quarantine,
         partitions: int,
         clock: Clock,
-        poll_s: float = 1.0,
         settle_s: float = _SETTLE_S,
     ) -> None:
         self.quarantine = quarantine
+        self.trouble = ""
+        """Why nothing is taken over at present; empty where all is well."""
         self._journal = journal
         self._clock = clock
-        self._poll_s = poll_s
+        self._poll_s = quarantine.settings.poll_s
         self._settle_s = settle_s
         # Rows before verdicts: whoever begins anew must know a row before he hears about it.
         self._kinds: Mapping[str, Kind] = {
@@ -46,14 +49,26 @@ class QuarantineFollower:
         self._settled: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Follow until cancelled, however far behind it is at the start."""
+        """Follow until cancelled. Where its disk fails the plant goes on, and the journal keeps
+        for it what it has not taken over."""
         while True:
-            await self.turn()
-            now_ns = self._clock.now_ns()
-            if now_ns - self._settled_at_ns >= self._settle_s * NS_PER_S:
-                self._settled_at_ns = now_ns
-                await self.settle()
+            try:
+                await self.turn()
+                now_ns = self._clock.now_ns()
+                if now_ns - self._settled_at_ns >= self._settle_s * NS_PER_S:
+                    self._settled_at_ns = now_ns
+                    await self.settle()
+                self._say("")
+            except (sqlite3.Error, JournalFull) as error:
+                self._say(f"{type(error).__name__}: {error}")
             await self._clock.sleep(self._poll_s)
+
+    def _say(self, trouble: str) -> None:
+        if trouble and not self.trouble:
+            _log.error("the quarantine is not kept", extra={"reason": trouble})
+        if self.trouble and not trouble:
+            _log.info("the quarantine is kept again")
+        self.trouble = trouble
 
     async def turn(self) -> None:
         """Read all there is; afterwards the projection knows what the journal knew before."""

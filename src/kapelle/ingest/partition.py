@@ -6,12 +6,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.model.blocks import Acks, Quarantined, Readings, Sessions
+from kapelle.model.blocks import Acks, Mutings, Quarantined, Readings, Sessions
 from kapelle.model.enums import Metric
 from kapelle.model.ids import Floats, Ints
 
 Rows = NDArray[np.intp]
-Block = TypeVar("Block", Readings, Quarantined, Sessions, Acks)
+Block = TypeVar("Block", Readings, Quarantined, Sessions, Acks, Mutings)
 
 
 def take(block: Block, rows: Rows) -> Block:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kapelle.ingest.breaker import Breaker
+from kapelle.ingest.breaker import Breaker, Mute
 from kapelle.ingest.check import check
 from kapelle.ingest.partition import Block, join, split, take
 from kapelle.ingest.settings import IngestSettings
-from kapelle.model.blocks import Quarantined, Readings
+from kapelle.model.blocks import Mutings, Quarantined, Readings
 from kapelle.model.entries import Body
 from kapelle.ports import Batch, Directory
 
@@ -27,7 +27,7 @@ class Prepared:
     """Rows kept in quarantine, by the code of their reason."""
     muted: int = 0
     """Rows that were counted and not kept."""
-    newly_muted: list[int] = field(default_factory=list)
+    newly_muted: list[Mute] = field(default_factory=list)
 
 
 def prepare(
@@ -46,6 +46,7 @@ def prepare(
     _add(prepared, kept, directory.partitions)
     prepared.accepted = sum(len(block) for block in kept)
     _add(prepared, _quarantine(refuse, breaker, prepared, now_ns), directory.partitions)
+    _add(prepared, _mutings(prepared.newly_muted, now_ns), directory.partitions)
     return prepared
 
 
@@ -108,6 +109,19 @@ def _quarantine(
         code = code_of(reason.decode(errors="replace"))
         prepared.quarantined[code] = prepared.quarantined.get(code, 0) + 1
     return [kept] if len(kept) else []
+
+
+def _mutings(muted: Sequence[Mute], now_ns: int) -> list[Mutings]:
+    known = [mute for mute in muted if mute.device_no >= 0]
+    if not known:
+        return []
+    return [
+        Mutings(
+            device_no=np.array([mute.device_no for mute in known], np.int32),
+            at_ns=np.full(len(known), now_ns, np.int64),
+            until_ns=np.array([mute.until_ns for mute in known], np.int64),
+        )
+    ]
 
 
 def code_of(reason: str) -> str:

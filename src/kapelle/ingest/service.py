@@ -3,18 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kapelle.errors import JournalFull
-from kapelle.ingest.breaker import Breaker
+from kapelle.ingest.breaker import Breaker, Mute
 from kapelle.ingest.prepare import Prepared, prepare
 from kapelle.ingest.settings import IngestSettings
 from kapelle.model.entries import Body
-from kapelle.model.ids import NS_PER_S, partition_topic
+from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
+from kapelle.model.plant import Notice
 from kapelle.ports import Batch, Clock, Directory, Journal, Link
 
 WRITER = "ingest"
 _log = logging.getLogger(__name__)
+_NAMES_SHOWN = 3
 
 COMMIT_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -63,7 +66,8 @@ class Ingest:
         self._directory = directory
         self._clock = clock
         self._settings = settings if settings is not None else IngestSettings()
-        self._breaker = Breaker(self._settings)
+        self.breaker = Breaker(self._settings)
+        """Who is muted."""
         self._full = False
 
     async def run(self, link: Link) -> None:
@@ -85,7 +89,7 @@ class Ingest:
             if inbox.rows < settings.enough_rows and not inbox.closed and settings.linger_s > 0:
                 await self._clock.sleep(settings.linger_s)
             now_ns = self._clock.now_ns()
-            prepared = prepare(inbox.take(), self._directory, self._breaker, settings, now_ns)
+            prepared = prepare(inbox.take(), self._directory, self.breaker, settings, now_ns)
             await ready.put(prepared)
         await ready.put(None)
 
@@ -108,6 +112,7 @@ class Ingest:
             self._count(prepared, (self._clock.now_ns() - started_ns) / NS_PER_S)
             for batch, refused in prepared.verdicts:
                 link.confirm(batch, refused)
+            await self._alarm([mute for mute in prepared.newly_muted if mute.is_new])
 
     async def _append(self, prepared: Prepared) -> str | None:
         """Append to all partitions at once; return why there was no space, or None.
@@ -142,11 +147,35 @@ class Ingest:
         counters.commit_buckets[place] += 1
         for code, count in prepared.quarantined.items():
             counters.quarantined[code] = counters.quarantined.get(code, 0) + count
-        for device_no in prepared.newly_muted:
-            _log.warning(
-                "device muted: too many unusable reports",
-                extra={"device_no": device_no, "mute_s": self._settings.mute_s},
-            )
+        for mute in prepared.newly_muted:
+            if mute.is_new:
+                _log.warning(
+                    "device muted: too many unusable reports",
+                    extra={"device_no": mute.device_no, "mute_s": self._settings.mute_s},
+                )
+
+    async def _alarm(self, muted: Sequence[Mute]) -> None:
+        """Tell operators, once per episode; many at once are one notice."""
+        if not muted:
+            return
+        shown = ", ".join(self._name(mute.device_no) for mute in muted[:_NAMES_SHOWN])
+        more = f" and {len(muted) - _NAMES_SHOWN} more" if len(muted) > _NAMES_SHOWN else ""
+        text = (
+            f"{shown}{more}: too many unusable reports, the rest is counted and not kept; "
+            "kapelle dlq ls shows what was kept, mend the sender as its reasons say"
+        )
+        notice = Notice(at_ns=self._clock.now_ns(), code="device-muted", text=text)
+        # The alarm says what the journal's own entries hold: lost, it costs nobody a reading.
+        with suppress(JournalFull):
+            await self._journal.append(PLANT, [notice], writer=WRITER)
+
+    def _name(self, device_no: int) -> str:
+        if device_no < 0:
+            return "senders that are not enrolled"
+        try:
+            return self._directory.name(device_no)
+        except KeyError:
+            return f"device number {device_no}"
 
 
 class _Inbox:

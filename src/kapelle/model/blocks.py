@@ -232,4 +232,21 @@ class Phases:
         return len(self.device_no)
 
 
-Block = Readings | Quarantined | Sessions | Enrolled | Commands | Acks | Phases
+@dataclass(frozen=True, slots=True, eq=False)
+class Mutings:
+    """Devices that send so much rubbish that it is counted only, and no longer kept, for a while.
+
+    What they send and can be read is taken as ever.
+    """
+
+    COLUMNS: ClassVar[Mapping[str, ColumnType]] = {"device_no": I4, "at_ns": I8, "until_ns": I8}
+    device_no: Ints
+    at_ns: Longs
+    until_ns: Longs
+    """Not later than `at_ns`: the device is listened to again."""
+
+    def __len__(self) -> int:
+        return len(self.device_no)
+
+
+Block = Readings | Quarantined | Sessions | Enrolled | Commands | Acks | Phases | Mutings

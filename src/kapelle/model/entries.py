@@ -21,6 +21,7 @@ class Kind(IntEnum):
     COMMANDS = 5
     ACKS = 6
     PHASES = 7
+    MUTINGS = 8
     TICK = 20
     MEMBERS = 21
     SIGNAL = 22
@@ -43,6 +44,7 @@ BODY_OF: dict[Kind, type[Body]] = {
     Kind.COMMANDS: blocks.Commands,
     Kind.ACKS: blocks.Acks,
     Kind.PHASES: blocks.Phases,
+    Kind.MUTINGS: blocks.Mutings,
     Kind.TICK: plant.Tick,
     Kind.MEMBERS: plant.Members,
     Kind.SIGNAL: plant.Signal,

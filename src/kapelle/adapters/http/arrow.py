@@ -1,6 +1,8 @@
 """Reads telemetry as an Arrow IPC stream: columns go straight to NumPy."""
 
+import json
 import struct
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -270,6 +272,10 @@ def _flags(column: Any) -> Flags:
 def _row_text(table: Any, row: int) -> bytes:
     """Return one row as text: a column format has no bytes of its own for it."""
     told = table.slice(row, 1).to_pylist()[0]
-    return repr({field: value for field, value in told.items() if value is not None}).encode(
-        errors="replace"
-    )
+    said = {field: value for field, value in told.items() if value is not None}
+    return json.dumps(said, default=_as_text).encode()
+
+
+def _as_text(value: Any) -> str:
+    """Return what JSON has no form for."""
+    return str(value.isoformat()) if isinstance(value, datetime) else str(value)

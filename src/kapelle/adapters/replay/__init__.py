@@ -1,0 +1,1 @@
+"""Lets rows out of quarantine: what was refused once, decoded again by whoever refused it."""
