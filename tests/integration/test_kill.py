@@ -22,7 +22,7 @@ import pytest
 
 from kapelle.sim.devices import FleetPlan, make_fleet
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
 
 DEVICES = 120
 CLI = [sys.executable, "-m", "kapelle.cli"]
@@ -56,7 +56,7 @@ class Bench:
 
     def wait_up(self) -> None:
         """Wait until the plant answers and knows its devices."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             told = self.run("status")
             if told.returncode == 0 and json.loads(told.stdout)["plant"]["devices"] == DEVICES:
@@ -99,10 +99,20 @@ class Peers:
                 return said
         raise AssertionError(f"not within {within_s} s: {said}")
 
+    def during(self, seconds: float) -> list[Document]:
+        """Read on for a while and return every truth."""
+        end, said = time.monotonic() + seconds, list[Document]()
+
+        def is_over(truth: Document) -> bool:
+            said.append(truth)
+            return time.monotonic() >= end
+
+        self.until(is_over, seconds + 20)
+        return said
+
     def newest(self, seconds: float) -> Document:
         """Read on for a while and return the last truth."""
-        end = time.monotonic() + seconds
-        return self.until(lambda _: time.monotonic() >= end, seconds + 5)
+        return self.during(seconds)[-1]
 
     def end(self) -> None:
         assert self.process.stdin is not None
@@ -138,28 +148,29 @@ def test_a_killed_plant_goes_on_with_its_order(tmp_path: Path) -> None:
         with bench.plant() as plant:
             bench.wait_up()
             peers = Peers(start)
-            peers.until(lambda s: s["connected"] == DEVICES, 20)
+            peers.until(lambda s: s["connected"] == DEVICES, 60)
             before = peers.newest(4.0)
-            order = bench.cli("order", "create", "--kw", "250", "--for", "24s")
+            order = bench.cli("order", "create", "--kw", "250", "--for", "36s")
             assert order["committed_w"] == 250_000
-            followed = peers.until(lambda s: s["power_w"] > before["power_w"] + 200_000, 10)
+            followed = peers.until(lambda s: s["power_w"] > before["power_w"] + 200_000, 20)
             os.kill(plant.pid, signal.SIGKILL)
             plant.wait()
         assert bench.run("status").returncode == 5, "nobody answers"
 
         with bench.plant():
             back = peers.until(
-                lambda s: s["connected"] == DEVICES and s["connects"] > followed["connects"], 20
+                lambda s: s["connected"] == DEVICES and s["connects"] > followed["connects"], 30
             )
-            # Devices hold what they were asked for while nobody is there.
-            assert abs(back["power_w"] - order["baseline_w"] - 250_000) < 0.05 * 250_000
-            held = peers.newest(3.0)
-            assert abs(held["power_w"] - order["baseline_w"] - 250_000) < 0.05 * 250_000
+            # Devices hold what they were asked for while nobody is there, and the plant that is
+            # back leaves them where they are.
+            held = [back, *peers.during(5.0)]
+            off_w = [truth["power_w"] - order["baseline_w"] - 250_000 for truth in held]
+            assert max(map(abs, off_w)) < 0.05 * 250_000, off_w
             again = bench.cli("order", "show", str(order["order_no"]))
             assert again["status"] == "active"
             assert again["committed_w"] == 250_000
-            peers.until(lambda s: s["following"] == 0, 30)
-            last = peers.until(lambda s: s["power_w"] < before["power_w"] + 25_000, 10)
+            peers.until(lambda s: s["following"] == 0, 60)
+            last = peers.until(lambda s: s["power_w"] < before["power_w"] + 25_000, 20)
             over = bench.run("order", "watch", str(order["order_no"]))
             assert over.returncode == 0, over.stderr
         assert last["commands"] > 0
