@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,6 +51,15 @@ class Running:
             while not client.is_connected():  # noqa: ASYNC110  # its thread sets no event of ours
                 await asyncio.sleep(0.01)
         return client
+
+    async def cli(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+        environment["KAPELLE_TOKEN"] = str(self.api.headers["Authorization"]).partition(" ")[2]
+        command = [sys.executable, "-m", "kapelle.cli", "dlq", *arguments]
+        return await asyncio.to_thread(
+            subprocess.run, [*command, "--url", str(self.api.base_url)],
+            env=environment, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
 
     async def ask(self, method: str, path: str, body: object = None, status: int = 200) -> Document:
         answer = await self.api.request(method, path, json=body)
@@ -230,6 +242,19 @@ def test_rows_are_mended_replayed_once_and_keep_their_time(tmp_path: Path) -> No
 
             counts = await up.ask("GET", "/v1/quarantine/counts")
             assert counts["open"] == 1
+
+            # The same on the command line; it looks first, and asks.
+            shown = await up.cli("ls")
+            assert shown.returncode == 0
+            assert max(map(len, shown.stdout.splitlines())) <= 80
+            assert row["soc-range"]["id"] in shown.stdout
+            listed = json.loads((await up.cli("ls", "--json")).stdout)["rows"]
+            assert [one["code"] for one in listed] == ["soc-range"]
+            assert (
+                await up.cli("replay", "--code", "soc-range", "--scale", "soc=.01")
+            ).returncode == 2
+            assert (await up.cli("replay", "7:7:7", "--yes")).returncode == 3
+            assert (await up.ask("GET", "/v1/quarantine/counts"))["open"] == 1, "only looked at"
             export = (await up.api.get("/v1/quarantine/export")).text.splitlines()
             states = sorted(json.loads(line)["state"] for line in export)
             assert states == ["dropped", "open", "replayed", "replayed"]

@@ -1,13 +1,26 @@
 """A small typed client of the API, for the command line and for scripts."""
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
-from urllib.parse import quote
+from typing import Literal, Self, TypeVar
+from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
+import pyarrow as pa
+import pyarrow.ipc
 from pydantic import BaseModel
 
+from kapelle.api.quarantine_shapes import (
+    ActionTold,
+    MutedList,
+    QuarantineCounted,
+    QuarantinedTold,
+    QuarantineTold,
+    UnmutedTold,
+)
 from kapelle.api.shapes import (
     HoldTold,
     OrdersTold,
@@ -18,8 +31,11 @@ from kapelle.api.shapes import (
     StatusTold,
 )
 from kapelle.errors import Conflict, Invalid, KapelleError, NotFound, Problem, Unreachable
+from kapelle.history.reader import Series, Step
 
 _WAIT_S = 10.0
+_URL = "http://127.0.0.1:8080"
+_TOKEN_FILE = Path("kapelle-data/api.token")
 
 Told = TypeVar("Told", bound=BaseModel)
 
@@ -133,6 +149,99 @@ class Client:
         """Allow commands again."""
         return self._ask(HoldTold, "POST", "/v1/release-hold", {"reason": reason})
 
+    def quarantine(
+        self, chosen: Mapping[str, str], *, state: str = "open", limit: int = 100, cursor: str = ""
+    ) -> QuarantineTold:
+        """Return rows in quarantine, newest first. `chosen`: code, source, device, since, until."""
+        asked = {**chosen, "state": state, "limit": str(limit), "cursor": cursor}
+        return self._ask(QuarantineTold, "GET", f"/v1/quarantine?{urlencode(asked)}")
+
+    def quarantine_counts(self) -> QuarantineCounted:
+        """Count rows in quarantine by reason and source; the muted are named."""
+        return self._ask(QuarantineCounted, "GET", "/v1/quarantine/counts")
+
+    def quarantined(self, row_id: str) -> QuarantinedTold:
+        """Return one row in quarantine."""
+        return self._ask(QuarantinedTold, "GET", f"/v1/quarantine/{quote(row_id, safe='')}")
+
+    def quarantine_action(
+        self, action: Literal["replay", "drop"], asked: dict[str, object]
+    ) -> ActionTold:
+        """Replay or drop rows: `ids` or `filter`, `fix`, `reason`, `author`, `dry_run`."""
+        return self._ask(ActionTold, "POST", f"/v1/quarantine/{action}", asked)
+
+    def quarantine_export(
+        self, chosen: Mapping[str, str], *, state: str = "any", form: str = "ndjson"
+    ) -> Iterator[bytes]:
+        """Yield rows in quarantine as NDJSON or CSV, piece by piece."""
+        path = f"/v1/quarantine/export?{urlencode({**chosen, 'state': state, 'form': form})}"
+        try:
+            with self._http.stream("GET", path) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _error(self._url, answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self._url}: {error}; is the plant running there?") from error
+
+    def muted(self) -> MutedList:
+        """Return devices whose unusable reports are only counted."""
+        return self._ask(MutedList, "GET", "/v1/quarantine/muted")
+
+    def unmute(self, devices: Sequence[str]) -> UnmutedTold:
+        """Listen to devices again at once."""
+        return self._ask(UnmutedTold, "POST", "/v1/quarantine/unmute", {"devices": list(devices)})
+
+    def device_history(
+        self,
+        device_id: str,
+        *,
+        step: Step = "1m",
+        day: str | None = None,
+        month: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        tz: str = "UTC",
+    ) -> pa.Table:
+        """Return what a device reported; `.to_pandas()` and `polars.from_arrow` take it further.
+
+        Args:
+            device_id: Its name.
+            step: As it came (`raw`), or means of 1 or 15 minutes.
+            day: A local day of `tz`, `2026-11-22`; or
+            month: a local month, `2026-11`; or
+            since: from here, RFC 3339 with zone, and
+            until: before here.
+            tz: IANA name of a zone.
+        """
+        period = _said(day=day, month=month, to=until, tz=tz, **{"from": since})
+        path = f"/v1/history/devices/{quote(device_id, safe='')}"
+        return self._ask_table(path, period | {"step": step})
+
+    def resource_history(
+        self,
+        name: str = "all",
+        *,
+        step: Step = "15m",
+        series: Series = "corrected",
+        day: str | None = None,
+        month: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        tz: str = "UTC",
+    ) -> pa.Table:
+        """Return what a resource did: as `published` at the time, or `corrected`, as known now.
+
+        Its other arguments are those of `device_history`.
+        """
+        period = _said(day=day, month=month, to=until, tz=tz, **{"from": since})
+        path = f"/v1/history/resources/{quote(name, safe='')}"
+        return self._ask_table(path, period | {"step": step, "series": series})
+
+    def _ask_table(self, path: str, asked: dict[str, object]) -> pa.Table:
+        query = {name: str(value) for name, value in asked.items()} | {"format": "arrow"}
+        return pa.ipc.open_stream(self._send("GET", path, params=query)).read_all()
+
     def _ask(
         self,
         shape: type[Told],
@@ -141,12 +250,22 @@ class Client:
         asked: dict[str, object] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Told:
+        return shape.model_validate_json(self._send(method, path, asked, headers))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        asked: dict[str, object] | None = None,
+        headers: dict[str, str] | None = None,
+        params: dict[str, str] | None = None,
+    ) -> bytes:
         try:
-            answer = self._http.request(method, path, json=asked, headers=headers)
+            answer = self._http.request(method, path, json=asked, headers=headers, params=params)
         except httpx.HTTPError as error:
             raise Unreachable(f"{self._url}: {error}; is the plant running there?") from error
         if answer.is_success:
-            return shape.model_validate_json(answer.content)
+            return answer.content
         raise _error(self._url, answer)
 
 
@@ -165,6 +284,21 @@ def _error(url: str, answer: httpx.Response) -> KapelleError:
         case _:
             faults = [Problem(one.pointer, one.detail, "mend it") for one in problem.errors]
             return Invalid(problem.detail, faults)
+
+
+def connect(url: str | None = None, token: str | None = None) -> Client:
+    """Return a client of the plant at `KAPELLE_URL` with `KAPELLE_TOKEN`, or of the one here.
+
+    Raises:
+        Unreachable: There is no token to be found.
+    """
+    found = token or os.environ.get("KAPELLE_TOKEN")
+    if not found:
+        try:
+            found = _TOKEN_FILE.read_text().strip()
+        except OSError as error:
+            raise Unreachable(f"no KAPELLE_TOKEN, and {_TOKEN_FILE}: {error.strerror}") from error
+    return Client(url or os.environ.get("KAPELLE_URL") or _URL, found)
 
 
 class _Fault(msgspec.Struct):

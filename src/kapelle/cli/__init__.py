@@ -5,7 +5,18 @@ from importlib.metadata import version as installed
 
 import typer
 
-from kapelle.cli import configuration, devices, examination, orders, running, simulation, upkeep
+from kapelle.cli import (
+    backup,
+    configuration,
+    devices,
+    examination,
+    history,
+    orders,
+    quarantine,
+    running,
+    simulation,
+    upkeep,
+)
 from kapelle.cli.output import Exit, Json, complain, exit_code, out, print_json
 from kapelle.errors import KapelleError
 
@@ -21,14 +32,19 @@ app.command()(running.up)
 app.command()(simulation.demo)
 app.command()(examination.doctor)
 app.command()(upkeep.verify)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(orders.status)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)
 app.command()(orders.release)
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.resources, name="resources")
+app.add_typer(quarantine.dlq, name="dlq")
 app.add_typer(configuration.commands, name="config")
 app.add_typer(simulation.sim, name="sim")
+app.command()(history.query)
+app.add_typer(history.export, name="export")
 app.command()(simulation.bench)
 
 

@@ -1,0 +1,428 @@
+"""`kapelle dlq …`: what could not be used, why, and letting it out again."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.cli.configuration import File
+from kapelle.cli.orders import Url, plant
+from kapelle.cli.output import Exit, Json, counted, out, print_json, print_table, say
+from kapelle.cli.quantities import duration_s
+from kapelle.errors import Invalid, NotFound, Problem
+
+if TYPE_CHECKING:
+    from kapelle.api.quarantine_shapes import ActionTold, QuarantinedTold
+
+dlq = typer.Typer(
+    no_args_is_help=True,
+    help="Quarantine: what was sent and could not be used, why, and letting it out again.",
+)
+
+State = Literal["open", "replayed", "dropped", "any"]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Of rows, see ls.")]
+Code = Annotated[str, typer.Option(help="Only this reason's code, for example power-unit.")]
+Source = Annotated[str, typer.Option(help="Only this source: mqtt, or mqtt/dev-7.")]
+Device = Annotated[str, typer.Option(help="Only this device's.")]
+Since = Annotated[str, typer.Option(help="Only since: 2h (ago), or RFC 3339.")]
+Until = Annotated[str, typer.Option(help="Only before: 10m (ago), or RFC 3339.")]
+Reason = Annotated[str, typer.Option(help="Kept in the journal.")]
+Author = Annotated[str, typer.Option(help="Who decides; kept in the journal.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+_SAMPLES_SHOWN = 3
+_NAME_WIDTH_MAX = 16
+_MARKS = {"stored": "●", "dropped": "○", "refused": "✕"}
+
+
+@dlq.command("ls")
+def list_rows(
+    code: Code = "",
+    source: Source = "",
+    device: Device = "",
+    state: Annotated[State, typer.Option(help="What became of it.")] = "open",
+    since: Since = "",
+    until: Until = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 25,
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """List rows, newest first."""
+    chosen = _filter(code, source, device, since, until)
+    with plant(config, url) as client:
+        told = client.quarantine(chosen, state=state, limit=limit)
+    if json:
+        print_json(told.model_dump(mode="json"))
+        return
+    if not told.rows:
+        say("nothing is in quarantine" if state == "open" and not chosen else "no row matches")
+        return
+    _print_rows(told.rows)
+    more = "; more: --limit, or kapelle dlq export" if told.cursor else ""
+    say(f"kapelle dlq show ID · replay ID · drop ID{more}")
+
+
+@dlq.command()
+def counts(config: File = None, url: Url = None, json: Json = False) -> None:
+    """Count rows by reason and by source, and name muted devices."""
+    with plant(config, url) as client:
+        told = client.quarantine_counts()
+    if json:
+        print_json(told.model_dump(mode="json"))
+        return
+    rows = [row.model_dump() for row in told.reasons]
+    print_table(rows, ("code", "open", "replayed", "dropped", "pushed_out"), "nothing came yet")
+    if told.sources:
+        out().print()
+        print_table([row.model_dump() for row in told.sources[:10]], ("source", "open"), "")
+    if told.muted:
+        out().print()
+        _print_muted([one.model_dump() for one in told.muted])
+    if rows:
+        say(f"{counted(told.open, 'occurrence')} open; {told.bytes / 1e6:,.1f} MB held")
+
+
+@dlq.command()
+def show(
+    row: Annotated[str, typer.Argument(metavar="ID")],
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Show one row with all that was sent."""
+    with plant(config, url) as client:
+        told = client.quarantined(row)
+    if json:
+        print_json(told.model_dump(mode="json"))
+        return
+    seen = f"{_when(told.first_seen)} to {_when(told.last_seen)}"
+    facts = {
+        "row": f"{told.id} · {told.state}",
+        "device": told.device or "not enrolled",
+        "source": told.source,
+        "reason": told.reason,
+        "seen": f"{told.count:,} times, {seen}" if told.count > 1 else _when(told.first_seen),
+    }
+    if told.decided_at:
+        why = f": {told.decision_reason}" if told.decision_reason else ""
+        facts["decided"] = f"{told.verdict} by {told.decided_by}, {_when(told.decided_at)}{why}"
+    if told.fix:
+        facts["fix"] = str(told.fix)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for name, fact in facts.items():
+        grid.add_row(name, Text(fact))
+    grid.add_row("sent", Text(told.raw))
+    out().print(grid)
+
+
+@dlq.command()
+def replay(
+    ids: Ids = None,
+    code: Code = "",
+    source: Source = "",
+    device: Device = "",
+    since: Since = "",
+    until: Until = "",
+    scale: Annotated[
+        list[str] | None, typer.Option(help="First multiply a field: power_w=0.001. Repeatable.")
+    ] = None,
+    negate_power: Annotated[
+        bool, typer.Option("--negate-power", help="First turn the sign of power_w round.")
+    ] = False,
+    set_device: Annotated[str, typer.Option(help="First say whose it is.")] = "",
+    drop_field: Annotated[
+        list[str] | None, typer.Option(help="First leave a field out. Repeatable.")
+    ] = None,
+    payload: Annotated[str, typer.Option(help="First replace the whole row.")] = "",
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Decode rows again, mended first if asked, and take what is usable now. Looks first."""
+    fix: dict[str, object] = {
+        "scale": _scales(scale or []), "negate_power": negate_power, "device": set_device,
+        "drop": drop_field or [], "payload": payload,
+    }  # fmt: skip
+    fix = {name: value for name, value in fix.items() if value}
+    body = _body(ids, _filter(code, source, device, since, until), reason, author)
+    if fix:
+        body["fix"] = fix
+    _act("replay", body, dry_run=dry_run, yes=yes, config=config, url=url, json=json)
+
+
+@dlq.command()
+def drop(
+    ids: Ids = None,
+    code: Code = "",
+    source: Source = "",
+    device: Device = "",
+    since: Since = "",
+    until: Until = "",
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Say of rows that they are of no use; they stay listed as dropped. Looks first."""
+    body = _body(ids, _filter(code, source, device, since, until), reason, author)
+    _act("drop", body, dry_run=dry_run, yes=yes, config=config, url=url, json=json)
+
+
+@dlq.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Ends in .ndjson or .csv; - is stdout.")],
+    code: Code = "",
+    source: Source = "",
+    device: Device = "",
+    state: Annotated[State, typer.Option(help="What became of it.")] = "any",
+    since: Since = "",
+    until: Until = "",
+    config: File = None,
+    url: Url = None,
+) -> None:
+    """Write rows into a file."""
+    form = "csv" if file.suffix == ".csv" else "ndjson"
+    if file.suffix not in (".csv", ".ndjson", ".jsonl") and str(file) != "-":
+        problem = Problem(str(file), "its name ends in neither .ndjson nor .csv", "rename it")
+        raise Invalid("unknown kind of file", [problem])
+    chosen = _filter(code, source, device, since, until)
+    with plant(config, url) as client:
+        pieces = client.quarantine_export(chosen, state=state, form=form)
+        if str(file) == "-":
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+            return
+        try:
+            with file.open("xb") as into:
+                size = sum(into.write(piece) for piece in pieces)
+        except OSError as error:
+            problem = Problem(str(file), str(error), "name a new file in a folder that exists")
+            raise Invalid("cannot write", [problem]) from error
+    say(f"● {file}: {size:,} bytes")
+
+
+@dlq.command()
+def muted(config: File = None, url: Url = None, json: Json = False) -> None:
+    """List devices that send so much rubbish that it is only counted."""
+    with plant(config, url) as client:
+        told = client.muted()
+    if json:
+        print_json(told.model_dump(mode="json"))
+    elif told.muted:
+        _print_muted([one.model_dump() for one in told.muted])
+    else:
+        say("no device is muted")
+
+
+@dlq.command()
+def unmute(
+    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...")],
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Keep again at once what devices send that cannot be read."""
+    with plant(config, url) as client:
+        told = client.unmute(devices)
+    if json:
+        print_json(told.model_dump(mode="json"))
+    elif told.unmuted:
+        say(f"● listening again to {', '.join(told.unmuted)}")
+    else:
+        raise NotFound(f"not muted: {', '.join(devices)}")
+
+
+def _act(
+    action: Literal["replay", "drop"],
+    body: dict[str, object],
+    *,
+    dry_run: bool,
+    yes: bool,
+    config: Path | None,
+    url: str | None,
+    json: bool,
+) -> None:
+    with plant(config, url) as client:
+        looked = client.quarantine_action(action, {**body, "dry_run": True})
+        if not looked.taken and "ids" in body:
+            raise NotFound("none of these rows is in quarantine and open: kapelle dlq ls")
+        done = looked
+        if not dry_run:
+            if not json:
+                _tell_action(looked)
+            if looked.taken and _is_wanted(action, looked.taken, yes=yes):
+                done = client.quarantine_action(action, body)
+            elif looked.taken:
+                say("nothing was changed")
+                raise typer.Exit(Exit.FAILED)
+    if json:
+        print_json(done.model_dump(mode="json"))
+    elif dry_run:
+        _tell_action(looked)
+        say("nothing was changed (--dry-run)")
+    elif not done.dry_run:
+        out().print(_sum_of(done), markup=False)
+        left = done.matched - done.taken
+        if left > 0:
+            say(f"{counted(left, 'more row')} match: run it again")
+    if action == "replay" and done.taken and not done.stored:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _is_wanted(action: str, rows: int, *, yes: bool) -> bool:
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        problem = Problem(
+            "--yes", f"this changes {counted(rows, 'row')}", "say --yes, or --dry-run"
+        )
+        raise Invalid("nothing was changed", [problem])
+    return typer.confirm(f"{action} {counted(rows, 'row')}?", err=True)
+
+
+def _tell_action(told: "ActionTold") -> None:
+    if not told.taken:
+        say("no open row matches")
+        return
+    console = out()
+    console.print(_sum_of(told), markup=False)
+    for row in told.rows[:_SAMPLES_SHOWN]:
+        name = row.device or "not enrolled"
+        console.print(f"  {_MARKS[row.outcome]} {row.id} {name}", markup=False)
+        console.print(f"    {row.before}", markup=False, no_wrap=True, overflow="ellipsis")
+        if row.after is not None:
+            console.print(f"  → {row.after}", markup=False, no_wrap=True, overflow="ellipsis")
+        if row.reason:
+            console.print(f"    {row.reason}", style="yellow", markup=False)
+    if told.taken > _SAMPLES_SHOWN:
+        console.print(f"  … and {counted(told.taken - _SAMPLES_SHOWN, 'more row')}", style="dim")
+
+
+def _sum_of(told: "ActionTold") -> str:
+    would = "would be " if told.dry_run else ""
+    parts = []
+    if told.action == "drop":
+        parts.append(f"○ {counted(told.dropped, 'row')} {would}dropped")
+    else:
+        parts.append(f"● {counted(told.stored, 'row')} {would}stored")
+    refused = ", ".join(f"{count:,} {code}" for code, count in told.refused.items())
+    if refused:
+        parts.append(f"✕ {sum(told.refused.values()):,} refused and left open ({refused})")
+    if told.skipped:
+        parts.append(f"{told.skipped:,} not open any more")
+    return " · ".join(parts)
+
+
+def _print_rows(rows: "list[QuarantinedTold]") -> None:
+    """Print a line a row. Ids are typed again, so they are whole; what is wrong takes the rest."""
+    told = [
+        (
+            row.id,
+            _briefly(row.last_seen),
+            f"{row.count:,}",
+            _cut(row.device or "–", _NAME_WIDTH_MAX),
+            _cut(row.code, _NAME_WIDTH_MAX),
+            row.reason.partition(": ")[2] or row.reason,
+        )
+        for row in rows
+    ]
+    lines = [("id", "last seen", "×", "device", "code", "what is wrong"), *told]
+    widths = [max(len(line[place]) for line in lines) for place in range(5)]
+    console = out()
+    for number, (row_id, seen, count, device, code, what) in enumerate(lines):
+        start = (
+            f"{row_id:<{widths[0]}}  {seen:<{widths[1]}}  {count:>{widths[2]}}  "
+            f"{device:<{widths[3]}}  {code:<{widths[4]}}  "
+        )
+        text = _cut(start + what.replace("\n", " "), console.width)
+        console.print(text, style="bold" if number == 0 else "", markup=False, soft_wrap=True)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _print_muted(muted_rows: list[dict[str, object]]) -> None:
+    rows = [
+        {
+            "muted": row["device"] or "not enrolled",
+            "by": row["protocol"],
+            "since": _briefly(row["since"]),
+            "until": _briefly(row["until"]),
+            "not_kept": row["not_kept"],
+        }
+        for row in muted_rows
+    ]
+    print_table(rows, ("muted", "by", "since", "until", "not_kept"), "")
+
+
+def _briefly(at: object) -> str:
+    """Return the time of day where it is today's, else the day."""
+    if not isinstance(at, datetime):
+        return str(at)
+    is_today = at.date() == datetime.now(UTC).date()
+    return f"{at:%H:%M:%S}" if is_today else f"{at:%b %d}"
+
+
+def _when(at: object) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}Z" if isinstance(at, datetime) else str(at)
+
+
+def _body(
+    ids: list[str] | None, chosen: dict[str, str], reason: str, author: str
+) -> dict[str, object]:
+    if bool(ids) == bool(chosen):
+        remedy = "give IDs, or a filter such as --code power-unit"
+        raise Invalid("which rows?", [Problem("dlq", "say which rows, one way", remedy)])
+    body: dict[str, object] = {"ids": ids} if ids else {"filter": chosen}
+    body |= {"reason": reason} if reason else {}
+    return body | ({"author": author} if author else {})
+
+
+def _filter(code: str, source: str, device: str, since: str, until: str) -> dict[str, str]:
+    asked = {
+        "code": code, "source": source, "device": device,
+        "since": _moment(since, "--since"), "until": _moment(until, "--until"),
+    }  # fmt: skip
+    return {name: value for name, value in asked.items() if value}
+
+
+def _moment(text: str, option: str) -> str:
+    """Return a moment as RFC 3339; a duration is so long ago."""
+    if not text:
+        return ""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = datetime.now(UTC) - timedelta(seconds=duration_s(text, option))
+    if at.tzinfo is None:
+        problem = Problem(option, f"{text!r} has no zone", "write 2026-05-01T14:30:00Z")
+        raise Invalid("moment", [problem])
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _scales(texts: list[str]) -> dict[str, float]:
+    scales: dict[str, float] = {}
+    for text in texts:
+        name, _, factor = text.partition("=")
+        try:
+            scales[name] = float(factor)
+        except ValueError as error:
+            problem = Problem("--scale", f"{text!r} is no FIELD=FACTOR", "power_w=0.001")
+            raise Invalid("scale", [problem]) from error
+    return scales
