@@ -1,6 +1,7 @@
 """Bodies survive the codec bit for bit, and no bytes on earth break it."""
 
 import contextlib
+import struct
 import tracemalloc
 from dataclasses import fields
 from typing import Literal, get_origin
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from kapelle.errors import JournalDamaged
 from kapelle.journal import codec
 from kapelle.journal.codec import JournalNewer, decode, encode
+from kapelle.model.blocks import Enrolled
 from kapelle.model.entries import BODY_OF, KIND_OF, Kind
 from kapelle.model.enums import Metric
 from kapelle.model.plant import Signal, Tick
@@ -214,3 +216,20 @@ def test_nan_survives_in_small_bodies():
     again = decode(Kind.SIGNAL, encode(body))
     assert np.isnan(again.level)
     assert np.signbit(again.block_level)
+
+
+def test_a_reader_fills_in_what_an_older_writer_did_not_know() -> None:
+    names = (b"a", b"b")
+    plain = {name: names for name, dtype in Enrolled.COLUMNS.items() if dtype is bytes}
+    plain |= {
+        name: np.ones(2, dtype) for name, dtype in Enrolled.COLUMNS.items() if dtype is not bytes
+    }
+    older = bytearray(encode(Enrolled(**plain)))
+    columns = len(Enrolled.COLUMNS) - 2
+    struct.pack_into("<H", older, 2, 1)
+    struct.pack_into("<I", older, 8, (1 << columns) - 1)
+    found = decode(Kind.ENROLLED, bytes(older[: -2 * 2 * 8]))
+    assert isinstance(found, Enrolled)
+    assert found.report_every_s.tolist() == [1.0, 1.0]
+    assert np.isnan(found.meter_rollover_wh).all()
+    assert np.isnan(found.meter_resolution_wh).all()

@@ -85,6 +85,8 @@ def test_a_bad_cell_is_named(row: str, where: str, what: str, remedy: str) -> No
         ("ramp_w_per_s", "6 kW/min", "write 100 "),
         ("revert_s", "5 min", "write 300"),
         ("report_every_s", "-1", "above 0"),
+        ("meter_resolution_wh", "0.1 kWh", "write 100 "),
+        ("meter_rollover_wh", "0", "above 0"),
         ("vendor", "a\tb", "remove them"),
         ("vendor", "v" * 129, "at most 128"),
     ],

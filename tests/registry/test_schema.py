@@ -6,7 +6,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from kapelle.errors import Invalid
+from kapelle.model.enums import DeviceKind
 from kapelle.registry import schema
+from kapelle.registry.device import Device
 from kapelle.registry.settings import RegistrySettings
 from kapelle.registry.store import Registry
 from kapelle.registry.tables import metadata
@@ -44,3 +46,17 @@ def test_the_default_database_is_in_the_data_directory(tmp_path) -> None:
     Registry(url, 2).close()
     assert (tmp_path / "registry.db").is_file()
     assert RegistrySettings(url="sqlite://").database_url(tmp_path) == "sqlite://"
+
+
+def test_an_older_registry_gains_what_it_did_not_know(url: str) -> None:
+    with Registry(url, 2) as registry:
+        registry.put_devices([Device(id="a", kind=DeviceKind.LOAD, nameplate_down_w=5e3)], 1)
+    engine = schema.connect(url)
+    with engine.begin() as connection:
+        for column in ("meter_rollover_wh", "meter_resolution_wh"):
+            connection.execute(text(f"ALTER TABLE devices DROP COLUMN {column}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
+    with Registry(url) as registry:
+        found = registry.device("a")
+        assert (found.nameplate_down_w, found.meter_rollover_wh) == (5e3, None)

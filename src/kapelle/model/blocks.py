@@ -5,7 +5,7 @@ a tuple of `bytes`. Rows are never modified after a block is built.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +17,11 @@ Ragged = tuple[bytes, ...]
 ColumnType = np.dtype[np.generic] | type[bytes]
 
 I4, I8, F8, U1 = np.dtype("<i4"), np.dtype("<i8"), np.dtype("<f8"), np.dtype("<u1")
+
+
+def _nothing() -> Floats:
+    """Stand for a column that was not given: NaN in every row."""
+    return np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +120,8 @@ class Enrolled:
         "ramp_w_per_s": F8,
         "revert_s": F8,
         "report_every_s": F8,
+        "meter_rollover_wh": F8,
+        "meter_resolution_wh": F8,
     }
     device_no: Ints
     active: Bytes
@@ -145,6 +152,15 @@ class Enrolled:
     """Device-side revert timer; NaN: it has none (`no_failsafe`). [s]"""
     report_every_s: Floats
     """Cadence its maker promises; NaN: learned only. [s]"""
+    meter_rollover_wh: Floats = field(default_factory=_nothing)
+    """Its energy registers count from 0 to below this and begin anew; NaN: they never do. [Wh]"""
+    meter_resolution_wh: Floats = field(default_factory=_nothing)
+    """Last digit of its energy registers; NaN: not known. [Wh]"""
+
+    def __post_init__(self) -> None:
+        for name in ("meter_rollover_wh", "meter_resolution_wh"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self), np.nan))
 
     def __len__(self) -> int:
         return len(self.device_no)

@@ -27,9 +27,18 @@ NUMBERS = (
     "ramp_w_per_s",
     "revert_s",
     "report_every_s",
+    "meter_rollover_wh",
+    "meter_resolution_wh",
 )
 _labels_of = attrgetter(*LABELS)
-_POSITIVE = ("energy_wh", "ramp_w_per_s", "revert_s", "report_every_s")
+_POSITIVE = (
+    "energy_wh",
+    "ramp_w_per_s",
+    "revert_s",
+    "report_every_s",
+    "meter_rollover_wh",
+    "meter_resolution_wh",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class Device:
     ramp_w_per_s: float = math.nan
     revert_s: float = math.nan
     report_every_s: float = math.nan
+    meter_rollover_wh: float = math.nan
+    meter_resolution_wh: float = math.nan
 
 
 class Flaw(NamedTuple):
@@ -123,6 +134,11 @@ def _number_flaws(device: Device) -> list[Flaw]:
     if device.kind == DeviceKind.BATTERY and math.isnan(device.energy_wh):
         remedy = "write the usable energy in Wh; without it the plant would promise too much"
         found.append(Flaw("energy_wh", "is missing for a battery", remedy))
+    # Comparisons with NaN are false: what is not declared contradicts nothing.
+    if device.meter_rollover_wh < 1000 * device.meter_resolution_wh:
+        what = f"{device.meter_rollover_wh:g} is less than a thousand steps of the register"
+        remedy = "write where it begins anew, for example 1e6 for six digits of Wh"
+        found.append(Flaw("meter_rollover_wh", what, remedy))
     if not 0 <= device.reserve_soc <= 1:
         what = f"{device.reserve_soc:g} is not within 0 to 1"
         found.append(Flaw("reserve_soc", what, _soc_remedy(device.reserve_soc)))

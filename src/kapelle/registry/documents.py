@@ -48,6 +48,10 @@ _MEANT = {
     "reserve": "reserve_soc",
     "min_soc": "reserve_soc",
     "interval": "report_every_s",
+    "rollover": "meter_rollover_wh",
+    "rollover_kwh": "meter_rollover_wh",
+    "resolution": "meter_resolution_wh",
+    "resolution_kwh": "meter_resolution_wh",
 }
 _EMPTY = Problem("line 1", "the file is empty", f"begin with the columns {', '.join(COLUMNS)}")
 _OTHER_ENCODINGS = {

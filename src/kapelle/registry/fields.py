@@ -31,11 +31,20 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "ramp_w_per_s": {"w/s": 1.0, "kw/s": 1e3, "w/min": 1 / 60, "kw/min": 1e3 / 60},
     "revert_s": _S,
     "report_every_s": _S,
+    "meter_rollover_wh": _WH,
+    "meter_resolution_wh": _WH,
 }
 _SUSPICIOUS = {"nameplate_up_w": (20.0, "kW"), "nameplate_down_w": (20.0, "kW")}
 """Below this, a number was meant in the unit beside it: no plant enrols devices of 10 W."""
 _SUSPICIOUS |= {"energy_wh": (200.0, "kWh")}
-_OPTIONAL = ("energy_wh", "ramp_w_per_s", "revert_s", "report_every_s")
+_OPTIONAL = (
+    "energy_wh",
+    "ramp_w_per_s",
+    "revert_s",
+    "report_every_s",
+    "meter_rollover_wh",
+    "meter_resolution_wh",
+)
 _NONE = ("none", "-")
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WITH_UNIT = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*([A-Za-z%/]+)")
@@ -121,6 +130,8 @@ def _device(kind: DeviceKind, texts: Mapping[str, str], given: Mapping[str, floa
         ramp_w_per_s=number["ramp_w_per_s"],
         revert_s=number["revert_s"],
         report_every_s=number["report_every_s"],
+        meter_rollover_wh=number["meter_rollover_wh"],
+        meter_resolution_wh=number["meter_resolution_wh"],
     )
 
 

@@ -36,6 +36,8 @@ class Stored(NamedTuple):
     ramp_w_per_s: float | None
     revert_s: float | None
     report_every_s: float | None
+    meter_rollover_wh: float | None
+    meter_resolution_wh: float | None
     credential: bytes | None
     credential_at_ns: int | None
     created_at_ns: int
@@ -44,7 +46,7 @@ class Stored(NamedTuple):
 
 
 COLUMNS = tuple(devices.c[name] for name in Stored._fields)
-DESCRIBED = Stored._fields[3:19]
+DESCRIBED = Stored._fields[3:21]
 """Columns an operator decides: everything of a `Device` but its id."""
 
 Described = tuple[int | str | float | None, ...]
@@ -69,6 +71,8 @@ def described(device: Device) -> Described:
         _known(device.ramp_w_per_s),
         _known(device.revert_s),
         _known(device.report_every_s),
+        _known(device.meter_rollover_wh),
+        _known(device.meter_resolution_wh),
     )
 
 
@@ -92,6 +96,8 @@ def to_device(row: Stored) -> Device:
         ramp_w_per_s=_float(row.ramp_w_per_s),
         revert_s=_float(row.revert_s),
         report_every_s=_float(row.report_every_s),
+        meter_rollover_wh=_float(row.meter_rollover_wh),
+        meter_resolution_wh=_float(row.meter_resolution_wh),
     )
 
 
@@ -129,6 +135,8 @@ def to_enrolled(rows: Sequence[Stored]) -> Enrolled:
         ramp_w_per_s=np.array([_float(row.ramp_w_per_s) for row in rows], F8),
         revert_s=np.array([_float(row.revert_s) for row in rows], F8),
         report_every_s=np.array([_float(row.report_every_s) for row in rows], F8),
+        meter_rollover_wh=np.array([_float(row.meter_rollover_wh) for row in rows], F8),
+        meter_resolution_wh=np.array([_float(row.meter_resolution_wh) for row in rows], F8),
     )
 
 

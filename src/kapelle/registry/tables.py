@@ -73,6 +73,8 @@ devices = Table(
     Column("ramp_w_per_s", Double),
     Column("revert_s", Double),
     Column("report_every_s", Double),
+    Column("meter_rollover_wh", Double),
+    Column("meter_resolution_wh", Double),
     # Salt and hash; NULL once the device is removed, so that nothing opens the door again.
     Column("credential", LargeBinary),
     Column("credential_at_ns", BigInteger),

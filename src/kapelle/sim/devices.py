@@ -98,6 +98,8 @@ class Devices:
             "ramp_w_per_s",
             "revert_s",
             "report_every_s",
+            "meter_rollover_wh",
+            "meter_resolution_wh",
         )
         made: list[dict[str, str | float | None]] = []
         for i in range(len(block)):
