@@ -16,6 +16,7 @@ from kapelle.adapters.mqtt.bridge import BrokerClient
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.replay.link import Replay
 from kapelle.api import server
+from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.quarantine_desk import QuarantineDesk
 from kapelle.api.service import Api
 from kapelle.api.token import load_token
@@ -28,6 +29,7 @@ from kapelle.fleet.service import PartitionOwner
 from kapelle.history.counters import Counters as HistoryCounters
 from kapelle.history.quarantine import Quarantine
 from kapelle.history.quarantine_service import QuarantineFollower
+from kapelle.history.reader import Reader
 from kapelle.history.service import READER, Recorder
 from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters, Ingest
@@ -275,6 +277,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
                 breakers=doors.breakers,
                 lock=asyncio.Lock(),
             ),
+            history=_history_desk(config),
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)
@@ -288,6 +291,10 @@ def registry_url(config: Config) -> str:
 def history_directory(config: Config) -> Path:
     """Return where the long record lies: the configured place, else in the data directory."""
     return Path(config.history.directory or Path(config.plant.data_dir) / "history")
+
+
+def _history_desk(config: Config) -> HistoryDesk | None:
+    return HistoryDesk(Reader(history_directory(config))) if config.history.enabled else None
 
 
 def _make(directory: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kapelle.api.desk import OrderDesk
+from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.quarantine_desk import QuarantineDesk
 from kapelle.api.watch import Watch
@@ -28,6 +29,8 @@ class Plant:
     """Returns what was found damaged in the journal since it was opened (`Journal.damage`)."""
     quarantine: QuarantineDesk | None = None
     """None where this process keeps none."""
+    history: HistoryDesk | None = None
+    """None where there is no long record here."""
 
     @property
     def view(self) -> PlantView:

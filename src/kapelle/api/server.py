@@ -11,10 +11,12 @@ from starlette.exceptions import HTTPException
 from kapelle import __version__
 from kapelle.adapters.http import problems
 from kapelle.adapters.http.problems import Fault, Refused
+from kapelle.api import history as history_routes
 from kapelle.api import quarantine as quarantine_routes
 from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk
+from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.openapi import complete
 from kapelle.api.plant import Plant
@@ -37,6 +39,7 @@ def build(
     counters: Mapping[str, IngestCounters] | None = None,
     sessions: Mapping[str, SessionCounters] | None = None,
     quarantine: QuarantineDesk | None = None,
+    history: HistoryDesk | None = None,
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -50,6 +53,7 @@ def build(
         counters: What ingest counts, by protocol; read at each request.
         sessions: What adapters that keep sessions count, by protocol; read at each request.
         quarantine: What stands behind the quarantine's routes; None: they answer 503.
+        history: The same for the long record.
     """
     desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings)
     app = application()
@@ -62,6 +66,7 @@ def build(
         sessions=sessions if sessions is not None else {},
         damage=journal.damage,
         quarantine=quarantine,
+        history=history,
     )
     return _Front(app, telemetry, settings)
 
@@ -79,6 +84,7 @@ def application() -> FastAPI:
     )
     app.include_router(routes.guarded)
     app.include_router(quarantine_routes.router)
+    app.include_router(history_routes.router)
     app.include_router(routes.open_to_all)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)

@@ -1,0 +1,129 @@
+"""The long record over HTTP: what a device or a resource did, as JSON, CSV, Arrow or Parquet."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any
+
+import pyarrow as pa
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import AwareDatetime
+
+from kapelle.adapters.http.problems import Refused
+from kapelle.api import tables
+from kapelle.api.history_desk import HistoryDesk
+from kapelle.api.plant import Plant
+from kapelle.api.routes import authenticate
+from kapelle.api.tables import Form
+from kapelle.api.times import to_ns
+from kapelle.history import days
+from kapelle.history.reader import Reader, Series, Step
+
+JSON_ROWS_MAX = 100_000
+"""Beyond this many rows an answer in JSON helps nobody; the other forms have no such bound."""
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The rows in the form asked for. In JSON: one object a row.",
+        "content": {media: {} for media in tables.MEDIA_TYPES.values()},
+    }
+}
+
+router = APIRouter(prefix="/v1/history", dependencies=[Depends(authenticate)], tags=["history"])
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """[starts_at_ns, ends_at_ns) in UTC."""
+
+    starts_at_ns: int
+    ends_at_ns: int
+
+
+def period_of(
+    since: Annotated[AwareDatetime | None, Query(alias="from", description="RFC 3339.")] = None,
+    until: Annotated[AwareDatetime | None, Query(alias="to", description="Exclusive.")] = None,
+    day: Annotated[date | None, Query(description="A local day instead: `2026-11-22`.")] = None,
+    month: Annotated[
+        str | None, Query(pattern=r"^\d{4}-\d{2}$", description="A local month: `2026-11`.")
+    ] = None,
+    tz: Annotated[str, Query(description="IANA zone of `day` and `month`.")] = "UTC",
+) -> Period:
+    """Return the period a request means. Raises Refused where it means none, or several."""
+    try:
+        if day and not (month or since or until):
+            return Period(*days.day(day, tz))
+        if month and not (day or since or until):
+            return Period(*days.month(int(month[:4]), int(month[5:]), tz))
+        if since and until and not (day or month) and since < until:
+            return Period(to_ns(since), to_ns(until))
+    except ValueError as error:
+        raise Refused(422, "period-invalid", str(error)) from error
+    raise Refused(
+        422, "period-missing", "give either `day`, or `month`, or `from` and a later `to`"
+    )
+
+
+def desk_of(request: Request) -> HistoryDesk:
+    """Return what the routes ask."""
+    plant: Plant = request.app.state.plant
+    if plant.history is None:
+        raise Refused(503, "history-off", "this process keeps no history ([history] enabled)")
+    return plant.history
+
+
+When = Annotated[Period, Depends(period_of)]
+Desk = Annotated[HistoryDesk, Depends(desk_of)]
+As = Annotated[Form, Query(alias="format")]
+Revision = Annotated[
+    str,
+    Query(
+        pattern=r"^(latest|all|\d{1,9})$",
+        description="`latest` as known now, `0` as first published, `all` with their reasons.",
+    ),
+]
+DeviceName = Annotated[str, Path(max_length=128)]
+
+
+@router.get("/devices/{device_id}", responses=_ANSWERS, response_class=Response)
+async def read_device(
+    device_id: DeviceName, when: When, desk: Desk, step: Step = "1m", form: As = "json"
+) -> Response:
+    """Read what one device reported, as it came or as means of 1 or 15 minutes."""
+
+    def question(reader: Reader) -> pa.Table:
+        number = reader.device_no(device_id)
+        return reader.device(number, when.starts_at_ns, when.ends_at_ns, step)
+
+    return answer(await desk.ask(question), form)
+
+
+@router.get("/resources/{name:path}", responses=_ANSWERS, response_class=Response)
+async def read_resource(
+    name: str,
+    when: When,
+    desk: Desk,
+    step: Step = "15m",
+    series: Annotated[
+        Series,
+        Query(description="What the plant said at the time, or what the readings say by now."),
+    ] = "corrected",
+    form: As = "json",
+) -> Response:
+    """Read what a resource did, as published at the time or as known now."""
+
+    def question(reader: Reader) -> pa.Table:
+        return reader.resource(name, when.starts_at_ns, when.ends_at_ns, step, series)
+
+    return answer(await desk.ask(question), form)
+
+
+def answer(table: pa.Table, form: Form) -> Response:
+    """Return a table as the body of an answer. Raises Refused where it is too long for JSON."""
+    if form == "json" and table.num_rows > JSON_ROWS_MAX:
+        raise Refused(
+            413,
+            "rows-too-many",
+            f"{table.num_rows} rows, and JSON carries at most {JSON_ROWS_MAX}; ask for "
+            "`format=parquet`, `arrow` or `csv`, a longer `step` or a shorter period",
+        )
+    return Response(tables.encode(table, form), media_type=tables.MEDIA_TYPES[form])

@@ -1,0 +1,32 @@
+"""Asks the long record on behalf of requests: in threads, a few at a time."""
+
+import asyncio
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from kapelle.adapters.http.problems import Refused
+from kapelle.errors import Invalid, NotFound
+from kapelle.history.reader import Reader
+
+
+class HistoryDesk:
+    """Answers questions about the past, a few at a time: each may hold much memory."""
+
+    def __init__(self, reader: Reader, at_once: int = 2) -> None:
+        self.reader = reader
+        self._turns = asyncio.Semaphore(at_once)
+
+    async def ask(self, question: Callable[[Reader], pa.Table]) -> pa.Table:
+        """Return the answer to a question, found in a thread so that nobody else waits.
+
+        Raises:
+            Refused: 404 where the record knows no such thing, 422 where it cannot be asked.
+        """
+        async with self._turns:
+            try:
+                return await asyncio.to_thread(question, self.reader)
+            except NotFound as error:
+                raise Refused(404, "history-unknown", str(error)) from error
+            except Invalid as error:
+                raise Refused(422, "history-question", str(error)) from error

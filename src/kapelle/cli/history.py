@@ -1,0 +1,186 @@
+"""`kapelle query` and `kapelle export`: the long record, straight from its files.
+
+Both work whether the plant runs or not; a running plant's newest seconds are not flushed yet.
+"""
+
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from kapelle.cli.configuration import File, config_of
+from kapelle.cli.output import Json, counted, print_table, say
+from kapelle.errors import Invalid, Problem
+
+if TYPE_CHECKING:
+    # DuckDB and Arrow are costly to import: only the commands that need them do.
+    import pyarrow as pa
+
+    from kapelle.history.reader import Reader
+
+export = typer.Typer(no_args_is_help=True, help="Write the past as CSV, Parquet, Arrow or JSON.")
+
+Form = Literal["table", "csv", "json", "parquet", "arrow"]
+Step = Literal["raw", "1m", "15m"]
+Series = Literal["published", "corrected"]
+
+_FORMS: dict[str, Form] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+}
+_SHOWN = 40
+_BINARY = ("parquet", "arrow")
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="A file; its ending names the form: .parquet, .csv, …"),
+]
+As = Annotated[Form | None, typer.Option("--format", "-f", help="The form, whatever the file.")]
+Day = Annotated[str | None, typer.Option(help="A local day: 2026-11-22.")]
+Month = Annotated[str | None, typer.Option(help="A local month: 2026-11.")]
+Since = Annotated[str | None, typer.Option("--from", help="RFC 3339, with --to.")]
+Until = Annotated[str | None, typer.Option("--to", help="RFC 3339, exclusive.")]
+Zone = Annotated[str, typer.Option("--tz", help="Zone of --day and --month: Europe/Berlin.")]
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT; - reads it from stdin.")],
+    out: Out = None,
+    form: As = None,
+    config: File = None,
+    json: Json = False,
+) -> None:
+    """Ask the long record in SQL, for example `SELECT * FROM minutes LIMIT 10`."""
+    asked = sys.stdin.read() if sql == "-" else sql
+    with_reader(config, lambda reader: reader.sql(asked), out, "json" if json else form)
+
+
+@export.command("device")
+def export_device(
+    device_id: Annotated[str, typer.Argument(metavar="ID")],
+    day: Day = None,
+    month: Month = None,
+    since: Since = None,
+    until: Until = None,
+    tz: Zone = "UTC",
+    step: Annotated[Step, typer.Option(help="raw, 1m or 15m.")] = "1m",
+    out: Out = None,
+    form: As = None,
+    config: File = None,
+) -> None:
+    """Write what one device reported."""
+    starts, ends = period(day, month, since, until, tz)
+
+    def question(reader: "Reader") -> "pa.Table":
+        return reader.device(reader.device_no(device_id), starts, ends, step)
+
+    with_reader(config, question, out, form)
+
+
+@export.command("resource")
+def export_resource(
+    name: Annotated[str, typer.Argument(metavar="NAME")] = "all",
+    day: Day = None,
+    month: Month = None,
+    since: Since = None,
+    until: Until = None,
+    tz: Zone = "UTC",
+    step: Annotated[Step, typer.Option(help="raw, 1m or 15m.")] = "15m",
+    series: Annotated[
+        Series, typer.Option(help="As the plant said at the time, or as known by now.")
+    ] = "corrected",
+    out: Out = None,
+    form: As = None,
+    config: File = None,
+) -> None:
+    """Write what a resource did."""
+    starts, ends = period(day, month, since, until, tz)
+    with_reader(config, lambda reader: reader.resource(name, starts, ends, step, series), out, form)
+
+
+def period(
+    day: str | None, month: str | None, since: str | None, until: str | None, tz: str
+) -> tuple[int, int]:
+    """Return [from, to) in UTC ns. Raises Invalid where the options mean none, or several."""
+    from datetime import datetime
+
+    from kapelle.api.times import to_ns
+    from kapelle.history import days
+
+    given = [name for name, value in (("--day", day), ("--month", month)) if value]
+    if since or until:
+        given.append("--from and --to")
+    if len(given) != 1:
+        remedy = "give either --day, or --month, or --from and --to"
+        found = " and ".join(given) or "none is given"
+        raise Invalid("period", [Problem("period", found, remedy)])
+    try:
+        if day:
+            return days.day(date.fromisoformat(day), tz)
+        if month:
+            first = date.fromisoformat(f"{month}-01")
+            return days.month(first.year, first.month, tz)
+        if not (since and until):
+            raise ValueError("one of them is missing")
+        moments = datetime.fromisoformat(since), datetime.fromisoformat(until)
+        if any(moment.tzinfo is None for moment in moments):
+            raise ValueError("a time zone is missing: end it with Z or +01:00")
+        if moments[0] >= moments[1]:
+            raise ValueError("--to is not after --from")
+        return to_ns(moments[0]), to_ns(moments[1])
+    except ValueError as error:
+        remedy = "write 2026-11-22, 2026-11 or 2026-11-22T10:00:00Z"
+        raise Invalid("period", [Problem(given[0], str(error), remedy)]) from error
+
+
+def with_reader(
+    config: Path | None,
+    question: Callable[["Reader"], "pa.Table"],
+    out: Path | None,
+    form: Form | None,
+) -> None:
+    """Ask the record a configuration describes, and write the answer."""
+    from kapelle.app import history_directory
+    from kapelle.history.reader import Reader
+
+    chosen = form or (_form_of(out) if out else "table")
+    if chosen in _BINARY and out is None and sys.stdout.isatty():
+        problem = Problem("--format", f"{chosen} is not for a terminal", "add --out FILE")
+        raise Invalid("output", [problem])
+    write(question(Reader(history_directory(config_of(config)))), out, chosen)
+
+
+def write(table: "pa.Table", out: Path | None, form: Form) -> None:
+    """Write a table to a file or to stdout, in a form."""
+    from kapelle.api import tables
+
+    if form == "table":
+        shown = tables.rows(table.slice(0, _SHOWN))
+        print_table(shown, table.column_names, "no rows")
+        if table.num_rows > _SHOWN:
+            say(f"{table.num_rows - _SHOWN:,} more rows; --out FILE.csv writes all of them")
+        return
+    body = tables.encode(table, form)
+    if out is None:
+        sys.stdout.buffer.write(body + (b"\n" if form == "json" else b""))
+        return
+    try:
+        out.write_bytes(body)
+    except OSError as error:
+        raise Invalid("output", [Problem(str(out), str(error), "choose another file")]) from error
+    say(f"● {counted(table.num_rows, 'row')} in {out}")
+
+
+def _form_of(out: Path) -> Form:
+    form = _FORMS.get(out.suffix.lower())
+    if form is None:
+        endings = ", ".join(_FORMS)
+        problem = Problem(str(out), f"its name ends in none of {endings}", "rename it, or --format")
+        raise Invalid("output", [problem])
+    return form
