@@ -6,16 +6,22 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kapelle.fleet.gaps import Gaps
 from kapelle.model.enums import Metric
 from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
-from kapelle.model.plant import Signal
+from kapelle.model.plant import Notice, Signal
 
 Floats32 = NDArray[np.float32]
+Floats16 = NDArray[np.float16]
 Shorts = NDArray[np.int16]
+Shorts16 = NDArray[np.uint16]
 Words = NDArray[np.uint16]
 Seconds = NDArray[np.uint32]
+Counts = NDArray[np.uint32]
 Marks = NDArray[np.int8]
 
+CLUSTERS = 64
+"""Groups that feeders fall into: bounded, whatever the number of feeders."""
 _GROWTH = 1.0625
 """Little, because room nobody uses costs memory for ever and growing is rare."""
 _COLUMN = "dtype"
@@ -49,6 +55,10 @@ class Fleet:
     """Rows of each resource, ascending. `all` is every active row and is not listed."""
     signals: dict[str, Signal]
     """The signal in force for each resource."""
+    notices: list[Notice]
+    """What the last tick found worth telling. Said, not kept: no part of the state."""
+    gaps: Gaps
+    """Which reports are missing, of devices that miss some (see `fleet.sequence`)."""
 
     # As enrolled.
     active: Flags = _column("?", 0)
@@ -65,6 +75,8 @@ class Fleet:
     ramp_w_per_s: Floats32 = _column("f4", np.nan)
     revert_s: Floats32 = _column("f4", np.nan)
     report_every_s: Floats32 = _column("f4", np.nan)
+    cluster: Bytes = _column("u1", 0)
+    """Which of a fixed number of groups the feeder falls into: neighbours share one sky."""
 
     # As reported. One row per `Metric`.
     value: Floats = _column("f8", np.nan, len(Metric))
@@ -79,6 +91,36 @@ class Fleet:
     session: Longs = _column("i8", 0)
     connected: Flags = _column("?", 0)
 
+    # As counted (see `fleet.sequence`).
+    mark: Longs = _column("i8", 0)
+    """Highest `order` by counters so far; 0 where the device sends none."""
+    began: Counts = _column("u4", 0)
+    """Lowest number that was counted under the boot of `mark`."""
+    counting: Bytes = _column("u1", 0)
+    """Bits of `sequence.Counting`."""
+    newest_ns: Longs = _column("i8", 0)
+    """No report was measured later than this and every `measured_at_ns` (device time)."""
+    floor_ns: Longs = _column("i8", 0)
+    """What was measured no later belongs to the device's life before its counters restarted."""
+    ahead_ns: Longs = _column("i8", 0)
+    """Latest time ahead of ours that a device without counters has claimed."""
+    restart_order: Longs = _column("i8", 0)
+    """Last report of what may be a restart of the counters, …"""
+    restart_ns: Longs = _column("i8", 0)
+    """… the newest time measured before it …"""
+    restart_count: Bytes = _column("u1", 0)
+    """… and how many such reports came in a row."""
+    received: Counts = _column("u4", 0)
+    """Reports that came, repeats left out."""
+    duplicates: Counts = _column("u4", 0)
+    """Repeats of reports that had come."""
+    late: Counts = _column("u4", 0)
+    """Reports that came after a newer one, and filled a gap."""
+    lost: Counts = _column("u4", 0)
+    """Numbers that were skipped and have not come since."""
+    undecided: Counts = _column("u4", 0)
+    """Old reports of which we cannot tell any more whether they had come."""
+
     # Learned and derived at ticks.
     marked_at_ns: Longs = _column("i8", 0)
     """Measuring time of the newest power reading at the last tick; 0 before the first."""
@@ -88,6 +130,16 @@ class Fleet:
     freshness: Bytes = _column("u1", 0)
     estimate_w: Floats = _column("f8", 0)
     estimate_std_w: Floats32 = _column("f4", 0)
+    gap_s: Floats16 = _column("f2", 0)
+    """Time between the reading that came since the tick before and the one before it; 0: none
+    came; negative: a command was on its way; infinite: it came out of silence. [s]"""
+    surprise: Floats16 = _column("f2", 0)
+    """That reading less what was estimated before it, as a share of nameplate."""
+    anchor: Floats16 = _column("f2", 0)
+    """An old reading on its own schedule, as a share of nameplate: what a device does now
+    tells how far it would have strayed from it in silence."""
+    anchored_at: Shorts16 = _column("u2", 0)
+    """When that was: second on a dial of 65,535, from 1; 0: never."""
 
     # Desired: what we ask, and how far it has come.
     desired_w: Floats = _column("f8", np.nan)
@@ -159,8 +211,8 @@ class Fleet:
     window_register_wh: Floats = _column("f8", 0)
     """Export less import by the registers when it began; NaN where they did not say. [Wh]"""
     window_soc: Floats32 = _column("f4", 0)
-    evidence: Marks = _column("i1", 0, 5)
-    """For (positive) and against (negative) a condition, in a row: a row per `Witness`."""
+    proofs: Marks = _column("i1", 0, 6)
+    """For (positive) and against (negative) a condition, in a row: a row per `Proof`."""
 
     @classmethod
     def empty(cls, partition: int = 0, partitions: int = 1, capacity: int = 0) -> Self:
@@ -176,6 +228,8 @@ class Fleet:
             names={table: [""] for table in ("vendor", "zone", "feeder", "provider", "site")},
             members={},
             signals={},
+            notices=[],
+            gaps=Gaps(),
             **made,
         )
 

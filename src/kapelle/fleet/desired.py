@@ -65,6 +65,7 @@ _UNANSWERED_BY_TRY = {
 """Where a finding about one try of a command applies: it takes back no answer to another."""
 _GIVEN_UP = np.isin(np.arange(32), [Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.LOST])
 _AWAITS_ANSWER = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN])
+_AWAITS_FIRST = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED])
 _BEFORE_RECEIVED = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT])
 _IS_HEARD = np.isin(np.arange(8), [Freshness.LIVE, Freshness.LATE])
 
@@ -122,6 +123,8 @@ def apply_acks(fleet: Fleet, acks: Acks) -> None:
     # for a command of ours.
     ours = acks.epoch[known] <= fleet.epoch[rows]
     rows, known = rows[ours], known[ours]
+    # Whatever a device answers, and to whichever command, it hears. Its transport is not it.
+    fleet.unanswered[rows[acks.status[known] != AckStatus.RECEIVED]] = 0
     _apply_overtaken(fleet, rows[acks.revision[known] < fleet.revision[rows]])
     meant = acks.revision[known] == fleet.revision[rows]
     rows, known = rows[meant], known[meant]
@@ -156,6 +159,7 @@ def apply_phases(fleet: Fleet, phases: Phases) -> None:
             at, at_ns = at[applies], at_ns[applies]
         match Phase(phase):
             case Phase.UNKNOWN:
+                _count_unanswered(fleet, at)
                 astray = ~holds_setpoint(fleet, at)
                 _exclude(fleet, at[astray], at_ns[astray], Exclusion.UNKNOWN)
             case Phase.DIVERGED:
@@ -170,9 +174,18 @@ def apply_phases(fleet: Fleet, phases: Phases) -> None:
                 _start_timer(fleet, silent)
                 fleet.excluded[at] = Exclusion.NONE
                 fleet.failures[at] = 0
+                fleet.unanswered[at] = 0
             case _:
                 pass
         fleet.phase[at] = phase
+
+
+def _count_unanswered(fleet: Fleet, rows: Ints) -> None:
+    """Count commands without an answer of devices that are heard and have a session."""
+    # Said again of the same command, it is no further one.
+    first = _AWAITS_FIRST[fleet.phase[rows]] & fleet.connected[rows]
+    rows = rows[first & _IS_HEARD[fleet.freshness[rows]]]
+    fleet.unanswered[rows] = np.minimum(fleet.unanswered[rows], _COUNTED_MAX) + 1
 
 
 def holds_setpoint(fleet: Fleet, rows: Ints) -> Flags:

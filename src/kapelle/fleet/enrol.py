@@ -1,8 +1,12 @@
 """How the registry's devices and resources reach the columns."""
 
-import numpy as np
+from typing import Any
+from zlib import crc32
 
-from kapelle.fleet.columns import Fleet
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.fleet.columns import CLUSTERS, Fleet
 from kapelle.model.blocks import Enrolled, Ragged
 from kapelle.model.plant import Members
 
@@ -25,11 +29,21 @@ def apply_enrolled(fleet: Fleet, block: Enrolled) -> None:
         return
     rows = (block.device_no // fleet.partitions).astype(np.intp)
     fleet.reserve(int(rows.max()) + 1)
-    fleet.active[rows] = block.active != 0
-    for name in _PLAIN:
-        getattr(fleet, name)[rows] = getattr(block, name)
-    for name in _NAMED:
-        getattr(fleet, name)[rows] = _codes(fleet.names[name], getattr(block, name))
+    given: dict[str, NDArray[Any]] = {"active": block.active != 0}
+    given |= {name: getattr(block, name) for name in _PLAIN}
+    given |= {
+        name: np.array(_codes(fleet.names[name], getattr(block, name)), np.int32)
+        for name in _NAMED
+    }
+    changes = fleet.enrolments[rows] == 0
+    for name, values in given.items():
+        column = getattr(fleet, name)
+        was, now = column[rows], values.astype(column.dtype)
+        changes |= (was != now) & ((was == was) | (now == now))
+        column[rows] = now
+    # What the outbox tells twice is no new version.
+    fleet.enrolments[rows[changes]] += 1
+    fleet.cluster[rows] = [crc32(name) % CLUSTERS for name in block.feeder]
 
 
 def _codes(table: list[str], names: Ragged) -> list[int]:

@@ -1,6 +1,8 @@
 """One entry after another becomes the state of a partition. The whole fold starts here."""
 
+from kapelle.fleet.alarms import step_alarms
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.conditions import step_conditions
 from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases
 from kapelle.fleet.enrol import apply_enrolled, apply_members
 from kapelle.fleet.estimate import step_estimate
@@ -8,6 +10,7 @@ from kapelle.fleet.freshness import step_freshness
 from kapelle.fleet.readings import apply_readings
 from kapelle.fleet.sessions import apply_sessions
 from kapelle.fleet.settings import FleetSettings
+from kapelle.fleet.standing import step_standing
 from kapelle.fleet.verify import step_verification
 from kapelle.model.blocks import Acks, Commands, Enrolled, Phases, Readings, Sessions
 from kapelle.model.entries import Entry
@@ -25,7 +28,7 @@ def apply_entry(fleet: Fleet, entry: Entry, settings: FleetSettings = _DEFAULTS)
         return
     match entry.body:
         case Readings() as readings:
-            apply_readings(fleet, readings)
+            apply_readings(fleet, readings, settings)
         case Tick() as tick:
             step_tick(fleet, tick, settings)
         case Commands() as commands:
@@ -57,6 +60,9 @@ def step_tick(fleet: Fleet, tick: Tick, settings: FleetSettings) -> None:
     if tick.now_ns <= before_ns:
         return
     fleet.now_ns = tick.now_ns
-    step_freshness(fleet, settings, before_ns)
+    news = step_freshness(fleet, settings, before_ns)
     step_estimate(fleet, settings)
     step_verification(fleet)
+    step_conditions(fleet, news)
+    step_standing(fleet)
+    fleet.notices = step_alarms(fleet, before_ns)

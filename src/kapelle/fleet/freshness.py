@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, Floats32
+from kapelle.fleet.estimate import in_flight
+from kapelle.fleet.news import step_news
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Longs
@@ -14,8 +16,12 @@ _NO_SKEW = np.iinfo(np.int64).max
 _S_PER_NS = 1e-9
 
 
-def step_freshness(fleet: Fleet, settings: FleetSettings, before_ns: int) -> None:
+def step_freshness(
+    fleet: Fleet, settings: FleetSettings, before_ns: int
+) -> NDArray[np.intp]:
     """Learn each device's rhythm and judge its silence, as of `fleet.now_ns`.
+
+    Returns the rows whose newest power reading is another than at the tick before.
 
     What counts is how far the newest power reading advanced between two ticks, in the device's own
     time: how its reports were cut into blocks never matters, and nothing we send does.
@@ -27,6 +33,7 @@ def step_freshness(fleet: Fleet, settings: FleetSettings, before_ns: int) -> Non
     """
     marks = fleet.measured_at_ns[Metric.POWER_W, : fleet.size]
     news = np.flatnonzero(marks != fleet.marked_at_ns[: fleet.size])
+    _note(fleet, settings, news, marks[news])
     if len(news):
         _hear(fleet, settings, news, marks[news])
     window_ns = int(settings.skew_window_s * NS_PER_S)
@@ -37,6 +44,16 @@ def step_freshness(fleet: Fleet, settings: FleetSettings, before_ns: int) -> Non
         fleet.skew_ns[heard] = _NO_SKEW
     for start in range(0, fleet.size, _CHUNK):
         _judge(fleet, settings, slice(start, min(start + _CHUNK, fleet.size)))
+    return news
+
+
+def _note(
+    fleet: Fleet, settings: FleetSettings, rows: NDArray[np.intp], mark_ns: Longs
+) -> None:
+    gap_ns = mark_ns - fleet.marked_at_ns[rows]
+    known = (fleet.marked_at_ns[rows] > 0) & (gap_ns > 0)
+    gap_s = np.where(known, gap_ns * _S_PER_NS, np.nan).astype(np.float32)
+    step_news(fleet, rows, gap_s, in_flight(fleet, settings, rows))
 
 
 def _hear(fleet: Fleet, settings: FleetSettings, rows: NDArray[np.intp], mark_ns: Longs) -> None:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.desired import step_exclusions
 from kapelle.model.enums import SWITCHED, Metric, Phase
-from kapelle.model.ids import NS_PER_S
+from kapelle.model.ids import NS_PER_S, Floats
 
 _COUNTED_MAX = 250
 
@@ -63,11 +64,7 @@ def step_verification(fleet: Fleet, settings: VerifySettings = DEFAULTS) -> None
     settled = fleet.heard_at_ns[rows] >= since_ns + int(settings.settle_s * NS_PER_S)
     rows, answered = rows[settled], answered[settled]
 
-    nameplate_w = np.maximum(fleet.nameplate_up_w[rows], fleet.nameplate_down_w[rows])
-    share = np.where(
-        _IS_SWITCHED[fleet.kind[rows]], settings.tolerance_switched, settings.tolerance
-    )
-    tolerance_w = np.maximum(share * nameplate_w, settings.tolerance_w_min)
+    tolerance_w = tolerance(fleet, rows, settings)
     desired_w = fleet.desired_w[rows]
     follows = np.abs(fleet.value[Metric.POWER_W, rows] - desired_w) <= tolerance_w
     # Who would be there anyway proves nothing.
@@ -79,3 +76,13 @@ def step_verification(fleet: Fleet, settings: VerifySettings = DEFAULTS) -> None
     fleet.strayed[stray] = np.minimum(fleet.strayed[stray], _COUNTED_MAX) + 1
     fleet.followed[stray] = 0
     fleet.seen_at_ns[rows] = fleet.measured_at_ns[Metric.POWER_W, rows]
+
+
+def tolerance(fleet: Fleet, rows: NDArray[np.intp], settings: VerifySettings = DEFAULTS) -> Floats:
+    """Return how far the meter of each device may be off its setpoint and still agree. [W]"""
+    nameplate_w = np.maximum(fleet.nameplate_up_w[rows], fleet.nameplate_down_w[rows])
+    share = np.where(
+        _IS_SWITCHED[fleet.kind[rows]], settings.tolerance_switched, settings.tolerance
+    )
+    tolerance_w: Floats = np.maximum(share * nameplate_w, settings.tolerance_w_min)
+    return tolerance_w

@@ -46,6 +46,26 @@ class Curve(msgspec.Struct, frozen=True):
     power_w: list[float]
 
 
+class Evidence(msgspec.Struct, frozen=True):
+    """Sums from which the plant learns how well it estimates: of bounded size, whatever the fleet's.
+
+    A cell is `kind * 16 + octave of the age`; see `fleet.evidence` for what is summed.
+    """
+
+    steady: dict[int, list[float]] = {}
+    """By octave of cadence: what devices that report regularly said since the tick before."""
+    silent: dict[int, list[float]] = {}
+    """By cell: what is estimated for the silent."""
+    silent_groups: dict[str, float] = {}
+    """Nameplate of the silent by kind and what they share: a vendor, a cluster of feeders. [W]"""
+    levels: dict[int, list[float]] = {}
+    """By kind: where devices on their own schedule are. Of resource `all` only, as what follows."""
+    anchors: dict[int, list[float]] = {}
+    """By cell: readings now against those of some time ago."""
+    groups: dict[str, list[float]] = {}
+    """Readings by kind and what devices share."""
+
+
 class ResourceSummary(msgspec.Struct, frozen=True):
     """One resource in one partition at one tick."""
 
@@ -89,6 +109,9 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     fading_up_w: float = 0.0
     """Headroom still counted, of devices whose vendor is falling silent as a whole. [W]"""
     fading_down_w: float = 0.0
+    steady_variance_w2: float = 0.0
+    """Variance presumed of those who report regularly, until it has been learned. [W2]"""
+    evidence: Evidence = Evidence()
 
 
 class Summary(msgspec.Struct, frozen=True, tag=True):
@@ -172,6 +195,13 @@ class Notice(msgspec.Struct, frozen=True, tag=True):
     text: str
     order_no: int = 0
     power_w: float = 0.0
+    device_no: int = -1
+    """The one device it is about; -1 where it is about several or none."""
+    devices: int = 0
+    """How many devices it is about; 0 where it is not about devices."""
+    group: str = ""
+    """What they share. Every partition tells of its own: notices of one moment, code and group are
+    one notice, see `fleet.alarms.merged`."""
 
 
 class Correction(msgspec.Struct, frozen=True, tag=True):
