@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
+from kapelle.history.files import Files
 from kapelle.history.reader import Reader
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Readings
@@ -60,6 +62,17 @@ def stored(directory: Path) -> list[tuple[int, int, float]]:
         "SELECT device_no, measured_at_ns, power_w FROM readings ORDER BY ALL"
     )
     return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
+
+class HastyFiles(Files):
+    """Does not wait for the disk: for tests that cut no power."""
+
+    def sync(self, directory: Path) -> None:
+        pass
+
+    def finish(self, writer: pq.ParquetWriter, path: Path) -> int:
+        writer.close()
+        return path.stat().st_size
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS files (
 );
 CREATE INDEX IF NOT EXISTS current ON files ("table", partition, starts_ns)
     WHERE gone_at_ns IS NULL;
+CREATE INDEX IF NOT EXISTS loose ON files ("table", partition, starts_ns)
+    WHERE gone_at_ns IS NULL AND (level < 2 OR ends_ns - starts_ns < 86400000000000);
 CREATE TABLE IF NOT EXISTS positions (topic TEXT PRIMARY KEY, position INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS states (name TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
@@ -121,6 +123,27 @@ class Catalog:
             values,
         )
         return [_file(row) for row in rows]
+
+    def unmerged(self) -> list[File]:
+        """Return all files of each table, partition and day that has more than one of them."""
+        day_ns = 86_400_000_000_000
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM files WHERE gone_at_ns IS NULL AND "
+            f'("table", partition, starts_ns / {day_ns}) IN (SELECT "table", partition, '
+            f"starts_ns / {day_ns} FROM files WHERE gone_at_ns IS NULL AND "
+            f"(level < 2 OR ends_ns - starts_ns < {day_ns})) "
+            'ORDER BY "table", partition, starts_ns, arrival, file_no'
+        )
+        return [_file(row) for row in rows]
+
+    def expired(self, table: str, before_ns: int) -> list[int]:
+        """Return the numbers of files of a table that ended before a moment and are merged."""
+        rows = self._db.execute(
+            'SELECT file_no FROM files WHERE gone_at_ns IS NULL AND "table" = ? AND ends_ns <= ? '
+            "AND level = 2 ORDER BY file_no",
+            (table, before_ns),
+        )
+        return [number for (number,) in rows]
 
     def gone(self, before_ns: int) -> list[File]:
         """Return the files that were replaced before a moment and are still on disk."""

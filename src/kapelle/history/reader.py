@@ -4,7 +4,7 @@ Every call reads the catalog anew and sees its files as of that moment. Nothing 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +29,20 @@ class Reader:
 
     def __init__(self, directory: Path, *, memory: str = MEMORY, threads: int = 2) -> None:
         self.directory = Path(directory)
-        self._memory = memory
-        self._threads = threads
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
+            "threads": str(threads),
+            "memory_limit": memory,
+        }
+        self._own: duckdb.DuckDBPyConnection | None = None
+
+    def close(self) -> None:
+        """Let go of what is kept between queries."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None
 
     def sql(self, query: str) -> pa.Table:
         """Return the rows of one SELECT over the views (see docs/history.md).
@@ -41,18 +53,18 @@ class Reader:
             Invalid: It is not one SELECT, or DuckDB refuses it; the message says why.
             NotFound: There is no record yet.
         """
-        with self._connection() as (connection, files):
+        with self.session() as session:
+            return session.sql(query)
+
+    @contextmanager
+    def session(self) -> Iterator["Session"]:
+        """Return the record as it is now, for several queries that shall see the same."""
+        files = self._files()
+        with duckdb.connect(":memory:", config=self._config) as connection:
             for name, sql in views.all_views(self.directory, files).items():
                 connection.execute(f'CREATE VIEW "{name}" AS {sql}')
             _confine(connection, [str(self.directory / file.path) for file in files])
-            try:
-                statements = connection.extract_statements(query)
-                allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-                if len(statements) != 1 or statements[0].type not in allowed:
-                    raise _invalid("it is not one SELECT", "ask one question at a time")
-                return _table(connection, statements[0].query)
-            except duckdb.Error as error:
-                raise _invalid(str(error), "see docs/history.md for tables and columns") from error
+            yield Session(connection)
 
     def device(self, device_no: int, starts_at_ns: int, ends_at_ns: int, step: Step) -> pa.Table:
         """Return what one device reported in [starts_at_ns, ends_at_ns), in order of time.
@@ -64,8 +76,8 @@ class Reader:
             step: `raw`: every reading once; `1m` and `15m`: see `minutes` and `quarters`.
         """
         where = f"device_no = {int(device_no)} AND {_within(starts_at_ns, ends_at_ns)}"
-        with self._connection(starts_at_ns, ends_at_ns) as (connection, files):
-            return _table(connection, f"{self._series(files, step, where)} ORDER BY time")
+        files = self._files(starts_at_ns, ends_at_ns)
+        return self._query(f"{self._series(files, step, where)} ORDER BY time")
 
     def device_no(self, device_id: str) -> int:
         """Return the number of the device that bears or last bore a name.
@@ -73,17 +85,15 @@ class Reader:
         Raises:
             NotFound: The record knows no such device.
         """
-        with self._connection() as (connection, files):
-            of = [file for file in files if file.table == "devices"]
-            rows = views.scan(self.directory, TABLES["devices"], of)
-            found = connection.execute(
-                f"SELECT device_no FROM ({rows}) WHERE device_id = ? "
-                "ORDER BY position DESC LIMIT 1",
-                [device_id],
-            ).fetchone()
-        if found is None:
+        files = [file for file in self._files() if file.table == "devices"]
+        rows = views.scan(self.directory, TABLES["devices"], files)
+        found = self._query(
+            f"SELECT device_no FROM ({rows}) WHERE device_id = ? ORDER BY position DESC LIMIT 1",
+            device_id,
+        )
+        if not len(found):
             raise NotFound(f"the history knows no device {device_id}")
-        return int(found[0])
+        return int(found.column(0)[0].as_py())
 
     def _series(self, files: Sequence[File], step: Step, where: str) -> str:
         raw = [file for file in files if file.table == "readings"]
@@ -96,26 +106,36 @@ class Reader:
         tiers = [file for file in files if file.table == "quarters"]
         return views.quarters(self.directory, raw, tiers, where)
 
-    @contextmanager
-    def _connection(
-        self, starts_ns: int | None = None, ends_ns: int | None = None
-    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[File]]]:
+    def _files(self, starts_ns: int | None = None, ends_ns: int | None = None) -> list[File]:
         if not (self.directory / FILE).exists():
             raise NotFound(f"no history in {self.directory}; is the plant's [history] enabled?")
-        catalog = Catalog(self.directory, read_only=True)
+        with closing(Catalog(self.directory, read_only=True)) as catalog:
+            return catalog.files(starts_ns=starts_ns, ends_ns=ends_ns)
+
+    def _query(self, query: str, *values: object) -> pa.Table:
+        """Run a query of our own; the connection stays for the next one."""
+        if self._own is None:
+            self._own = duckdb.connect(":memory:", config=self._config)
+        with self._own.cursor() as cursor:
+            return cursor.sql(query, params=list(values)).to_arrow_table()
+
+
+class Session:
+    """The record at one moment."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def sql(self, query: str) -> pa.Table:
+        """See `Reader.sql`."""
         try:
-            files = catalog.files(starts_ns=starts_ns, ends_ns=ends_ns)
-        finally:
-            catalog.close()
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "python_enable_replacements": "false",
-            "threads": str(self._threads),
-            "memory_limit": self._memory,
-        }
-        with duckdb.connect(":memory:", config=config) as connection:
-            yield connection, files
+            statements = self._connection.extract_statements(query)
+            allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+            if len(statements) != 1 or statements[0].type not in allowed:
+                raise _invalid("it is not one SELECT", "ask one question at a time")
+            return self._connection.sql(statements[0].query).to_arrow_table()
+        except duckdb.Error as error:
+            raise _invalid(str(error), "see docs/history.md for tables and columns") from error
 
 
 def _confine(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
@@ -123,10 +143,6 @@ def _confine(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
     connection.execute("SET allowed_paths = ?", [paths])
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-
-
-def _table(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    return connection.sql(query).to_arrow_table()
 
 
 def _within(starts_at_ns: int, ends_at_ns: int) -> str:

@@ -12,12 +12,16 @@ import pyarrow as pa
 
 from kapelle.errors import HistoryFailed, JournalFull
 from kapelle.history.catalog import File
+from kapelle.history.compaction import Job, Merge, due
 from kapelle.history.counters import Counters
 from kapelle.history.files import Files
+from kapelle.history.order import numbers
 from kapelle.history.published import Publisher
+from kapelle.history.retention import expire, oldest_ns, sweep
 from kapelle.history.rows import KINDS, count, device_rows, events, note
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Rows, Store
+from kapelle.history.tables import TABLES
 from kapelle.model.entries import Entry
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Clock, Journal
@@ -67,6 +71,9 @@ class Recorder:
         self._is_full = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._is_flushed = asyncio.Event()
+        self._given_up: set[Job] = set()
+        """Merges that cannot be done: a file cannot be read. Queries that need it say so."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
         self._store: Store | None = None
 
@@ -94,6 +101,7 @@ class Recorder:
                 for topic in self._topics:
                     group.create_task(self._follow(topic), name=f"history {topic}")
                 group.create_task(self._keep(store), name="history flushes")
+                group.create_task(self._tidy(store), name="history upkeep")
         except ExceptionGroup as errors:
             # The first error cancels the other tasks: to the outside it is the one reason.
             raise errors.exceptions[0] from errors
@@ -157,6 +165,34 @@ class Recorder:
             except TimeoutError:
                 pass
             await self._flush(store)
+            self._is_flushed.set()
+
+    async def _tidy(self, store: Store) -> None:
+        """After each flush merge what is due, and let go of what is over."""
+        while True:
+            await self._is_flushed.wait()
+            self._is_flushed.clear()
+            now_ns = self._written_ns
+            if self._settings.compaction:
+                files = await self._work(store.catalog.unmerged)
+                for job in due(files, now_ns, self._settings):
+                    if job not in self._given_up:
+                        await self._merge(store, job, now_ns)
+            self.counters.expired_files += await self._work(expire, store, now_ns)
+            await self._work(sweep, store, now_ns)
+
+    async def _merge(self, store: Store, job: Job, now_ns: int) -> None:
+        merge = Merge(store, job, now_ns)
+        try:
+            # The worker does what else there is between two steps.
+            while await self._work(merge.step):
+                pass
+        except HistoryFailed as failed:
+            self._given_up.add(job)
+            self.counters.failures += 1
+            log.exception("files of the history cannot be merged", extra={"reason": str(failed)})
+            return
+        self.counters.merges += 1
 
     async def _flush(self, store: Store) -> None:
         """Make everything in memory durable in the record, then let the journal forget it."""
@@ -202,7 +238,18 @@ class Recorder:
                 states[_PUBLISHER] = self._publisher.state()
             else:
                 rows += device_rows(int(topic.removeprefix("p/")), entries)
+        rows = [self._in_time(part, now_ns) for part in rows]
         return store.commit(rows, now_ns=now_ns, positions=positions, states=states)
+
+    def _in_time(self, part: Rows, now_ns: int) -> Rows:
+        table = TABLES[part.table]
+        if table.keep != "raw":
+            return part
+        is_kept = numbers(part.data, table.time) >= oldest_ns(self._settings, now_ns)
+        if is_kept.all():
+            return part
+        self.counters.too_late_rows += int((~is_kept).sum())
+        return Rows(part.table, part.partition, part.data.filter(pa.array(is_kept)))
 
     async def _mark(self, topic: str, position: int) -> None:
         try:

@@ -4,8 +4,9 @@ Nothing here waits for anything but the disk, and only one caller at a time may 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from kapelle.model.ids import Longs
 
 _DRAFT = ".draft"
 _SUFFIX = ".parquet"
-_RECENT_NS = 2 * HOUR_NS
+RECENT_NS = 2 * HOUR_NS
 """Rows this young go to files of their hour, also just after midnight."""
 
 
@@ -94,59 +95,37 @@ class Store:
         for part in rows:
             for span, inside in _spans(part, now_ns):
                 ordered = in_order(span.table, inside)
-                made.append(self.draft(span, [ordered], level=0, now_ns=now_ns))
+                with self.drafting(span, 0, now_ns) as draft:
+                    draft.write(ordered)
+                    made.append(draft.finish())
         self.publish(made)
         self.catalog.commit(made, at_ns=now_ns, positions=positions, states=states)
         return made
 
-    def draft(
-        self,
-        span: Span,
-        chunks: Iterable[pa.Table],
-        *,
-        level: int,
-        now_ns: int,
-        arrival: int | None = None,
-    ) -> File:
-        """Write chunks, sorted as the table is, into a file that does not count yet.
+    def drafting(self, span: Span, level: int, now_ns: int, arrival: int | None = None) -> "Draft":
+        """Begin a file that does not count yet.
 
         `arrival`: the lowest of the files whose rows these are; None for new rows.
         """
         number, self._next_no = self._next_no, self._next_no + 1
-        table = span.table
         path = _path(span, number)
-        draft = (self.directory / path).with_suffix(_DRAFT)
-        self.files.make(draft.parent)
-        writer = self.files.open(draft, table.file_schema, **self._options(table))
-        rows, first_ns, last_ns = 0, span.ends_ns, span.starts_ns
-        try:
-            for chunk in chunks:
-                self.files.write(writer, _to_file(table, chunk), self.settings.row_group)
-                times = numbers(chunk, table.time)
-                rows += len(chunk)
-                if len(chunk):
-                    first_ns = min(first_ns, int(times.min()))
-                    last_ns = max(last_ns, int(times.max()))
-        except BaseException:
-            writer.close()
-            raise
-        size = self.files.finish(writer, draft)
-        return File(
-            table=table.name,
+        file = File(
+            table=span.table.name,
             partition=span.partition,
             starts_ns=span.starts_ns,
             ends_ns=span.ends_ns,
-            first_ns=first_ns,
-            last_ns=last_ns,
-            rows=rows,
-            bytes=size,
+            first_ns=span.ends_ns,
+            last_ns=span.starts_ns,
+            rows=0,
+            bytes=0,
             level=level,
-            columns=",".join(table.schema.names),
+            columns=",".join(span.table.schema.names),
             path=path,
             made_at_ns=now_ns,
             file_no=number,
             arrival=number if arrival is None else arrival,
         )
+        return Draft(self, span.table, file)
 
     def publish(self, made: Iterable[File]) -> None:
         """Give drafts their names, durably. They count once the catalog has them."""
@@ -183,24 +162,50 @@ class Store:
             return what.schema.empty_table()
         return in_order(what, pa.concat_tables(parts))
 
-    def _options(self, table: Table) -> dict[str, object]:
-        schema = table.file_schema
-        dense = {
-            field.name: "DELTA_BINARY_PACKED"
-            for field in schema
-            if pa.types.is_int64(field.type)
-            or pa.types.is_int32(field.type)
-            or pa.types.is_timestamp(field.type)
-        }
-        sort = [(TIME if name == table.time else name, "ascending") for name in table.sort]
-        return {
-            "compression": "zstd",
-            "compression_level": self.settings.zstd_level,
-            "use_dictionary": [name for name in schema.names if name not in dense],
-            "column_encoding": dense,
-            "sorting_columns": pq.SortingColumn.from_ordering(schema, sort),
-            "write_page_index": True,
-        }
+
+class Draft:
+    """A file while it is written: sorted chunks, one after the other."""
+
+    def __init__(self, store: Store, table: Table, file: File) -> None:
+        self._files = store.files
+        self._table = table
+        self._file = file
+        self._path = (store.directory / file.path).with_suffix(_DRAFT)
+        self._row_group = store.settings.row_group
+        self._files.make(self._path.parent)
+        options = _options(table, store.settings)
+        self._writer = self._files.open(self._path, table.file_schema, **options)
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; one that is not finished is garbage."""
+        if self._is_open:
+            self._is_open = False
+            self._writer.close()
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows; in the table's order they follow all those before."""
+        if not len(rows):
+            return
+        self._files.write(self._writer, _to_file(self._table, rows), self._row_group)
+        times = numbers(rows, self._table.time)
+        self._file = replace(
+            self._file,
+            rows=self._file.rows + len(rows),
+            first_ns=min(self._file.first_ns, int(times.min())),
+            last_ns=max(self._file.last_ns, int(times.max())),
+        )
+
+    def finish(self) -> File:
+        """Make the file durable under its draft's name and return it."""
+        self._is_open = False
+        return replace(self._file, bytes=self._files.finish(self._writer, self._path))
 
 
 def read_file(
@@ -246,7 +251,7 @@ def _spans(part: Rows, now_ns: int) -> Iterator[tuple[Span, pa.Table]]:
     table = TABLES[part.table]
     times = numbers(part.data, table.time).astype(np.int64)
     spans_ns = np.where(
-        times >= min(now_ns // DAY_NS * DAY_NS, now_ns - _RECENT_NS), table.span_ns, DAY_NS
+        times >= min(now_ns // DAY_NS * DAY_NS, now_ns - RECENT_NS), table.span_ns, DAY_NS
     )
     starts = times // spans_ns * spans_ns
     # An hour of today and the day itself may start together.
@@ -262,3 +267,24 @@ def _path(span: Span, number: int) -> str:
     part = "day" if span.ends_ns - span.starts_ns >= DAY_NS else minute.replace(":", "")
     owner = f"p{span.partition}" if span.partition >= 0 else "plant"
     return f"{span.table.name}/{day}/{part}-{owner}-{number:09d}{_SUFFIX}"
+
+
+def _options(table: Table, settings: HistorySettings) -> dict[str, object]:
+    schema = table.file_schema
+    dense = {
+        field.name: "DELTA_BINARY_PACKED"
+        for field in schema
+        if pa.types.is_int64(field.type)
+        or pa.types.is_int32(field.type)
+        or pa.types.is_timestamp(field.type)
+    }
+    sort = [(TIME if name == table.time else name, "ascending") for name in table.sort]
+    return {
+        "compression": "zstd",
+        "compression_level": settings.zstd_level,
+        "use_dictionary": [name for name in schema.names if name not in dense],
+        "column_encoding": dense,
+        "sorting_columns": pq.SortingColumn.from_ordering(schema, sort),
+        "write_page_index": True,
+        "write_page_checksum": True,
+    }

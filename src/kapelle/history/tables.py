@@ -188,6 +188,9 @@ _ALL = (
                 ("computed_at_ns", _i8),
                 ("author", _text),
                 ("reason", _text),
+                ("measured_mwh", _i8),
+                ("measured_quality", _u1),
+                ("correction_no", _i4),
             ]
         ),
         time="starts_at_ns",

@@ -1,0 +1,206 @@
+"""However readings are cut, repeated, late and merged: the record holds each once, and the tiers
+are what a slow and obvious calculation finds."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.history.conftest import START_NS, HastyFiles, stored
+
+from kapelle.history.compaction import Merge, due
+from kapelle.history.reader import Reader, Session
+from kapelle.history.retention import expire, sweep
+from kapelle.history.settings import HistorySettings
+from kapelle.history.store import Rows, Store
+from kapelle.history.tables import DAY_NS, HOUR_NS, TABLES
+from kapelle.model.ids import NS_PER_S
+
+SETTINGS = HistorySettings(compact_files=2, late_s=0.0, grace_s=0.0, row_group=4)
+MIDNIGHT_NS = START_NS // DAY_NS * DAY_NS
+
+
+@dataclass(frozen=True)
+class Report:
+    device: int
+    minute: int
+    """Of the day before the start's, on. Few, so that repetitions and late rows are common."""
+    power_w: float
+
+    @property
+    def at_ns(self) -> int:
+        return MIDNIGHT_NS + self.minute * 20 * NS_PER_S
+
+
+def rows_of(reports: Sequence[Report], received_ns: int) -> Rows:
+    count = len(reports)
+    columns: dict[str, list[object]] = {
+        "device_no": [r.device for r in reports],
+        "order": [r.at_ns for r in reports],
+        "measured_at_ns": [r.at_ns for r in reports],
+        "received_at_ns": [received_ns + n for n in range(count)],
+        "quality": [0] * count,
+        "power_w": [None if isnan(r.power_w) else r.power_w for r in reports],
+    }
+    schema = TABLES["readings"].schema
+    arrays = [pa.array(columns.get(f.name, [None] * count), f.type) for f in schema]
+    return Rows("readings", 0, pa.table(arrays, schema=schema))
+
+
+def merge_all(store: Store, now_ns: int, chunk_rows: int = 5) -> int:
+    done = 0
+    while jobs := due(store.catalog.unmerged(), now_ns, store.settings):
+        for job in jobs:
+            merge = Merge(store, job, now_ns, chunk_rows)
+            while merge.step():
+                pass
+            done += 1
+    return done
+
+
+def slow_minutes(truth: dict[tuple[int, int], float], step_ns: int = 60 * NS_PER_S):
+    groups: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    for (device, at_ns), power_w in sorted(truth.items()):
+        groups.setdefault((device, at_ns // step_ns * step_ns), []).append((at_ns, power_w))
+    found = {}
+    for key, values in groups.items():
+        known = [power for _, power in values if not isnan(power)]
+        found[key] = (
+            len(values),
+            sum(known) / len(known) if known else None,
+            min(known, default=None),
+            max(known, default=None),
+            len(known),
+        )
+    return found
+
+
+def told(session: Session, view: str):
+    rows = session.sql(
+        f"SELECT device_no, starts_at_ns, readings, power_w, power_w_min, power_w_max, powers "
+        f"FROM {view} ORDER BY 1, 2"
+    ).to_pylist()
+    return {(r["device_no"], r["starts_at_ns"]): tuple(r.values())[2:] for r in rows}
+
+
+def close_to(found, wanted) -> None:
+    assert found.keys() == wanted.keys()
+    for key, values in wanted.items():
+        for one, other in zip(found[key], values, strict=True):
+            assert one == other or one == pytest.approx(other, rel=1e-12, abs=1e-9), key
+
+
+reports = st.builds(
+    Report,
+    st.integers(0, 3),
+    st.integers(-200, 4400),
+    st.one_of(st.just(nan), st.floats(-1e6, 1e6)),
+)
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(st.tuples(st.lists(reports, min_size=1, max_size=12), st.integers(0, 5)), max_size=7),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), max_size=8),
+)
+def test_every_reading_once_and_tiers_as_the_slow_way(
+    batches: list[tuple[list[Report], int]], busy: list[tuple[int, int]]
+) -> None:
+    # A device that reports several times in one minute, and again after it was merged.
+    busy_reports = [Report(device, minute, float(minute)) for device, minute in busy]
+    batches = [*batches, (busy_reports, 30), (busy_reports, 30)] if busy else batches
+    truth: dict[tuple[int, int], float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        store = Store(Path(name), SETTINGS, HastyFiles())
+        now_ns = START_NS
+        for batch, hours in batches:
+            for report in batch:
+                # The first to arrive stays.
+                truth.setdefault((report.device, report.at_ns), report.power_w)
+            store.commit([rows_of(batch, now_ns)], now_ns=now_ns)
+            now_ns += NS_PER_S  # what arrives next arrives later
+            now_ns += hours * HOUR_NS
+            if hours:
+                merge_all(store, now_ns)
+                sweep(store, now_ns + 1)
+        reader = Reader(Path(name))
+        for _ in range(2):
+            wanted = sorted((d, at, -1.0 if isnan(p) else p) for (d, at), p in truth.items())
+            with reader.session() as session:
+                rows = session.sql("SELECT device_no, measured_at_ns, power_w FROM readings")
+                found = [tuple(row.values()) for row in rows.to_pylist()]
+                assert sorted((d, at, -1.0 if p is None else p) for d, at, p in found) == wanted
+                close_to(told(session, "minutes"), slow_minutes(truth))
+                slow_quarters = slow_minutes(truth, 900 * NS_PER_S)
+                assert told(session, "quarters").keys() == slow_quarters.keys()
+            assert len(store.read("readings")) == len(truth)
+            # And again when everything has become one file per day.
+            now_ns += 3 * DAY_NS
+            merge_all(store, now_ns)
+        days = {at // DAY_NS for _, at in truth}
+        assert len(store.catalog.files("readings")) == len(days)
+        assert len(store.catalog.files("minutes")) == len(days)
+        store.close()
+
+
+def test_quarter_hours_are_the_mean_of_their_minutes(tmp_path: Path) -> None:
+    # Three reports in the first minute, one in the second: each minute weighs the same.
+    seconds = [(0, 100.0), (1, 200.0), (2, 300.0), (3, 0.0)]
+    batch = [Report(1, minute, power_w) for minute, power_w in seconds]
+    store = Store(tmp_path, SETTINGS)
+    store.commit([rows_of(batch, START_NS)], now_ns=MIDNIGHT_NS)
+    reader = Reader(tmp_path)
+    before = reader.sql("SELECT power_w, powers FROM quarters").to_pylist()
+    merge_all(store, START_NS)
+    after = reader.sql("SELECT power_w, powers FROM quarters").to_pylist()
+    assert before == after == [{"power_w": 100.0, "powers": 4}]
+    store.close()
+
+
+def test_each_tier_is_kept_for_its_time(tmp_path: Path) -> None:
+    rules = HistorySettings(raw_days=50, minute_days=100, quarter_days=200, late_s=0, grace_s=60)
+    store = Store(tmp_path, rules)
+    store.commit([rows_of([Report(1, 0, 5.0)], START_NS)], now_ns=START_NS)
+    reader = Reader(tmp_path)
+    left = []
+    for days in (1, 40, 52, 90, 102, 190, 202):
+        now_ns = MIDNIGHT_NS + days * DAY_NS
+        merge_all(store, now_ns)
+        expire(store, now_ns)
+        left.append([len(reader.sql(f"FROM {v}")) for v in ("readings", "minutes", "quarters")])
+    rows = [[1, 1, 1]] * 2 + [[0, 1, 1]] * 2 + [[0, 0, 1]] * 2 + [[0, 0, 0]]
+    assert left == rows
+    # Files go only when nobody can be reading them any more.
+    assert list(tmp_path.glob("*/*/*.parquet"))
+    sweep(store, now_ns + 120 * NS_PER_S)
+    assert not list(tmp_path.glob("*/*/*.parquet"))
+    store.close()
+
+
+def test_small_files_of_a_running_hour_are_merged(tmp_path: Path) -> None:
+    store = Store(tmp_path, HistorySettings(compact_files=4, row_group=4))
+    for second in range(40):
+        store.commit([rows_of([Report(1, second, 1.0)], START_NS)], now_ns=MIDNIGHT_NS)
+        merge_all(store, MIDNIGHT_NS)
+        assert len(store.catalog.files("readings")) <= 2 * 4
+    assert len(stored(tmp_path)) == 40
+    store.close()
+
+
+def test_a_late_row_waits_for_others_of_its_day(tmp_path: Path) -> None:
+    store = Store(tmp_path, HistorySettings(late_s=600.0))
+    store.commit([rows_of([Report(1, 0, 5.0)], START_NS)], now_ns=START_NS)
+    now_ns = START_NS + 3 * DAY_NS
+    assert merge_all(store, now_ns) == 1
+    store.commit([rows_of([Report(1, 1, 7.0)], now_ns)], now_ns=now_ns)
+    assert merge_all(store, now_ns + 599 * NS_PER_S) == 0
+    # Asked for meanwhile, it is there: the tier of its day is calculated anew.
+    assert Reader(tmp_path).sql("SELECT power_w FROM minutes").to_pylist() == [{"power_w": 6.0}]
+    assert merge_all(store, now_ns + 601 * NS_PER_S) == 1
+    assert Reader(tmp_path).sql("SELECT power_w FROM minutes").to_pylist() == [{"power_w": 6.0}]
+    store.close()
