@@ -121,6 +121,12 @@ class ResourceTold(BaseModel):
     excluded: dict[str, int]
     by_kind_w: dict[str, float]
     vendors: dict[str, tuple[int, int]]
+    standings: dict[str, int] = Field(
+        default={}, description="How the devices under an order stand to what is asked of them."
+    )
+    conditions: dict[str, int] = Field(
+        default={}, description="What is wrong with devices for longer than a moment."
+    )
 
 
 class ResourcesTold(BaseModel):
@@ -137,6 +143,8 @@ class NoticeTold(BaseModel):
     text: str
     order_no: int
     power_w: float
+    device_no: int | None = Field(default=None, description="The one device it is about.")
+    devices: int = Field(default=0, description="How many devices it is about.")
 
 
 class StatusTold(BaseModel):

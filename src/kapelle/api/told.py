@@ -5,7 +5,7 @@ from math import isnan
 from kapelle.api.shapes import NoticeTold, OrderTold, ResourceTold
 from kapelle.api.times import to_datetime
 from kapelle.fleet.plant import Aggregate, OrderState
-from kapelle.model.enums import Freshness, OrderStatus, Phase
+from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.plant import Notice
 
 
@@ -58,6 +58,8 @@ def tell_resource(total: Aggregate) -> ResourceTold:
         excluded=total.excluded,
         by_kind_w=total.by_kind_w,
         vendors=total.vendors,
+        standings={s.name.lower(): total.standings[s] for s in Standing if s != Standing.NONE},
+        conditions=total.conditions,
     )
 
 
@@ -69,6 +71,8 @@ def tell_notice(notice: Notice) -> NoticeTold:
         text=notice.text,
         order_no=notice.order_no,
         power_w=notice.power_w,
+        device_no=None if notice.device_no < 0 else notice.device_no,
+        devices=notice.devices,
     )
 
 

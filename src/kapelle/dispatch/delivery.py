@@ -11,6 +11,7 @@ import numpy as np
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.conditions import VOID
 from kapelle.fleet.desired import holds_setpoint
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
@@ -108,6 +109,7 @@ def _unwanted(fleet: Fleet, wanted: _Wanted) -> Flags:
     over = (wanted.order_no == 0) | np.isnan(wanted.setpoint_w)
     # A meter that shows something else may be frozen: released, both stories end alike.
     over |= (fleet.phase[:size] == Phase.DIVERGED) & ~_may_be_probed(fleet)
+    over |= (fleet.condition[:size] & VOID) != 0
     unwanted: Flags = over
     return unwanted
 
@@ -124,7 +126,9 @@ def _new_desires(
     size, now_ns = fleet.size, fleet.now_ns
     phase, desired_w = fleet.phase[:size], fleet.desired_w[:size]
     trusted = fleet.excluded[:size] == Exclusion.NONE
-    asked = reached & ~np.isnan(wanted.setpoint_w) & (trusted | _may_be_probed(fleet))
+    # What a deaf device does not hear does no harm, and an answer cures it.
+    void = (fleet.condition[:size] & VOID) != 0
+    asked = reached & ~np.isnan(wanted.setpoint_w) & (trusted | _may_be_probed(fleet)) & ~void
     # An unknown one is tried with its old command until the tries are used up.
     free = asked & ~_OPEN[phase]
     free |= asked & ~trusted & (phase == Phase.UNKNOWN) & _used_up(fleet, settings)

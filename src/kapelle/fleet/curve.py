@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.conditions import distrusted
 from kapelle.fleet.desired import NEVER_NS
 from kapelle.fleet.limits import HOLD_S, HOLD_S_MIN, bounds
 from kapelle.fleet.thinning import staircase, thinned
@@ -79,6 +80,7 @@ def horizon_s(fleet: Fleet, resource: str) -> float:
 def controllable(fleet: Fleet, rows: Rows) -> Flags:
     """Tell which devices a setpoint will reach now and who can be counted on to follow it."""
     trusted: Flags = fleet.excluded[span(rows)] == Exclusion.NONE
+    trusted &= ~distrusted(fleet, rows)
     return reachable(fleet, rows) & trusted
 
 

@@ -3,10 +3,13 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import hypot, isnan, nan
+from math import isnan, nan
 
+from kapelle.fleet.alarms import merged
+from kapelle.fleet.learned import Learned, hear
+from kapelle.fleet.outlook import look
 from kapelle.model.entries import Entry
-from kapelle.model.enums import Freshness, OrderStatus, Phase
+from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import (
     Amend,
@@ -16,14 +19,13 @@ from kapelle.model.plant import (
     Order,
     Plan,
     ResourceSummary,
+    Spread,
     Summary,
 )
 
 _NOTICES_KEPT = 256
 _ORDERS_KEPT = 1000
 """Beyond this many the oldest that is over is forgotten here; the journal's readers keep it."""
-_Z_95 = 1.959964
-"""Half-width of the central 95 % of a normal distribution, in standard deviations."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,10 +70,14 @@ class PlantView:
     """Position of the last applied entry."""
     summaries: dict[int, Summary] = field(default_factory=dict)
     """The newest of each partition that has spoken."""
+    spreads: dict[int, Spread] = field(default_factory=dict)
+    """The newest of each partition; not every summary has one."""
     orders: dict[int, OrderState] = field(default_factory=dict)
     held: bool = False
     hold_reason: str = ""
     notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=_NOTICES_KEPT))
+    learned: Learned = field(default_factory=Learned)
+    """How well the plant estimates."""
 
     def resources(self) -> list[str]:
         """Return the names of all resources any partition has devices of, sorted."""
@@ -115,6 +121,10 @@ class Aggregate:
     by_kind_w: dict[str, float]
     vendors: dict[str, tuple[int, int]]
     """Per vendor: devices, and how many of them are live or late."""
+    standings: tuple[int, ...] = ()
+    """Number of devices in each `Standing`, by its number."""
+    conditions: dict[str, int] = field(default_factory=dict)
+    """What is wrong with devices (`Condition`, lower case), and how many have it."""
 
 
 def apply_plant(view: PlantView, entry: Entry) -> None:
@@ -125,8 +135,12 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
     match entry.body:
         case Summary() as summary:
             known = view.summaries.get(summary.partition)
+            if known is None or summary.tick_ns > known.tick_ns:
+                hear(view.learned, summary)
             if known is None or summary.tick_ns >= known.tick_ns:
                 view.summaries[summary.partition] = summary
+                if summary.spread is not None:
+                    view.spreads[summary.partition] = summary.spread
         case Order() as order:
             view.orders.setdefault(order.order_no, OrderState(order))
             if len(view.orders) > _ORDERS_KEPT:
@@ -145,7 +159,12 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
         case Hold() as hold:
             view.held, view.hold_reason = hold.held, hold.reason
         case Notice() as notice:
-            view.notices.append(notice)
+            found = merged(notice, view.notices)
+            if found is None:
+                view.notices.append(notice)
+            else:
+                place, whole = found
+                view.notices[place] = whole
         case _:
             pass
 
@@ -190,8 +209,9 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
     ]
     parts = [part for _, part in found]
     tick_ns = min((tick for tick, _ in found), default=0)
-    power_w = sum(p.power_w for p in parts)
-    std_w = _std(parts)
+    outlook = look(view.learned, resource, parts)
+    power_w = sum(p.power_w for p in parts) + outlook.moved_w
+    std_w = outlook.std_w
     nameplate_w = sum(p.nameplate_w for p in parts)
     measured_nameplate_w = sum(p.measured_nameplate_w for p in parts)
     ages = [p.oldest_age_s for p in parts if not isnan(p.oldest_age_s)]
@@ -204,14 +224,14 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
         devices=sum(p.devices for p in parts),
         power_w=power_w,
         std_w=std_w,
-        low_w=power_w - _Z_95 * std_w,
-        high_w=power_w + _Z_95 * std_w,
+        low_w=power_w - outlook.half_w,
+        high_w=power_w + outlook.half_w,
         measured_w=sum(p.measured_w for p in parts),
         measured_share=measured_nameplate_w / nameplate_w if nameplate_w else nan,
         oldest_age_s=max(ages, default=nan),
         freshness=_places((p.freshness for p in parts), len(Freshness)),
         nameplate_w=nameplate_w,
-        uncontrolled_w=sum(p.uncontrolled_w for p in parts),
+        uncontrolled_w=sum(p.uncontrolled_w for p in parts) + outlook.moved_w,
         headroom_up_w=sum(p.headroom_up_w for p in parts),
         headroom_down_w=sum(p.headroom_down_w for p in parts),
         commanded_w=sum(p.commanded_w for p in parts),
@@ -219,13 +239,9 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
         excluded=_merged_counts(p.excluded for p in parts),
         by_kind_w=_merged_powers(p.by_kind_w for p in parts),
         vendors=_merged_vendors(p.vendors for p in parts),
+        standings=_places((p.standings for p in parts), len(Standing)),
+        conditions=_merged_counts(p.conditions for p in parts),
     )
-
-
-def _std(parts: Sequence[ResourceSummary]) -> float:
-    variance_w2 = sum(p.variance_w2 for p in parts)
-    shared_w = _merged_powers(p.shared_std_w for p in parts)
-    return hypot(max(variance_w2, 0.0) ** 0.5, *shared_w.values())
 
 
 def _places(rows: Iterable[Sequence[int]], places: int) -> tuple[int, ...]:

@@ -11,9 +11,10 @@ from kapelle.fleet.retention import Generations, check_whole
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import from_snapshot, to_snapshot
 from kapelle.fleet.summary import summarise
-from kapelle.model.entries import Body, Entry
+from kapelle.fleet.timings import Timings
+from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
-from kapelle.model.plant import Signal, Tick
+from kapelle.model.plant import Notice, Signal, Summary, Tick
 from kapelle.ports import Clock, Journal, Lease
 
 Decide = Callable[[Fleet, int], Sequence[Body]]
@@ -21,6 +22,8 @@ Decide = Callable[[Fleet, int], Sequence[Body]]
 
 _WRITER = "owner"
 _LEASE_RETRY_S = 0.5
+_NOTICES_MAX = 1000
+"""More than these wait only while the journal has no space; the oldest are let go."""
 _BEATS_MISSED_MAX = 10
 """A tick of ours that never came back (a damaged entry) stops the time for at most this long."""
 
@@ -40,6 +43,7 @@ class PartitionOwner:
         settings: FleetSettings,
         decide: Decide,
         holder: str,
+        timings: Timings | None = None,
     ) -> None:
         self.fleet = Fleet.empty(partition, partitions)
         """The live picture; readers must not write, nor keep it across a wait."""
@@ -54,6 +58,7 @@ class PartitionOwner:
         self._settings = settings
         self._decide = decide
         self._holder = holder
+        self._timings = timings if timings is not None else Timings()
         self._line_lock = asyncio.Lock()
         self._line: int | None = None
         """Last position of our line of entries; None until we have written."""
@@ -65,7 +70,11 @@ class PartitionOwner:
         self._tick_ns = 0
         self._beats_missed = 0
         self._full = False
+        self._saving = False
         self._generations = Generations(settings.retain_s)
+        self._plant_writer = f"{_WRITER}/{partition}"
+        self._notices: list[Notice] = []
+        """Found, and not yet written to the plant's topic."""
 
     async def run(self) -> None:
         """Own the partition until cancelled.
@@ -83,7 +92,7 @@ class PartitionOwner:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._keep_lease(lease))
                     group.create_task(self._keep_time())
-                    group.create_task(self._follow())
+                    group.create_task(self._follow(group))
             except ExceptionGroup as errors:
                 # The first error cancels the other tasks: to the outside it is the one reason.
                 raise errors.exceptions[0] from errors
@@ -115,7 +124,7 @@ class PartitionOwner:
         snapshot = await self._journal.load_snapshot(self._topic)
         if snapshot is not None:
             self.fleet = from_snapshot(snapshot)
-            self._generations.note(self.fleet.now_ns, self.fleet.position)
+            self._generations.note(self.fleet.position)
         else:
             self.fleet = Fleet.empty(self._partition, self.fleet.partitions)
         restored = self.fleet.position
@@ -125,6 +134,11 @@ class PartitionOwner:
         ):
             for entry in entries:
                 apply_entry(self.fleet, entry, self._settings)
+                self._note_notices(entry)
+        if self._notices:
+            # Each sum went out together with what its tick and those before had to tell.
+            told_ns = await self._summed_up_ns()
+            self._notices = [notice for notice in self._notices if notice.at_ns > told_ns]
         log.info(
             "partition restored",
             extra={
@@ -172,7 +186,7 @@ class PartitionOwner:
                 self._tick_ns = tick_ns
                 self._live_from = self._live_from or position
 
-    async def _follow(self) -> None:
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         since_ns = self.fleet.now_ns
         since = self.fleet.position
         async for entries in self._journal.follow(self._topic, self.fleet.position):
@@ -181,15 +195,22 @@ class PartitionOwner:
             fleet, settings = self.fleet, self._settings
             if since_ns == 0:
                 since_ns = fleet.now_ns
+            if self._saving:
+                continue
             if (
                 fleet.position - since >= settings.snapshot_every_entries
                 or fleet.now_ns - since_ns >= settings.snapshot_every_s * NS_PER_S
             ):
                 since_ns, since = fleet.now_ns, fleet.position
-                await self._save()
+                self._saving, free = True, asyncio.Event()
+                tasks.create_task(self._save_aside(free))
+                await free.wait()
 
     async def _apply(self, entry: Entry) -> None:
+        if self._live_from and entry.position >= self._live_from:
+            self._timings.note(self.fleet, entry.body)
         apply_entry(self.fleet, entry, self._settings)
+        self._note_notices(entry)
         if not self._live_from or entry.position < self._live_from:
             return
         is_tick = isinstance(entry.body, Tick)
@@ -205,15 +226,38 @@ class PartitionOwner:
 
     async def _sum_up(self) -> None:
         summary = summarise(self.fleet, self._settings)
+        bodies: list[Body] = [summary, *self._notices]
         try:
             async with asyncio.timeout(self._settings.append_timeout_s):
                 await self._journal.append(
-                    PLANT, [summary], writer=f"{_WRITER}/{self._partition}", epoch=self.epoch
+                    PLANT, bodies, writer=self._plant_writer, epoch=self.epoch
                 )
         except JournalFull as full:
             self._note_full(full)
         except TimeoutError as error:
             raise self._stalled(PLANT) from error
+        else:
+            self._notices.clear()
+
+    def _note_notices(self, entry: Entry) -> None:
+        if isinstance(entry.body, Tick) and self.fleet.notices:
+            self._notices += self.fleet.notices
+            del self._notices[:-_NOTICES_MAX]
+
+    async def _summed_up_ns(self) -> int:
+        """Return the tick of our newest sum in the plant's topic; 0 where none is found."""
+        last = await self._journal.last(PLANT, self._plant_writer)
+        # A sum and the notices that went out with it lie side by side.
+        since = max(last - _NOTICES_MAX - 1, 0)
+        sums = await self._journal.read(PLANT, since, _NOTICES_MAX + 1, (Kind.SUMMARY,))
+        return max(
+            (
+                entry.body.tick_ns
+                for entry in sums
+                if isinstance(entry.body, Summary) and entry.body.partition == self._partition
+            ),
+            default=0,
+        )
 
     async def _say(self, bodies: Sequence[Body]) -> int:
         """Append to our line and return the last position; 0 where the journal has no space."""
@@ -249,16 +293,25 @@ class PartitionOwner:
             log.error("journal is full", extra={"topic": self._topic, "reason": str(full)})
         self._full = True
 
-    async def _save(self) -> None:
-        """Write a snapshot and forget the entries nobody needs. The fold stands still meanwhile."""
+    async def _save_aside(self, free: asyncio.Event) -> None:
+        """Write a snapshot. The fold stands still until `free`, not until the disk has it."""
+        try:
+            await self._save(free.set)
+        finally:
+            self._saving = False
+            free.set()
+
+    async def _save(self, released: Callable[[], None] | None = None) -> None:
+        """Write a snapshot and forget the entries nobody needs."""
         snapshot = to_snapshot(self.fleet, self._settings)
         try:
-            await self._journal.save_snapshot(self._topic, snapshot)
+            await self._journal.save_snapshot(self._topic, snapshot, released=released)
         except JournalFull as full:
             self._note_full(full)
             return
-        self._generations.note(self.fleet.now_ns, snapshot.position)
-        through = self._generations.through(self.fleet.now_ns)
+        self._generations.note(snapshot.position)
+        del snapshot
+        through = await self._generations.through(self._journal, self._topic, self.fleet.now_ns)
         if through:
             await self._journal.trim(self._topic, through)
 

@@ -7,10 +7,20 @@ from numpy.typing import NDArray
 
 from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.conditions import DISTRUSTED, VOID
 from kapelle.fleet.estimate import in_flight
+from kapelle.fleet.evidence import Witness
 from kapelle.fleet.limits import HOLD_S
 from kapelle.fleet.settings import FleetSettings
-from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Phase
+from kapelle.fleet.spread import spread
+from kapelle.model.enums import (
+    Condition,
+    DeviceKind,
+    Exclusion,
+    Freshness,
+    Phase,
+    Standing,
+)
 from kapelle.model.ids import ALL, NS_PER_S, Flags, Floats, Ints
 from kapelle.model.plant import Curve, ResourceSummary, Summary
 
@@ -27,11 +37,11 @@ def summarise(fleet: Fleet, settings: FleetSettings) -> Summary:
     for resource, rows in sorted(fleet.members.items()):
         present = active[rows]
         parts.append(_summed(fleet, settings, resource, rows if present.all() else rows[present]))
-    return Summary(fleet.partition, fleet.now_ns, fleet.position, parts)
+    return Summary(fleet.partition, fleet.now_ns, fleet.position, parts, spread(fleet))
 
 
 def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) -> ResourceSummary:
-    tally = _Tally(len(fleet.names["vendor"]))
+    tally = _Tally(fleet, whole=resource == ALL)
     for start in range(0, len(rows), _CHUNK):
         tally.add(fleet, settings, rows[start : start + _CHUNK])
     horizon_s = curve.horizon_s(fleet, resource)
@@ -85,6 +95,11 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         fading_w=fading.power_w,
         fading_up_w=fading.up_w,
         fading_down_w=fading.down_w,
+        steady_variance_w2=tally.steady_variance_w2,
+        steady_std_w=tally.steady_std_w,
+        evidence=tally.witness.told(),
+        standings=tally.told_standings(),
+        conditions={name.lower(): n for name, n in tally.conditions.items() if n},
     )
 
 
@@ -112,16 +127,20 @@ def _headroom(fleet: Fleet, rows: Ints) -> tuple[float, float]:
 class _Tally:
     """Running sums over the rows of one resource."""
 
-    def __init__(self, vendors: int) -> None:
+    def __init__(self, fleet: Fleet, *, whole: bool) -> None:
+        vendors = len(fleet.names["vendor"])
+        self.witness = Witness(fleet, whole=whole)
         self.power_w = self.measured_w = self.uncontrolled_w = self.commanded_w = 0.0
         self.nameplate_w = self.measured_nameplate_w = 0.0
-        self.variance_w2 = 0.0
+        self.variance_w2 = self.steady_variance_w2 = self.steady_std_w = 0.0
         self.oldest_ns = 0
         """When the oldest reading counted as live or late was true; 0 without any."""
         self.states: NDArray[np.intp] = np.zeros(vendors * _STATES, np.intp)
         self.shared_std_w: Floats = np.zeros(vendors)
         self.phases: NDArray[np.intp] = np.zeros(_PHASES, np.intp)
         self.excluded: NDArray[np.intp] = np.zeros(len(Exclusion), np.intp)
+        self.standings: NDArray[np.intp] = np.zeros(len(Standing), np.intp)
+        self.conditions = dict.fromkeys((bit.name for bit in Condition), 0)
         self.kinds = 0
         """A bit for each kind that is present."""
         self.by_kind_w: Floats = np.zeros(len(DeviceKind))
@@ -139,6 +158,14 @@ class _Tally:
         self.states += np.bincount(states, minlength=len(self.states))
 
         live = freshness == Freshness.LIVE
+        condition = fleet.condition[at]
+        if condition.any():
+            live &= (condition & VOID) == 0
+            for bit in Condition:
+                self.conditions[bit.name] += int(np.count_nonzero(condition & np.uint16(bit)))
+        standing = fleet.standing[at]
+        if standing.any():
+            self.standings += np.bincount(standing, minlength=len(Standing))
         # `sum(where=...)` takes six times as long.
         counts = live.astype(np.float64)
         self.measured_w += float(np.einsum("i,i", power_w, counts))
@@ -148,18 +175,7 @@ class _Tally:
             oldest_ns = int(np.where(heard, fleet.heard_at_ns[at], fleet.now_ns).min())
             self.oldest_ns = min(self.oldest_ns or oldest_ns, oldest_ns)
 
-        # Part of each error the devices of a vendor share: it does not average away.
-        std_w = fleet.estimate_std_w[at].astype(np.float64)
-        common, live_common = settings.common_share, settings.live_common_share
-        shares = np.array([0.0, live_common, live_common, common, common])
-        share = shares.take(freshness)
-        share[in_flight(fleet, settings, at)] = 1.0
-        shared_w = std_w * share
-        self.shared_std_w += np.bincount(vendor, shared_w, len(self.shared_std_w))
-        own_w2 = 1.0 - share * share
-        own_w2 *= std_w
-        own_w2 *= std_w
-        self.variance_w2 += float(own_w2.sum())
+        self._add_errors(fleet, settings, rows, heard)
 
         desired_w = fleet.desired_w[at]
         self.commanded_w += _sum(desired_w, desired_w == desired_w)
@@ -171,7 +187,50 @@ class _Tally:
         left = np.flatnonzero(~controlled)
         if len(left):
             self.uncontrolled_w += float(curve.left_alone_w(fleet, rows[left], power_w[left]).sum())
-            self._add_excluded(fleet.excluded[at][left], heard[left])
+            excluded = fleet.excluded[at][left]
+            doubted = (excluded == 0) & ((condition[left] & DISTRUSTED) != 0)
+            excluded[doubted] = Exclusion.CONDITION
+            self._add_excluded(excluded, heard[left])
+
+    def _add_errors(
+        self, fleet: Fleet, settings: FleetSettings, rows: Ints, heard: Flags
+    ) -> None:
+        """Add variances: of those who report regularly, of the silent, and of all others."""
+        self.witness.add_news(rows)
+        at = span(rows)
+        std_w = fleet.estimate_std_w[at]
+        steady = heard.copy()
+        flying = in_flight(fleet, settings, at)
+        steady[flying] = False
+        counts = steady.astype(np.float32)
+        self.steady_variance_w2 += float(np.einsum("i,i,i", counts, std_w, std_w))
+        self.steady_std_w += float(np.einsum("i,i", counts, std_w))
+
+        others = np.flatnonzero(~steady)
+        if not len(others):
+            return
+        every = rows[others].astype(np.intp)
+        held = fleet.reverts_at_ns[every] > fleet.now_ns
+        held &= fleet.desired_w[every] == fleet.desired_w[every]
+        known = (fleet.heard_at_ns[every] > 0) & ~heard[others]
+        alone = known & ~held
+        if alone.any():
+            self.witness.add_silent(every[alone])
+        every = every[~alone]
+        # Part of each error the devices of a vendor share: it does not average away.
+        share = np.where(known[~alone], settings.common_share, 0.0)
+        share[heard[others][~alone]] = 1.0
+        each_w = fleet.estimate_std_w[every].astype(np.float64)
+        shared_w = each_w * share
+        self.shared_std_w += np.bincount(
+            fleet.vendor[every], shared_w, len(self.shared_std_w)
+        )
+        self.variance_w2 += float((each_w * each_w - shared_w * shared_w).sum())
+
+    def told_standings(self) -> list[int]:
+        """Return the number of devices in each `Standing`; empty where nobody was asked."""
+        self.standings[Standing.NONE] = 0
+        return self.standings.tolist() if self.standings.any() else []
 
     def _add_excluded(self, excluded: NDArray[np.uint8], heard: NDArray[np.bool_]) -> None:
         otherwise = np.where(heard, np.uint8(Exclusion.UNREACHABLE), np.uint8(Exclusion.SILENT))

@@ -111,7 +111,30 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     fading_down_w: float = 0.0
     steady_variance_w2: float = 0.0
     """Variance presumed of those who report regularly, until it has been learned. [W2]"""
+    steady_std_w: float = 0.0
+    """Sum of their standard deviations, of which they share a part. [W]"""
     evidence: Evidence = Evidence()
+    standings: list[int] = []
+    """Number of devices in each `Standing`, by its number; empty where nothing is asked."""
+    conditions: dict[str, int] = {}
+    """What is wrong with devices (`Condition`, lower case), and how many have it."""
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How old the reports of a partition are and how far its clocks are off (`fleet.spread`)."""
+
+    ages: list[int]
+    """Devices by the age of their last report."""
+    age_s: float
+    """Sum of the ages. [s]"""
+    ahead: list[int]
+    """Devices by how far their clock is ahead of ours, at least."""
+    ahead_s: float
+    behind: list[int]
+    """The same behind; the way here counts as that."""
+    behind_s: float
+    states: dict[str, list[int]]
+    """By kind, devices in each `Freshness`."""
 
 
 class Summary(msgspec.Struct, frozen=True, tag=True):
@@ -122,6 +145,8 @@ class Summary(msgspec.Struct, frozen=True, tag=True):
     position: int
     """Position in the partition's topic up to which this is true."""
     resources: list[ResourceSummary]
+    spread: Spread | None = None
+    """Not at every tick."""
 
 
 class Order(msgspec.Struct, frozen=True, tag=True):
