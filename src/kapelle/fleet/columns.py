@@ -190,6 +190,8 @@ class Fleet:
     """The tick any of its bits last changed."""
     announced: Words = _column("u2", 0)
     """Conditions a notice was written about, and whose end is not announced yet."""
+    muted_until_s: Seconds = _column("u4", 0)
+    """When a muted device is listened to again; 0: it is not muted (see `fleet.mutes`)."""
     unanswered: Bytes = _column("u1", 0)
     """Commands in a row the device, though heard and connected, gave no answer to."""
     lost_at_s: Seconds = _column("u4", 0, 3)

@@ -7,12 +7,13 @@ from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases
 from kapelle.fleet.enrol import apply_enrolled, apply_members
 from kapelle.fleet.estimate import step_estimate
 from kapelle.fleet.freshness import step_freshness
+from kapelle.fleet.mutes import apply_mutings, step_mutes
 from kapelle.fleet.readings import apply_readings
 from kapelle.fleet.sessions import apply_sessions
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.standing import step_standing
 from kapelle.fleet.verify import step_verification
-from kapelle.model.blocks import Acks, Commands, Enrolled, Phases, Readings, Sessions
+from kapelle.model.blocks import Acks, Commands, Enrolled, Mutings, Phases, Readings, Sessions
 from kapelle.model.entries import Entry
 from kapelle.model.plant import Members, Signal, Tick
 
@@ -41,6 +42,8 @@ def apply_entry(fleet: Fleet, entry: Entry, settings: FleetSettings = _DEFAULTS)
             apply_sessions(fleet, sessions)
         case Signal() as signal:
             fleet.signals[signal.resource] = signal
+        case Mutings() as mutings:
+            apply_mutings(fleet, mutings)
         case Enrolled() as enrolled:
             apply_enrolled(fleet, enrolled)
         case Members() as members:
@@ -64,5 +67,6 @@ def step_tick(fleet: Fleet, tick: Tick, settings: FleetSettings) -> None:
     step_estimate(fleet, settings)
     step_verification(fleet)
     step_conditions(fleet, news)
+    step_mutes(fleet, before_ns)
     step_standing(fleet)
     fleet.notices = step_alarms(fleet, before_ns)

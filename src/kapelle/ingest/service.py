@@ -17,7 +17,6 @@ from kapelle.ports import Batch, Clock, Directory, Journal, Link
 
 WRITER = "ingest"
 _log = logging.getLogger(__name__)
-_NAMES_SHOWN = 3
 
 COMMIT_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -155,27 +154,17 @@ class Ingest:
                 )
 
     async def _alarm(self, muted: Sequence[Mute]) -> None:
-        """Tell operators, once per episode; many at once are one notice."""
-        if not muted:
+        """Tell operators of senders nobody knows; the fold tells of devices (`fleet.alarms`)."""
+        if all(mute.device_no >= 0 for mute in muted):
             return
-        shown = ", ".join(self._name(mute.device_no) for mute in muted[:_NAMES_SHOWN])
-        more = f" and {len(muted) - _NAMES_SHOWN} more" if len(muted) > _NAMES_SHOWN else ""
         text = (
-            f"{shown}{more}: too many unusable reports, the rest is counted and not kept; "
-            "kapelle dlq ls shows what was kept, mend the sender as its reasons say"
+            "so much comes from senders that are not enrolled that the rest is counted and not "
+            "kept; kapelle dlq ls shows what was kept"
         )
-        notice = Notice(at_ns=self._clock.now_ns(), code="device-muted", text=text)
-        # The alarm says what the journal's own entries hold: lost, it costs nobody a reading.
+        notice = Notice(at_ns=self._clock.now_ns(), code="strangers-muted", text=text)
+        # What was not kept is counted all the same: lost, the notice costs nobody a reading.
         with suppress(JournalFull):
             await self._journal.append(PLANT, [notice], writer=WRITER)
-
-    def _name(self, device_no: int) -> str:
-        if device_no < 0:
-            return "senders that are not enrolled"
-        try:
-            return self._directory.name(device_no)
-        except KeyError:
-            return f"device number {device_no}"
 
 
 class _Inbox:
