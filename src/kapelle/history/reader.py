@@ -12,14 +12,15 @@ import duckdb
 import pyarrow as pa
 
 from kapelle.errors import Invalid, NotFound, Problem
-from kapelle.history import views
+from kapelle.history import corrected, views
 from kapelle.history.catalog import FILE, Catalog, File
-from kapelle.history.tables import TABLES
+from kapelle.history.tables import MINUTE_NS, QUARTER_NS, TABLES
 from kapelle.history.views import at
 
 Step = Literal["raw", "1m", "15m"]
 Series = Literal["published", "corrected"]
 
+_STEP_NS = {"1m": MINUTE_NS, "15m": QUARTER_NS}
 MEMORY = "512MB"
 """What one query may hold in memory; a larger one fails and says so."""
 
@@ -94,6 +95,101 @@ class Reader:
         if not len(found):
             raise NotFound(f"the history knows no device {device_id}")
         return int(found.column(0)[0].as_py())
+
+    def resource(
+        self,
+        name: str,
+        starts_at_ns: int,
+        ends_at_ns: int,
+        step: Step = "15m",
+        series: Series = "corrected",
+    ) -> pa.Table:
+        """Return what a resource did in [starts_at_ns, ends_at_ns).
+
+        Args:
+            name: Of the resource; `all` is the whole plant.
+            starts_at_ns: From here on.
+            ends_at_ns: Before here.
+            step: `published` knows every tick (`raw`) and means over steps; `corrected` minutes
+                (also for `raw`) and quarter-hours.
+            series: `published`: what the plant said at the time, which never changes. `corrected`:
+                what its members' readings say, as far as they are known now.
+
+        Raises:
+            NotFound: No device was ever a member of it (`corrected`).
+        """
+        if series == "published":
+            files = self._files(starts_at_ns, ends_at_ns)
+            source = self._shown(files, "aggregates")
+            step_ns = 0 if step == "raw" else _STEP_NS[step]
+            told = corrected.published(
+                source, views.literal(name), starts_at_ns, ends_at_ns, step_ns
+            )
+            return self._query(told)
+        return self._corrected(name, starts_at_ns, ends_at_ns, "1m" if step == "raw" else step)
+
+    def energy(
+        self,
+        whose: int | str,
+        starts_at_ns: int,
+        ends_at_ns: int,
+        revision: Literal["latest", "all"] | int = "latest",
+    ) -> pa.Table:
+        """Return the energy ledger of a device (by number) or a resource (by name).
+
+        Args:
+            whose: The device, or the resource: then its members at the start of each interval.
+            starts_at_ns: First quarter-hour.
+            ends_at_ns: Before here.
+            revision: What counts now; or as it stood at a revision (0: as first told); or every
+                revision with its author and reason.
+        """
+        files = self._files(starts_at_ns, ends_at_ns)
+        rows = f"SELECT * FROM ({self._shown(files, 'energy')}) WHERE "
+        rows += _within(starts_at_ns, ends_at_ns)
+        if isinstance(whose, str):
+            rows = (
+                f"SELECT ledger.* FROM ({rows}) AS ledger JOIN ({self._members(whose)}) AS member "
+                "USING (device_no) WHERE starts_at_ns >= from_ns AND starts_at_ns < until_ns"
+            )
+        else:
+            rows += f" AND device_no = {int(whose)}"
+        if revision != "all":
+            if revision != "latest":
+                rows = f"SELECT * FROM ({rows}) WHERE revision <= {int(revision)}"
+            rows = (
+                f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY device_no, time, "
+                "register ORDER BY revision DESC) = 1"
+            )
+        return self._query(f"SELECT * FROM ({rows}) ORDER BY device_no, time, register, revision")
+
+    def _corrected(
+        self, name: str, starts_at_ns: int, ends_at_ns: int, step: Literal["1m", "15m"]
+    ) -> pa.Table:
+        members = self._members(name)
+        memberships = self._query(members)
+        if not len(memberships):
+            raise NotFound(f"the history knows no resource {name}")
+        step_ns = _STEP_NS[step]
+        first_ns = starts_at_ns // step_ns * step_ns
+        reach_ns = (first_ns - corrected.GAP_NS, ends_at_ns + corrected.GAP_NS)
+        tier = self._series(self._files(*reach_ns), step, _within(*reach_ns))
+        found = self._query(corrected.sums(tier, members, first_ns, ends_at_ns, step_ns))
+        return corrected.series(found, memberships, starts_at_ns, ends_at_ns, step_ns)
+
+    def _members(self, resource: str) -> str:
+        files = self._files()
+        enrolled = self._shown(files, "devices")
+        members = [file for file in files if file.table == "members"]
+        told = views.memberships(self.directory, members, f"({enrolled})")
+        return (
+            f"SELECT device_no, from_ns, until_ns FROM ({told}) "
+            f"WHERE resource = {views.literal(resource)}"
+        )
+
+    def _shown(self, files: Sequence[File], table: str) -> str:
+        of = [file for file in files if file.table == table]
+        return views.shown(TABLES[table], views.scan(self.directory, TABLES[table], of))
 
     def _series(self, files: Sequence[File], step: Step, where: str) -> str:
         raw = [file for file in files if file.table == "readings"]

@@ -195,11 +195,11 @@ def all_views(directory: Path, files: Sequence[File]) -> dict[str, str]:
         "SELECT * FROM enrolments QUALIFY row_number() OVER "
         "(PARTITION BY device_no ORDER BY position DESC) = 1"
     )
-    views["memberships"] = memberships(directory, of["members"])
+    views["memberships"] = memberships(directory, of["members"], "enrolments")
     return views
 
 
-def memberships(directory: Path, members: Sequence[File]) -> str:
+def memberships(directory: Path, members: Sequence[File], enrolments: str) -> str:
     """Return SQL for which device belonged to which resource, [from_ns, until_ns).
 
     A `Members` entry replaces what was said before about one resource in one partition. The
@@ -208,7 +208,7 @@ def memberships(directory: Path, members: Sequence[File]) -> str:
     enrolled = (
         "SELECT 'all' AS resource, device_no, at_ns AS from_ns, lead(at_ns, 1, "
         f"{_FOREVER}) OVER (PARTITION BY device_no ORDER BY position) AS until_ns, active "
-        "FROM enrolments"
+        f"FROM {enrolments}"
     )
     parts = [enrolled]
     table = TABLES["members"]
