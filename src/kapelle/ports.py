@@ -188,12 +188,15 @@ class Journal(Protocol):
     async def marks(self, topic: str) -> Mapping[str, int]:
         """Return every reader of a topic and its mark."""
 
-    async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
+    async def save_snapshot(
+        self, topic: str, snapshot: Snapshot, *, released: Callable[[], None] | None = None
+    ) -> None:
         """Keep a snapshot; the one before stays as the second generation, older ones go.
 
         Which is newer is told by position: one who was replaced may save what he had, in vain.
 
-        Its columns must not change until this returns.
+        Its columns must not change until `released` is called or this returns; the latter is when
+        it is durable.
         """
 
     async def load_snapshot(self, topic: str) -> Snapshot | None:

@@ -349,7 +349,8 @@ def test_a_stop_leaves_a_snapshot_and_a_start_reads_nothing_before_it() -> None:
         after: list[int] = []
 
         async def watched(topic: str, since: int, *rest: Any) -> list[Entry]:
-            after.append(since)
+            if rest[0] > 1:  # One alone is asked only for its age, before it is forgotten.
+                after.append(since)
             return await read(topic, since, *rest)
 
         stage.journal.read = watched  # type: ignore[method-assign]  # to see what is asked for

@@ -4,7 +4,8 @@ import contextlib
 import struct
 import tracemalloc
 from dataclasses import fields
-from typing import Literal, get_origin
+from types import UnionType
+from typing import Literal, Union, get_origin
 
 import hypothesis.strategies as st
 import msgspec
@@ -61,6 +62,10 @@ def _strategy(kind):
         return st.lists(_strategy(arguments[0]), max_size=3)
     if origin is dict:
         return st.dictionaries(_strategy(arguments[0]), _strategy(arguments[1]), max_size=3)
+    if origin in (Union, UnionType):
+        return st.one_of([st.none() if a is type(None) else _strategy(a) for a in arguments])
+    if origin is tuple:
+        return st.tuples(*(_strategy(a) for a in arguments))
     if origin is Literal:
         return st.sampled_from(arguments)
     return {

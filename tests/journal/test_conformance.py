@@ -386,6 +386,24 @@ def test_the_newest_snapshot_comes_back_as_it_was_saved(backend):
     check(backend, with_entries)
 
 
+def test_columns_may_change_once_they_are_released(backend):
+    async def scenario(journal):
+        column = np.arange(200_000)
+        deep = np.arange(24.0).reshape(3, 8)[:, :5]
+
+        def change():
+            column[:] = deep[:] = -1
+
+        snapshot = Snapshot(1, {"a": column, "b": deep}, b"")
+        await journal.save_snapshot("p/0", snapshot, released=change)
+        assert column[7] == -1
+        found = await journal.load_snapshot("p/0")
+        assert found.columns["a"].tolist() == list(range(200_000))
+        assert found.columns["b"].tolist() == np.arange(24.0).reshape(3, 8)[:, :5].tolist()
+
+    check(backend, scenario)
+
+
 def test_a_snapshot_of_an_owner_that_was_replaced_hides_no_newer_one(backend):
     async def scenario(journal):
         await journal.append("p/0", ticks(*range(9)), writer="a")

@@ -1,17 +1,20 @@
-"""`kapelle verify`, `backup` and `restore`: is what is kept sound, and how to have it twice."""
+"""`kapelle verify`: is what the plant keeps sound, and does it fit together."""
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import typer
 
+from kapelle.app import history_directory
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.examination import show_findings
 from kapelle.cli.output import Exit, Json, print_json
 from kapelle.config import Config
 from kapelle.errors import Invalid
 from kapelle.fleet.rehearsal import PartitionRehearsal, PlantRehearsal
+from kapelle.history.upkeep import examine_history
 from kapelle.journal.store import NAME
 from kapelle.journal.verify import JournalExamination, is_held
 from kapelle.model.ids import PLANT, Ints, partition_topic
@@ -32,27 +35,32 @@ def report(findings: list[Finding], *, json: bool) -> None:
     """Print findings and leave with the exit code they deserve."""
     damaged = any(finding.verdict is Verdict.BAD for finding in findings)
     if json:
-        rows = [
-            {"subject": f.subject, "verdict": f.verdict, "found": f.found, "remedy": f.remedy}
-            for f in findings
-        ]
-        print_json({"sound": not damaged, "findings": rows})
+        print_json({"sound": not damaged, "findings": as_rows(findings)})
     else:
         show_findings(findings)
     raise typer.Exit(Exit.FAILED if damaged else Exit.OK)
 
 
-def examine(config: Config) -> Iterator[Finding]:
-    """Yield what is found in a plant's data directory.
+def as_rows(findings: list[Finding]) -> list[dict[str, str]]:
+    """Return findings as JSON shows them."""
+    return [
+        {"subject": f.subject, "verdict": f.verdict, "found": f.found, "remedy": f.remedy}
+        for f in findings
+    ]
+
+
+def examine(config: Config, data: Path | None = None) -> Iterator[Finding]:
+    """Yield what is found in a plant's data directory, or in a copy of it elsewhere.
 
     Raises:
         Invalid: There is no journal.
         JournalNewer, JournalDamaged: It cannot be looked at by this version, or at all.
     """
-    directory = config.plant.data_dir / "journal"
+    directory = (data or config.plant.data_dir) / "journal"
     if not (directory / NAME).exists():
         raise Invalid(f"{directory} holds no journal: check [plant] data_dir, or --config")
-    url = config.registry.database_url(config.plant.data_dir)
+    url = config.registry.database_url(data or config.plant.data_dir)
+    history = history_directory(config) if data is None else data / "history"
     # Before the journal: what the registry has settled by now, the journal has.
     found, known = examine_registry(url, config.plant.partitions)
     yield from found
@@ -62,6 +70,7 @@ def examine(config: Config) -> Iterator[Finding]:
             examination.look_at_file()
         heard = _look_at_topics(examination, config)
         yield from examination.findings
+        yield from examine_history(history, examination.ends)
     if known is not None and len(heard) == config.plant.partitions:
         _, later = examine_registry(url, config.plant.partitions)
         settled = later is not None and later.revision == known.revision

@@ -122,6 +122,8 @@ class Dispatcher:
         self.view = await recall(self._journal, self._partitions)
         # Levels rest on what the partitions say from now on.
         self.view.summaries.clear()
+        saved = await self._journal.load_snapshot(PLANT)
+        self._generations.note(saved.position if saved is not None else 0)
 
     async def _keep_snapshots(self) -> None:
         while True:
@@ -143,8 +145,8 @@ class Dispatcher:
         now_ns = self._clock.now_ns()
         try:
             await self._journal.save_snapshot(PLANT, snapshot)
-            self._generations.note(now_ns, snapshot.position)
-            through = self._generations.through(now_ns)
+            self._generations.note(snapshot.position)
+            through = await self._generations.through(self._journal, PLANT, now_ns)
             if through:
                 await self._journal.trim(PLANT, through)
         except JournalFull as full:

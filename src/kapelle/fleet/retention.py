@@ -4,6 +4,7 @@ from collections import deque
 
 from kapelle.errors import JournalDamaged
 from kapelle.model.ids import NS_PER_S
+from kapelle.ports import Journal
 
 
 def check_whole(topic: str, restored: int, first: int) -> None:
@@ -27,29 +28,39 @@ def check_whole(topic: str, restored: int, first: int) -> None:
 
 
 class Generations:
-    """Remembers when snapshots of a topic were taken, and so what may be forgotten."""
+    """Remembers where the two newest snapshots of a topic stand, and so what may be forgotten."""
 
     def __init__(self, retain_s: float) -> None:
         self._retain_ns = round(retain_s * NS_PER_S)
-        self._taken: deque[tuple[int, int]] = deque()
+        self._taken: deque[int] = deque(maxlen=2)
 
     @property
     def newest(self) -> int:
         """Return the position of the newest snapshot; 0 without any."""
-        return self._taken[-1][1] if self._taken else 0
+        return self._taken[-1] if self._taken else 0
 
-    def note(self, now_ns: int, position: int) -> None:
+    def note(self, position: int) -> None:
         """Remember a snapshot that was saved, or restored from."""
-        self._taken.append((now_ns, position))
+        if position > self.newest:
+            self._taken.append(position)
 
-    def through(self, now_ns: int) -> int:
+    async def through(self, journal: Journal, topic: str, now_ns: int) -> int:
         """Return the position up to which entries may go; 0 for none.
 
         The newest snapshot may turn out damaged, so the one before must still find every entry
-        since it was taken; and entries stay for a while for those who read along.
+        since it was taken; and entries stay for a while for those who read along. How old they
+        are they say themselves, so that a plant that is restarted often forgets as well.
         """
-        keep_ns = now_ns - self._retain_ns
-        while len(self._taken) > 2 and self._taken[1][0] <= keep_ns:
-            self._taken.popleft()
-        taken_ns, position = self._taken[0] if len(self._taken) >= 2 else (now_ns, 0)
-        return position if taken_ns <= keep_ns else 0
+        if len(self._taken) < 2:
+            return 0
+        kept_ns = now_ns - self._retain_ns
+        forgotten = await journal.first(topic) - 1
+        low, high = forgotten, self._taken[0]
+        while low < high:
+            middle = (low + high + 1) // 2
+            found = await journal.read(topic, middle - 1, 1)
+            if found and found[0].written_at_ns <= kept_ns:
+                low = middle
+            else:
+                high = middle - 1
+        return low if low > forgotten else 0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kapelle import __version__
 from kapelle.errors import JournalDamaged
 from kapelle.fleet.columns import Fleet, column_specs
+from kapelle.fleet.gaps import Gaps
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT, partition_topic
@@ -18,6 +19,7 @@ from kapelle.ports import Snapshot
 
 _VERSION = 1
 _MEMBERS = "members/"
+_GAPS = "gaps/"
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -71,9 +73,10 @@ def to_snapshot(fleet: Fleet, settings: FleetSettings | None = None) -> Snapshot
     Most columns are views, so that a snapshot of a large fleet costs no second fleet of memory: it
     must be written, or copied, before the next entry is applied.
     """
-    columns = {name: getattr(fleet, name)[..., : fleet.size].reshape(-1) for name in column_specs()}
+    columns = {name: getattr(fleet, name)[..., : fleet.size] for name in column_specs()}
     for resource, rows in sorted(fleet.members.items()):
         columns[_MEMBERS + resource] = rows
+    columns |= {_GAPS + name: column for name, column in fleet.gaps.columns().items()}
     meta = _Meta(
         _VERSION,
         fleet.partition,
@@ -123,6 +126,12 @@ def from_snapshot(snapshot: Snapshot) -> Fleet:
         for name, column in snapshot.columns.items()
         if name.startswith(_MEMBERS)
     }
+    windows = {
+        name.removeprefix(_GAPS): column
+        for name, column in snapshot.columns.items()
+        if name.startswith(_GAPS)
+    }
+    fleet.gaps = Gaps.from_columns(windows)
     return fleet
 
 

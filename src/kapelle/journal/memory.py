@@ -1,7 +1,7 @@
 """The journal in memory, for tests and simulation: same codec, same rules, no disk, no threads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -133,7 +133,9 @@ class MemoryJournal:
         """See `ports.Journal`."""
         return dict(self._state(topic).marks)
 
-    async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
+    async def save_snapshot(
+        self, topic: str, snapshot: Snapshot, *, released: Callable[[], None] | None = None
+    ) -> None:
         """See `ports.Journal`."""
         self._check_writable()
         log = self._topics.setdefault(topic, _Topic())
@@ -141,6 +143,8 @@ class MemoryJournal:
         others = [held for held in log.snapshots if held.position != snapshot.position]
         ordered = sorted([*others, _copy(snapshot)], key=lambda held: held.position)
         log.snapshots = ordered[-_GENERATIONS:]
+        if released is not None:
+            released()
 
     async def load_snapshot(self, topic: str) -> Snapshot | None:
         """See `ports.Journal`. The caller may write into the columns."""

@@ -6,11 +6,13 @@ has no end.
 """
 
 import errno
+import math
 import os
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
@@ -34,6 +36,9 @@ _END = struct.Struct("<IIII8s")
 """Format · length of the directory · its CRC-32 · 0 · mark."""
 _ALIGN = 64
 _SUFFIX = ".snapshot"
+_DRAFT = ".draft"
+_COLUMN_BYTES = 64
+"""Most that a column's entry in the directory takes besides its name."""
 _PIECE_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -53,15 +58,31 @@ class _Contents(msgspec.Struct, frozen=True):
     columns: list[_Column]
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A snapshot on its way to the disk."""
+
+    path: Path
+    final: Path
+    contents: _Contents
+
+
 class SnapshotFiles:
     """The snapshots of all topics, below one directory."""
 
     def __init__(self, directory: Path, damage: Damage) -> None:
         self._directory = directory
         self._damage = damage
+        self._drafts = 0
 
     def save(self, topic: str, snapshot: Snapshot) -> None:
-        """Keep a snapshot. Its columns are read where they lie and must not change meanwhile.
+        """Keep a snapshot; raises as `draft` and `finish`."""
+        self.finish(self.draft(topic, snapshot))
+
+    def draft(self, topic: str, snapshot: Snapshot) -> "Draft":
+        """Hand the columns of a snapshot to the system; they may change once this returns.
+
+        It is worth nothing yet: checksums and flush are left to `finish`, which takes longer.
 
         Raises:
             JournalFull: No space; the older ones are still there.
@@ -70,25 +91,43 @@ class SnapshotFiles:
         """
         folder = self._folder(topic)
         final = folder / f"{snapshot.position:020d}{_SUFFIX}"
-        draft = final.with_suffix(".draft")
-        try:
+        self._drafts += 1
+        path = final.with_suffix(f".{self._drafts}{_DRAFT}")
+        with _translated(final):
             make_durable(folder)
             try:
-                with draft.open("wb", buffering=0) as file:
-                    _write(file, topic, snapshot)
-                    os.fsync(file.fileno())
-                draft.replace(final)
+                with path.open("wb", buffering=0) as file:
+                    _reserve(file, snapshot)
+                    columns = _write_columns(file, snapshot)
             except (OSError, ValueError):
-                draft.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 raise
-            sync_directory(folder)
-            for old in self.generations(topic)[:-_GENERATIONS]:
+        contents = _Contents(topic, snapshot.position, snapshot.meta, columns)
+        return Draft(path, final, contents)
+
+    def finish(self, draft: "Draft") -> None:
+        """Make a drafted snapshot count, durably; the one before is kept, older ones go.
+
+        Raises:
+            JournalFull, JournalFailed: As for `draft`.
+        """
+        with _translated(draft.final):
+            try:
+                with draft.path.open("r+b", buffering=0) as file:
+                    _finish(file, draft.contents)
+                    os.fsync(file.fileno())
+                draft.path.replace(draft.final)
+            except OSError:
+                draft.path.unlink(missing_ok=True)
+                raise
+            sync_directory(draft.final.parent)
+            for old in self.generations(draft.contents.topic)[:-_GENERATIONS]:
                 old.unlink()
-        except OSError as error:
-            what = f"snapshot {final}: {error.strerror}"
-            if error.errno in _FULL:
-                raise JournalFull(f"{what}; the one before is kept, free space there") from error
-            raise JournalFailed(f"{what}; check the disk and the system log") from error
+
+    def clear(self) -> None:
+        """Remove drafts that a crash left."""
+        for path in self._directory.glob(f"*/*{_DRAFT}"):
+            path.unlink(missing_ok=True)
 
     def load(self, topic: str) -> Snapshot | None:
         """Return the newest undamaged snapshot; a damaged one is named in `damage`.
@@ -137,19 +176,60 @@ class SnapshotFiles:
         return sorted(path for path in found if path.stem.isdigit())
 
 
-def _write(file: IO[bytes], topic: str, snapshot: Snapshot) -> None:
+@contextmanager
+def _translated(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"snapshot {final}: {error.strerror}"
+        if error.errno in _FULL:
+            raise JournalFull(f"{what}; the one before is kept, free space there") from error
+        raise JournalFailed(f"{what}; check the disk and the system log") from error
+
+
+def _reserve(file: IO[bytes], snapshot: Snapshot) -> None:
+    """Take the space first, so that a full disk is met while the columns still stand."""
+    size = sum(column.nbytes + _ALIGN for column in snapshot.columns.values())
+    names = sum(len(name) + _COLUMN_BYTES for name in snapshot.columns)
+    size += names + len(snapshot.meta) + _PIECE_BYTES
+    os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _write_columns(file: IO[bytes], snapshot: Snapshot) -> list[_Column]:
     columns: list[_Column] = []
     at = _put(file, _MARK)
     for name, column in snapshot.columns.items():
         at += _put(file, bytes(-at % _ALIGN))
         if column.dtype.hasobject:
             raise ValueError(f"column {name} of a snapshot holds Python objects")
-        length, crc = _put_sealed(file, _bytes_of(np.ascontiguousarray(column)))
-        columns.append(_Column(name, column.dtype.str, column.shape, at, crc))
-        at += length
-    contents = _Contents(topic, snapshot.position, snapshot.meta, columns)
-    tail = msgspec.msgpack.encode(contents)
-    _put(file, tail + _END.pack(FORMAT, len(tail), zlib.crc32(tail), 0, _MARK))
+        columns.append(_Column(name, column.dtype.str, column.shape, at, 0))
+        # Row by row, where rows are parts of longer ones: a copy of all would cost memory.
+        deep = column.ndim > 1 and not column.flags.c_contiguous
+        for part in column if deep else (column,):
+            at += _put(file, _bytes_of(np.ascontiguousarray(part)))
+    return columns
+
+
+def _finish(file: IO[bytes], contents: _Contents) -> None:
+    """Add up checksums of what was written, and write the directory behind it."""
+    end, columns = len(_MARK), list[_Column]()
+    for column in contents.columns:
+        size = math.prod(column.shape) * np.dtype(column.dtype).itemsize
+        columns.append(msgspec.structs.replace(column, crc=_crc_of(file, column.offset, size)))
+        end = column.offset + size
+    tail = msgspec.msgpack.encode(msgspec.structs.replace(contents, columns=columns))
+    file.seek(end)
+    end += _put(file, tail + _END.pack(FORMAT, len(tail), zlib.crc32(tail), 0, _MARK))
+    file.truncate(end)
+
+
+def _crc_of(file: IO[bytes], offset: int, size: int) -> int:
+    crc = 0
+    for start in range(offset, offset + size, _PIECE_BYTES):
+        crc = zlib.crc32(
+            os.pread(file.fileno(), min(_PIECE_BYTES, offset + size - start), start), crc
+        )
+    return crc
 
 
 def _put(file: IO[bytes], raw: bytes | memoryview) -> int:
@@ -158,16 +238,6 @@ def _put(file: IO[bytes], raw: bytes | memoryview) -> int:
         # A write returns early at 2 GB, and when the disk fills up.
         left = left[file.write(left) :]
     return len(raw)
-
-
-def _put_sealed(file: IO[bytes], raw: memoryview) -> tuple[int, int]:
-    """Write and check-sum piece by piece, while a piece is in the processor's cache."""
-    crc = 0
-    for start in range(0, len(raw), _PIECE_BYTES):
-        piece = raw[start : start + _PIECE_BYTES]
-        crc = zlib.crc32(piece, crc)
-        _put(file, piece)
-    return len(raw), crc
 
 
 def _read(path: Path, topic: str) -> Snapshot:

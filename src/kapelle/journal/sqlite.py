@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -67,6 +67,7 @@ class SqliteJournal:
         clock.not_before(found.newest_ns)
         self._damage = Damage(found.damage)
         self._snapshots = SnapshotFiles(settings.directory / "snapshots", self._damage)
+        self._snapshots.clear()
         found.topics = self._snapshots.reconcile(found.topics)
         self._topics: dict[str, TopicState] = dict(found.topics)
         self._reads = Reads(path, settings, self._damage)
@@ -75,6 +76,9 @@ class SqliteJournal:
         self._closed = False
         # One thread for whatever blocks besides writing; reads of several followers queue there.
         self._aside = ThreadPoolExecutor(1, "journal-reader")
+        # Two for snapshots: nobody's columns stand still while another's snapshot is flushed.
+        self._columns = ThreadPoolExecutor(1, "journal-columns")
+        self._finishing = ThreadPoolExecutor(1, "journal-snapshots")
         self._reserve = Reserve(settings.directory, settings.reserve_bytes)
         self._submissions = Submissions(settings, self._publish)
         hand_back = self._submissions.hand_back
@@ -155,15 +159,25 @@ class SqliteJournal:
         """See `ports.Journal`."""
         return dict(self._topics.get(topic, TopicState()).marks)
 
-    async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
-        """See `ports.Journal`. The columns are written from where they lie, by a thread."""
+    async def save_snapshot(
+        self, topic: str, snapshot: Snapshot, *, released: Callable[[], None] | None = None
+    ) -> None:
+        """See `ports.Journal`. The columns are written from where they lie, by a thread.
+
+        They are the system's, and released, long before the disk has them.
+        """
         self._submissions.check()
-        write = partial(self._snapshots.save, topic, snapshot)
+        write = partial(self._snapshots.draft, topic, snapshot)
+        run = self._loop.run_in_executor
         try:
-            await self._loop.run_in_executor(self._aside, write)
-        except JournalFull:
-            self._writer.open_reserve()
-            await self._loop.run_in_executor(self._aside, write)
+            try:
+                draft = await run(self._columns, write)
+            except JournalFull:
+                self._writer.open_reserve()
+                draft = await run(self._columns, write)
+            if released is not None:
+                released()
+            await run(self._finishing, self._snapshots.finish, draft)
         except JournalFailed as error:
             self._submissions.fail(str(error))
             raise
@@ -204,12 +218,14 @@ class SqliteJournal:
         await asyncio.sleep(0)
         self._submissions.close()
         if ended and sound:
-            await asyncio.to_thread(self._aside.shutdown, cancel_futures=True)
+            for pool in (self._columns, self._finishing, self._aside):
+                await asyncio.to_thread(pool.shutdown, cancel_futures=True)
             self._reads.close()
             self._store.close()
         else:
             # Closing a connection would write and sync; the process is about to end instead.
-            self._aside.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._columns, self._finishing, self._aside):
+                pool.shutdown(wait=False, cancel_futures=True)
 
     async def _next(
         self, topic: str, after: int, limit: int, kinds: Collection[Kind] | None

@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS entries (
     place INTEGER PRIMARY KEY, kind INTEGER NOT NULL, writer TEXT NOT NULL, epoch INTEGER NOT NULL,
     at_ns INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
 """
-_INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(slots=True)
@@ -100,6 +100,13 @@ def check_format(path: Path) -> None:
             f"{path} has format {version}, this Kapelle knows up to {FORMAT}; nothing was "
             "changed: start the version that wrote it or a newer one"
         )
+
+
+def create_tables(db: sqlite3.Connection) -> None:
+    """Make what is missing in an empty file, or in one of an older format; all or nothing."""
+    db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    numbers = f"PRAGMA application_id = {APPLICATION};PRAGMA user_version = {FORMAT};"
+    db.executescript(f"BEGIN;{_TABLES}{numbers}COMMIT")
 
 
 def open_store(path: Path, synchronous: str) -> tuple["Store", Found]:
@@ -153,9 +160,8 @@ class Store:
         self.checkpoint(whole=True)
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if fresh or version < FORMAT:
-            # What format 1 lacks is a table; whoever opens the file made half-way finds the rest.
-            marks = f"PRAGMA application_id = {APPLICATION};PRAGMA user_version = {FORMAT};"
-            db.executescript(f"BEGIN;{_TABLES}{marks}COMMIT")
+            # What format 1 lacks is a table.
+            create_tables(db)
             self.checkpoint(whole=True)
         self._ids: dict[str, int] = dict(db.execute("SELECT name, id FROM topics"))
 
@@ -192,7 +198,7 @@ class Store:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            db.executemany(_INSERT, change.rows)
+            db.executemany(INSERT, change.rows)
             db.executemany(
                 "INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?)",
                 [sealed(self.id_of(name), name, t) for name, t in change.trimmed.items()],

@@ -119,6 +119,11 @@ class JournalExamination:
         self._reads.close()
         self._db.close()
 
+    @property
+    def ends(self) -> dict[str, int]:
+        """Return where each topic ends by now."""
+        return {topic: stand.last for topic, stand in self._read_topics().items()}
+
     def look_at_file(self) -> None:
         """Check the file's structure and its log. Only while no plant runs.
 
@@ -239,7 +244,7 @@ class JournalExamination:
         return entries, reached, flaws, trimmed
 
     def _stand(self, topic: str) -> TopicRow:
-        return self._read_topics(quietly=True).get(topic, TopicRow(0, 0, 0))
+        return self._read_topics().get(topic, TopicRow(0, 0, 0))
 
     def _read_tables(self) -> dict[str, TopicRow]:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -253,9 +258,9 @@ class JournalExamination:
             if not wrong:
                 text = f"{len(rows)} rows, all sound"
                 self._say(f"journal table {table}", Verdict.OK, text)
-        return self._read_topics(quietly=False)
+        return self._read_topics()
 
-    def _read_topics(self, *, quietly: bool) -> dict[str, TopicRow]:
+    def _read_topics(self) -> dict[str, TopicRow]:
         query = (
             "SELECT name, id, trimmed, (SELECT max(last) FROM lines WHERE topic = id), "
             "(SELECT max(place) FROM entries WHERE place BETWEEN id << 40 AND (id + 1) << 40) "

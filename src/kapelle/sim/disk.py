@@ -167,10 +167,12 @@ class Door:
         await self.pass_through()
         return await self._journal.marks(topic)
 
-    async def save_snapshot(self, topic: str, snapshot: Snapshot) -> None:
+    async def save_snapshot(
+        self, topic: str, snapshot: Snapshot, *, released: Callable[[], None] | None = None
+    ) -> None:
         """See `ports.Journal`."""
         await self.pass_through()
-        await self._journal.save_snapshot(topic, snapshot)
+        await self._journal.save_snapshot(topic, snapshot, released=released)
 
     async def load_snapshot(self, topic: str) -> Snapshot | None:
         """See `ports.Journal`."""
