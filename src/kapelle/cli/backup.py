@@ -1,0 +1,275 @@
+"""`kapelle backup` and `kapelle restore`: the whole plant in one directory, and back.
+
+Why the copies fit together although the plant goes on meanwhile: whatever *reads* the journal is
+copied before it (history, quarantine, snapshots), so the journal in the backup holds everything
+they have read; it is copied as of one moment; and the registry, which *feeds* the journal, comes
+last, so no device in the journal is unknown to it. What the registry had told the journal in
+between is told again after the restore: telling twice changes nothing.
+"""
+
+import os
+import shutil
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kapelle import __version__
+from kapelle.app import history_directory
+from kapelle.cli.configuration import File, config_of
+from kapelle.cli.examination import show_findings
+from kapelle.cli.output import Exit, Json, out, print_json
+from kapelle.cli.upkeep import as_rows, examine
+from kapelle.config import Config
+from kapelle.errors import Conflict, DataDirectoryHeld, Invalid, RegistryUnavailable
+from kapelle.history.upkeep import copy_history
+from kapelle.journal.backup import Copied, copy_journal, copy_snapshots, topics_of
+from kapelle.journal.store import NAME
+from kapelle.journal.verify import is_held
+from kapelle.model.ids import NS_PER_S
+from kapelle.registry.examination import examine_registry, sqlite_file
+from kapelle.registry.store import Registry
+from kapelle.runtime.archive import (
+    MANIFEST,
+    Manifest,
+    Taken,
+    check,
+    check_empty,
+    copy_database,
+    copy_file,
+    drafted,
+    seal,
+)
+from kapelle.runtime.clock import SystemClock
+from kapelle.runtime.doctor import Finding, Verdict
+
+_TRIES = 5
+_JOURNAL, _REGISTRY, _HISTORY, _TOKEN = "journal", "registry.db", "history", "api.token"
+_DUMP = (
+    "the registry is in PostgreSQL and not in this backup: run pg_dump now, after it, and keep both"
+)
+_SHARED = "files were linked, not copied: on the same disk it does not survive that disk"
+
+
+def backup(
+    destination: Annotated[Path, typer.Argument(help="Directory to make; must not exist.")],
+    config: File = None,
+    json: Json = False,
+) -> None:
+    """Copy everything the plant keeps into a new directory, while it runs or not."""
+    settings = config_of(config)
+    manifest = take(settings, destination)
+    if json:
+        print_json(_told(destination, manifest))
+        return
+    taken = manifest.taken
+    size = f"{len(manifest.files):,} files, {manifest.bytes / (1 << 20):,.1f} MiB"
+    out().print(f"● {destination}: {size}, as of {taken.taken_at}", soft_wrap=True)
+    for remark in taken.remarks:
+        out().print(f"▲ {remark}", markup=False, soft_wrap=True)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="A directory made by kapelle backup.")],
+    into: Annotated[
+        Path | None, typer.Option(help="Data directory to make; else the configured one.")
+    ] = None,
+    config: File = None,
+    json: Json = False,
+) -> None:
+    """Check a backup and make a data directory of it; exit 1 where what it holds is damaged."""
+    settings = config_of(config)
+    manifest, findings = put_back(settings, source, into or settings.plant.data_dir)
+    damaged = any(finding.verdict is Verdict.BAD for finding in findings)
+    target, next_ = into or settings.plant.data_dir, _next(settings, manifest, into)
+    if json:
+        told = _told(source, manifest) | {"into": str(target), "next": next_}
+        print_json(told | {"sound": not damaged, "findings": as_rows(findings)})
+    else:
+        show_findings(findings)
+        out().print(f"{'✕' if damaged else '●'} restored into {target}", soft_wrap=True)
+        for step in next_:
+            out().print(f"  → {step}", markup=False, soft_wrap=True)
+    raise typer.Exit(Exit.FAILED if damaged else Exit.OK)
+
+
+def take(config: Config, destination: Path) -> Manifest:
+    """Make a backup and return what it says about itself.
+
+    Raises:
+        Invalid: There is no journal, or the destination holds something.
+        JournalDamaged: The journal cannot be read at all.
+        JournalFull, JournalFailed: The disk of the destination.
+    """
+    data = config.plant.data_dir
+    if not (data / _JOURNAL / NAME).exists():
+        raise Invalid(f"{data / _JOURNAL} holds no journal: check [plant] data_dir, or --config")
+    url = config.registry.database_url(data)
+    file = sqlite_file(url)
+    check_empty(destination)
+    _check_room(data, destination)
+    with drafted(destination.absolute()) as draft:
+        now_ns = SystemClock().now_ns()
+        readers, copied, remarks = _copy_followers(config, draft)
+        _, known = examine_registry(url, config.plant.partitions)
+        kind = "none" if known is None else "sqlite" if file else "postgresql"
+        if file is not None and known is not None:
+            copy_database(file, draft / _REGISTRY)
+        if kind == "postgresql":
+            remarks.append(_DUMP)
+        if (data / _TOKEN).exists():
+            copy_file(data / _TOKEN, draft / _TOKEN)
+        if draft.stat().st_dev == data.stat().st_dev:
+            remarks.append(_SHARED)
+        topics = {topic: (copied.trimmed[topic] + 1, copied.last[topic]) for topic in copied.last}
+        taken = Taken(
+            kapelle=__version__,
+            plant=config.plant.name,
+            partitions=config.plant.partitions,
+            host=socket.gethostname(),
+            taken_at_ns=now_ns,
+            taken_at=_moment(now_ns),
+            topics=topics,
+            readers=readers,
+            registry=kind,
+            revision=known.revision if known is not None else 0,
+            remarks=remarks + copied.remarks,
+        )
+        return seal(draft, taken)
+
+
+def _copy_followers(
+    config: Config, draft: Path
+) -> tuple[dict[str, dict[str, int]], Copied, list[str]]:
+    """Copy what follows the journal, then the journal, so that nothing between them is missing."""
+    journal = config.plant.data_dir / _JOURNAL
+    topics = topics_of(journal)
+    for _ in range(_TRIES):
+        readers = copy_history(history_directory(config), draft / _HISTORY)
+        newest = copy_snapshots(journal, draft / _JOURNAL, iter(topics))
+        copied = copy_journal(journal, draft / _JOURNAL, readers)
+        lacking = {
+            topic
+            for topic, trimmed in copied.trimmed.items()
+            if trimmed > min(newest.get(topic, 0), copied.marks.get(topic, trimmed))
+        }
+        if not lacking:
+            return readers, copied, []
+        # Trimmed while we copied: what followed had come further by then.
+    remark = f"{', '.join(sorted(lacking))}: the journal begins after what its readers have had"
+    return readers, copied, [f"{remark}; kapelle verify says why"]
+
+
+def put_back(config: Config, source: Path, target: Path) -> tuple[Manifest, list[Finding]]:
+    """Make a data directory of a backup; return what it says, and what was found in it.
+
+    Raises:
+        Invalid, JournalDamaged: It is no backup, of another plant, or was changed since.
+        DataDirectoryHeld: A plant runs in the target.
+        RegistryUnavailable: The registry in PostgreSQL must be there first.
+    """
+    if is_held(target / _JOURNAL):
+        raise DataDirectoryHeld(f"data directory {target} is in use; stop the plant first")
+    check_empty(target)
+    manifest = check(source)
+    taken = manifest.taken
+    if taken.partitions != config.plant.partitions:
+        raise Invalid(
+            f"the backup is of a plant with {taken.partitions} partitions, the configuration says "
+            f"{config.plant.partitions}: set [plant] partitions = {taken.partitions}"
+        )
+    _check_registry(config, taken, target)
+    with drafted(target.absolute()) as draft:
+        for name in manifest.files:
+            copy_file(source / name, draft / name)
+        # What arrived must be what was sent.
+        shutil.copyfile(source / MANIFEST, draft / MANIFEST)
+        check(draft)
+        (draft / MANIFEST).unlink()
+        findings = list(examine(config, draft))
+        if taken.registry != "none":
+            _tell_anew(_url(config, taken, draft), taken)
+    now_ns = SystemClock().now_ns()
+    if now_ns < taken.taken_at_ns:
+        what = f"it is {_moment(now_ns)} here, before the backup was taken ({taken.taken_at})"
+        remedy = "set the clock: devices refuse commands of an earlier time than they have heard"
+        findings.append(Finding("clock", Verdict.BAD, what, remedy))
+    return manifest, findings
+
+
+def _url(config: Config, taken: Taken, target: Path) -> str:
+    if taken.registry == "sqlite":
+        return f"sqlite:///{target / _REGISTRY}"
+    return config.registry.database_url(target)
+
+
+def _check_registry(config: Config, taken: Taken, target: Path) -> None:
+    if taken.registry == "sqlite" and config.registry.url:
+        raise Invalid(
+            "the backup holds a registry in SQLite, the configuration names another with "
+            f"[registry] url; leave it out, and the one restored into {target} is used"
+        )
+    if taken.registry == "postgresql":
+        if not config.registry.url.startswith("postgres"):
+            raise Invalid("the registry was in PostgreSQL: set [registry] url to where it is now")
+        found, known = examine_registry(config.registry.url, taken.partitions)
+        if known is None:
+            raise RegistryUnavailable(f"{found[0].found}; restore the dump with pg_restore first")
+        if known.revision < taken.revision:
+            raise Conflict(
+                f"the registry is at revision {known.revision}, older than the backup "
+                f"({taken.revision}): restore a dump taken after it"
+            )
+
+
+def _tell_anew(url: str, taken: Taken) -> None:
+    """Let the registry tell the journal everything again at the next start."""
+    with Registry(url, partitions=taken.partitions) as registry:
+        registry.resend()
+
+
+def _next(config: Config, manifest: Manifest, into: Path | None) -> list[str]:
+    steps = []
+    if into is not None and into.absolute() != config.plant.data_dir.absolute():
+        steps.append(f'set [plant] data_dir = "{into}" (or KAPELLE_PLANT__DATA_DIR)')
+    if not history_directory(config).is_relative_to(config.plant.data_dir):
+        steps.append(f"set [history] directory to where {_HISTORY}/ lies now, or leave it out")
+    steps.append("put kapelle.toml and the TLS files in place: they are not part of a backup")
+    steps.append(
+        f"kapelle up: what happened after {manifest.taken.taken_at} is gone; devices reconnect and "
+        "follow within a minute, orders given since must be given again"
+    )
+    return steps
+
+
+def _check_room(data: Path, destination: Path) -> None:
+    """Refuse where the disk has no room for the journal and the databases. Raises Invalid."""
+    place = destination.absolute()
+    while not place.exists():
+        place = place.parent
+    disk = os.statvfs(place)
+    files = [data / _JOURNAL / NAME, data / _REGISTRY]
+    needed = sum(path.stat().st_size for path in files if path.exists())
+    if disk.f_bavail * disk.f_frsize < needed:
+        free, needs = disk.f_bavail * disk.f_frsize >> 20, needed >> 20
+        raise Invalid(f"{place} has {free:,} MiB free, the backup needs {needs:,} MiB or more")
+
+
+def _told(place: Path, manifest: Manifest) -> dict[str, object]:
+    taken = manifest.taken
+    return {
+        "backup": str(place),
+        "taken_at": taken.taken_at,
+        "plant": taken.plant,
+        "files": len(manifest.files),
+        "bytes": manifest.bytes,
+        "registry": taken.registry,
+        "topics": {topic: last for topic, (_, last) in taken.topics.items()},
+        "remarks": taken.remarks,
+    }
+
+
+def _moment(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns // NS_PER_S, UTC).isoformat().replace("+00:00", "Z")
