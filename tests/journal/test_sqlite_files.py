@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kapelle.errors import DataDirectoryHeld, JournalDamaged, JournalFailed
@@ -16,6 +17,7 @@ from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import durability, open_journal
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Tick
+from kapelle.ports import Snapshot
 from kapelle.runtime.clock import SystemClock
 
 NOBODY = 65534
@@ -25,6 +27,7 @@ import asyncio, sys
 from pathlib import Path
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
+from kapelle.ports import Snapshot
 from kapelle.runtime.clock import SystemClock
 
 async def hold():
@@ -316,3 +319,27 @@ def test_no_position_is_given_out_twice_that_a_reader_has_had(tmp_path):
         db.execute("DELETE FROM lines")
     db.close()
     asyncio.run(scenario(after))
+
+
+def test_it_tells_how_it_does(tmp_path):
+    async def scenario():
+        settings = JournalSettings(tmp_path, reserve_bytes=1 << 20)
+        async with open_journal(settings, SystemClock()) as journal:
+            for n in range(5):
+                await journal.append("p/0", [Tick(n)] * 10, writer="a")
+            await journal.mark("p/0", "history", 20)
+            await journal.mark("plant", "history", 0)
+            await journal.save_snapshot("p/0", Snapshot(50, {"a": np.zeros(1000)}, b""))
+            await journal.trim("p/0", 99)
+            told = journal.metrics()
+        assert told.timings.fsync_s.count >= 7
+        assert told.timings.commit_s.sum_s >= told.timings.fsync_s.sum_s > 0
+        assert told.timings.snapshot_s.count == 1
+        assert told.snapshot_bytes > 8000
+        assert told.file_bytes > 8192
+        assert (told.lags, told.held, told.damage) == ({"history": 30}, 30, 0)
+        assert (told.waiting, told.waiting_bytes) == (0, 0)
+        assert told.reserve_bytes == 1 << 20
+        assert told.free_bytes > 0
+
+    asyncio.run(scenario())

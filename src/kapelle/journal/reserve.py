@@ -40,6 +40,13 @@ class Reserve:
         """Give the space back to the disk."""
         self._path.unlink(missing_ok=True)
 
+    def held_bytes(self) -> int:
+        """Return how much of it is held. [bytes]"""
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def free_bytes(self) -> int:
         """Return what is free on the disk for us."""
         disk = os.statvfs(self._directory)

@@ -15,6 +15,7 @@ from kapelle.journal.durability import Durability, durability
 from kapelle.journal.leases import Held, step_acquire, step_release, step_renew
 from kapelle.journal.lines import Line, TopicState
 from kapelle.journal.lock import DirectoryLock
+from kapelle.journal.metrics import JournalMetrics
 from kapelle.journal.reads import Reads
 from kapelle.journal.reserve import Reserve
 from kapelle.journal.settings import JournalSettings
@@ -25,6 +26,7 @@ from kapelle.journal.tails import Tails
 from kapelle.journal.wakes import Wakes
 from kapelle.journal.writer import Append, Leasing, Mark, Outcome, Trim, Writer
 from kapelle.model.entries import KIND_OF, Body, Entry, Kind
+from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Lease, Snapshot
 
 __all__ = ["Durability", "SqliteJournal", "durability", "open_journal"]
@@ -167,6 +169,7 @@ class SqliteJournal:
         They are the system's, and released, long before the disk has them.
         """
         self._submissions.check()
+        began_ns = self._clock.now_ns()
         write = partial(self._snapshots.draft, topic, snapshot)
         run = self._loop.run_in_executor
         try:
@@ -178,6 +181,7 @@ class SqliteJournal:
             if released is not None:
                 released()
             await run(self._finishing, self._snapshots.finish, draft)
+            self._store.timings.snapshot_s.observe((self._clock.now_ns() - began_ns) / NS_PER_S)
         except JournalFailed as error:
             self._submissions.fail(str(error))
             raise
@@ -201,6 +205,26 @@ class SqliteJournal:
     async def release(self, lease: Lease) -> None:
         """See `ports.Journal`."""
         await self._submissions.ask(Leasing(lease.name, partial(step_release, lease=lease)))
+
+    def metrics(self) -> JournalMetrics:
+        """Return how the journal does; a few looks at the file system, no waiting."""
+        topics = self._topics.values()
+        lags: dict[str, int] = {}
+        for state in topics:
+            for reader, position in state.marks.items():
+                lags[reader] = lags.get(reader, 0) + state.last - max(position, state.trimmed)
+        return JournalMetrics(
+            timings=self._store.timings,
+            file_bytes=self._store.file_bytes(),
+            snapshot_bytes=self._snapshots.bytes(),
+            free_bytes=self._reserve.free_bytes(),
+            reserve_bytes=self._reserve.held_bytes(),
+            waiting=self._submissions.waiting,
+            waiting_bytes=self._submissions.waiting_bytes,
+            damage=len(self._damage.found()),
+            lags=lags,
+            held=sum(state.last - state.trimmed for state in topics),
+        )
 
     def damage(self) -> Sequence[str]:
         """See `ports.Journal`."""

@@ -19,7 +19,10 @@ from kapelle.journal import wal
 from kapelle.journal.codec import JournalNewer
 from kapelle.journal.leases import Held
 from kapelle.journal.lines import Line, TopicState
+from kapelle.journal.metrics import Timings
 from kapelle.journal.rows import SELECT, Row, entry_of, place
+from kapelle.model.ids import NS_PER_S
+from kapelle.runtime.clock import SystemClock
 
 FORMAT = 2
 """Version of the tables below, kept in `user_version`. 2: readers' marks, which an older Kapelle
@@ -140,6 +143,8 @@ class Store:
         self._db = db
         self._path = path
         self._log = path.with_name(path.name + "-wal")
+        self.timings = Timings()
+        self._watch = SystemClock()
         fresh = path.stat().st_size == 0
         left = wal.scan(self._log, _page_size(path))
         for pragma in (
@@ -226,7 +231,9 @@ class Store:
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
                 [sealed(name, h.holder, h.epoch, h.until_ns) for name, h in change.leases.items()],
             )
+            began_ns = self._watch.now_ns()
             db.execute("COMMIT")
+            self.timings.fsync_s.observe((self._watch.now_ns() - began_ns) / NS_PER_S)
         except sqlite3.Error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -244,7 +251,13 @@ class Store:
 
     def checkpoint(self, *, whole: bool = False) -> None:
         """Move the log into the database. `whole`: wait for readers and cut it to nothing."""
+        began_ns = self._watch.now_ns()
         self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if whole else 'PASSIVE'})").fetchall()
+        self.timings.checkpoint_s.observe((self._watch.now_ns() - began_ns) / NS_PER_S)
+
+    def file_bytes(self) -> int:
+        """Return the size of the database and its log. [bytes]"""
+        return self._path.stat().st_size + self.log_bytes()
 
     def log_bytes(self) -> int:
         """Return the size of the write-ahead log's file."""

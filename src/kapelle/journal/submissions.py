@@ -29,6 +29,16 @@ class Submissions:
         self._settled = 0
         self._watch: asyncio.TimerHandle | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Return how many requests wait for the disk."""
+        return len(self._waiting)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return the size of the bodies that wait. [bytes]"""
+        return self._waiting_bytes
+
     def start(self, put: Callable[[Request], None]) -> None:
         """Send requests here from now on."""
         self._put = put

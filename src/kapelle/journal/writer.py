@@ -16,6 +16,8 @@ from kapelle.journal.rows import Row, place
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.store import Change, Found, Store, failed, is_full
 from kapelle.model.entries import Kind
+from kapelle.model.ids import NS_PER_S
+from kapelle.runtime.clock import SystemClock
 
 _ESSENTIAL = frozenset({Kind.HOLD, Kind.CANCEL, Kind.AMEND, Kind.PHASES, Kind.NOTICE, Kind.PLAN})
 """What may use the reserve when the disk is full: what stops the plant or tells what it did."""
@@ -94,6 +96,7 @@ class Writer:
         settle: Callable[[Outcome], None],
     ) -> None:
         self._store = store
+        self._watch = SystemClock()
         self._topics = dict(found.topics)
         self._leases = dict(found.leases)
         self._reserve = reserve
@@ -157,6 +160,7 @@ class Writer:
             return self._failed(len(group))
         if self._full and self._reserve.hold():
             self._full = False
+        began_ns = self._watch.now_ns()
         try:
             try:
                 return self._commit(group)
@@ -172,6 +176,9 @@ class Writer:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 -- outermost line of the thread: nobody else could say it
             self._failure = f"{self._path}: the writer stopped: {error!r}"
+        finally:
+            took_s = (self._watch.now_ns() - began_ns) / NS_PER_S
+            self._store.timings.commit_s.observe(took_s)
         return self._failed(len(group))
 
     def _fail(self, error: sqlite3.Error) -> None:
