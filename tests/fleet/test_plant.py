@@ -65,23 +65,10 @@ def test_summary_counts_what_is_measured_estimated_and_unknown() -> None:
     assert everything.excluded == {"silent": 3}
     assert everything.by_kind_w == {"battery": 1000.0}
     assert everything.vendors == {"maker-0": [2, 1], "maker-1": [1, 1], "maker-2": [2, 0]}
-    assert set(everything.shared_std_w) == {"maker-0", "maker-1", "maker-2"}
-    assert everything.shared_std_w["maker-2"] > 5 * everything.shared_std_w["maker-1"]
+    silent = everything.evidence.silent
+    assert [(cell, sums[:2]) for cell, sums in silent.items()] == [(5, [2.0, 10_000.0])]
+    assert everything.evidence.silent_groups == {"0/maker-0": 5000.0, "0/maker-2": 5000.0}
     assert (pair.devices, pair.power_w, pair.freshness[Freshness.NEVER]) == (2, 100.0, 1)
-
-
-def test_silent_devices_of_one_vendor_share_their_error() -> None:
-    """The errors of n silent devices of one vendor do not shrink with the root of n."""
-    fleet = fleet_of(400, vendor=tuple([b"one"] * 400))
-    say(fleet, block([power(no, 1.0, 0.0) for no in range(400)]))
-    tick(fleet, 2)
-    tick(fleet, 4000)
-    part = summarise(fleet, SETTINGS).resources[0]
-    each_w = float(fleet.estimate_std_w[0])
-    assert part.shared_std_w["one"] == pytest.approx(400 * SETTINGS.common_share * each_w)
-    whole = total(view_of(Summary(0, s(4000), 1, [part])))
-    assert whole.std_w == pytest.approx(sqrt(part.variance_w2 + part.shared_std_w["one"] ** 2))
-    assert whole.std_w > 2 * sqrt(400) * each_w
 
 
 def test_shared_errors_add_over_partitions_and_independent_ones_as_variances() -> None:
@@ -89,11 +76,12 @@ def test_shared_errors_add_over_partitions_and_independent_ones_as_variances() -
     tick(fleet, 1)
     part = summarise(fleet, SETTINGS).resources[0]
     parts = [
-        _with(part, variance_w2=9.0, shared_std_w={"a": 3.0, "b": 1.0}),
-        _with(part, variance_w2=16.0, shared_std_w={"a": 4.0}),
+        _with(part, variance_w2=9.0, shared_std_w={"a": 3.0, "b": 1.0}, steady_variance_w2=5.0),
+        _with(part, variance_w2=16.0, shared_std_w={"a": 4.0}, steady_std_w=10.0),
     ]
     view = view_of(*(Summary(k, s(1), 1, [p]) for k, p in enumerate(parts)), partitions=2)
-    std_w = sqrt(25 + 7.0**2 + 1.0)
+    common_w = 10.0 * SETTINGS.live_common_share
+    std_w = sqrt(25 + 7.0**2 + 1.0 + 5.0 + common_w**2)
     whole = total(view)
     assert whole.std_w == pytest.approx(std_w)
     assert whole.high_w - whole.low_w == pytest.approx(2 * 1.96 * std_w, rel=1e-4)

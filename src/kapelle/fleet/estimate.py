@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, Floats32
+from kapelle.fleet.news import step_anchors
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
@@ -32,9 +33,10 @@ def step_estimate(fleet: Fleet, settings: FleetSettings) -> None:
         at = slice(start, min(start + _CHUNK, fleet.size))
         _learn_own(fleet, settings, at)
         _estimate(fleet, settings, at)
+    step_anchors(fleet)
 
 
-def _heard(fleet: Fleet, at: slice | Ints) -> Flags:
+def _heard(fleet: Fleet, at: slice | Ints | NDArray[np.intp]) -> Flags:
     # Live and late are 1 and 2; never wraps to 255.
     heard: Flags = fleet.freshness[at] - np.uint8(Freshness.LIVE) < 2
     return heard
@@ -139,7 +141,9 @@ def _on_the_way(fleet: Fleet, settings: FleetSettings, at: slice, held: Flags) -
     return moves
 
 
-def in_flight(fleet: Fleet, settings: FleetSettings, at: slice | Ints) -> NDArray[np.intp]:
+def in_flight(
+    fleet: Fleet, settings: FleetSettings, at: slice | Ints | NDArray[np.intp]
+) -> NDArray[np.intp]:
     """Return which of these rows were asked for something no reading can have shown yet.
 
     Their errors are common: they were asked together, over the same links.

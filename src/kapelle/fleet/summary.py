@@ -198,11 +198,11 @@ class _Tally:
         """Add variances: of those who report regularly, of the silent, and of all others."""
         self.witness.add_news(rows)
         at = span(rows)
-        std_w = fleet.estimate_std_w[at]
+        std_w = fleet.estimate_std_w[at].astype(np.float64)
         steady = heard.copy()
         flying = in_flight(fleet, settings, at)
         steady[flying] = False
-        counts = steady.astype(np.float32)
+        counts = steady.astype(np.float64)
         self.steady_variance_w2 += float(np.einsum("i,i,i", counts, std_w, std_w))
         self.steady_std_w += float(np.einsum("i,i", counts, std_w))
 

@@ -1,0 +1,156 @@
+"""What one tick teaches about estimating, summed over the devices of a resource.
+
+Learning across devices is the plant's (`fleet.learned`): a partition only adds up, so that the
+outcome does not depend on how devices are spread over partitions. All powers but the surprises of
+`steady` are shares of nameplate.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.fleet.columns import CLUSTERS, Fleet
+from kapelle.fleet.news import Places, anchor_age_s, is_free, is_sampled, nameplate_w, news
+from kapelle.model.enums import DeviceKind, Metric
+from kapelle.model.ids import NS_PER_S, Floats, Longs
+from kapelle.model.plant import Evidence
+
+OCTAVES = 16
+"""Octaves of age, from 1 s on."""
+PV_CLUSTER = "~"
+"""Begins the name of a group of PV under one sky; others are `kind/vendor`."""
+_CELLS = len(DeviceKind) * OCTAVES
+_CADENCES = 24
+
+
+class Witness:
+    """Running sums over the rows of one resource."""
+
+    def __init__(self, fleet: Fleet, *, whole: bool) -> None:
+        """Begin; `whole` where the resource is all devices, from which the plant learns."""
+        self._fleet = fleet
+        self._whole = whole
+        self._vendors = len(fleet.names["vendor"])
+        self._steady = np.zeros((5, _CADENCES))
+        self._silent = np.zeros((5, _CELLS))
+        self._silent_groups_w = np.zeros(self._groups)
+        self._levels = np.zeros((5, len(DeviceKind)))
+        self._anchors = np.zeros((7, _CELLS))
+        self._readings = np.zeros((3, self._groups))
+
+    @property
+    def _groups(self) -> int:
+        return CLUSTERS + len(DeviceKind) * self._vendors
+
+    def add_news(self, rows: NDArray[np.int32]) -> None:
+        """Add those of the rows whose reading came since the tick before."""
+        fleet = self._fleet
+        rows_: Places = rows[news(fleet, rows)].astype(np.intp)
+        if not len(rows_):
+            return
+        gap_s = fleet.gap_s[rows_].astype(np.float64)
+        steady = (gap_s > 0) & np.isfinite(gap_s)
+        rows_, gap_s = rows_[steady], gap_s[steady]
+        plate_w = nameplate_w(fleet, rows_)
+        surprise_w = fleet.surprise[rows_] * plate_w
+        self._add_steady(rows_, gap_s, plate_w, surprise_w)
+        if self._whole:
+            free = np.flatnonzero(is_free(fleet, rows_))
+            rows_ = rows_[free]
+            self._add_levels(rows_, gap_s[free], plate_w[free], surprise_w[free])
+            self._add_anchors(rows_, plate_w[free])
+
+    def _add_steady(self, rows: Places, gap_s: Floats, plate_w: Floats, off_w: Floats) -> None:
+        fleet = self._fleet
+        cadence_s = np.maximum(np.nan_to_num(fleet.cadence_s[rows], nan=60.0), 1.0)
+        place = np.rint(np.log2(cadence_s)).astype(np.intp)
+        delay_s = np.maximum(fleet.now_ns - fleet.heard_at_ns[rows], 0) / NS_PER_S
+        for total, part in zip(
+            self._steady,
+            (plate_w, plate_w * gap_s, plate_w * gap_s * gap_s, plate_w * delay_s, off_w),
+            strict=True,
+        ):
+            total += np.bincount(place, part, _CADENCES)
+
+    def _add_levels(self, rows: Places, gap_s: Floats, plate_w: Floats, off_w: Floats) -> None:
+        """Each report stands for the time since the one before it."""
+        fleet = self._fleet
+        kind = fleet.kind[rows]
+        own_w = fleet.own_w[rows]
+        each = np.ones(len(rows))
+        for total, part in zip(
+            self._levels, (gap_s, plate_w * gap_s, own_w * gap_s, off_w, each), strict=True
+        ):
+            total += np.bincount(kind, part, len(DeviceKind))
+
+    def _add_anchors(self, rows: Places, plate_w: Floats) -> None:
+        fleet = self._fleet
+        share = fleet.own_w[rows] / np.maximum(plate_w, 1.0)
+        self._add_groups(rows, share)
+        told = (fleet.anchored_at[rows] > 0) & is_sampled(fleet, rows)
+        age_s = anchor_age_s(fleet, rows)
+        told &= age_s > 0
+        rows, share, age_s = rows[told], share[told], age_s[told]
+        then = fleet.anchor[rows].astype(np.float64)
+        place = cells(fleet.kind[rows], age_s)
+        parts = (np.ones(len(rows)), then, share, then * then, then * share, share * share, age_s)
+        for total, part in zip(self._anchors, parts, strict=True):
+            total += np.bincount(place, part, _CELLS)
+
+    def _add_groups(self, rows: Places, share: Floats) -> None:
+        for which, group in self._grouped(rows):
+            parts = (np.ones(len(which)), share[which], share[which] ** 2)
+            for total, part in zip(self._readings, parts, strict=True):
+                total += np.bincount(group, part, self._groups)
+
+    def _grouped(self, rows: Places) -> Iterable[tuple[Places, Longs]]:
+        fleet = self._fleet
+        every = np.arange(len(rows))
+        kind = fleet.kind[rows].astype(np.int64)
+        yield every, CLUSTERS + kind * self._vendors + fleet.vendor[rows]
+        pv = np.flatnonzero(kind == DeviceKind.PV)
+        yield pv, fleet.cluster[rows[pv]].astype(np.int64)
+
+    def add_silent(self, rows: Places) -> None:
+        """Add devices that are silent, on their own schedule as far as anyone can know."""
+        fleet = self._fleet
+        plate_w = nameplate_w(fleet, rows)
+        power_w = fleet.estimate_w[rows]
+        age_s = (fleet.now_ns - fleet.heard_at_ns[rows]) / NS_PER_S
+        place = cells(fleet.kind[rows], age_s)
+        parts = (np.ones(len(rows)), plate_w, power_w, plate_w * age_s, plate_w * plate_w)
+        for total, part in zip(self._silent, parts, strict=True):
+            total += np.bincount(place, part, _CELLS)
+        for which, group in self._grouped(rows):
+            self._silent_groups_w += np.bincount(group, plate_w[which], self._groups)
+
+    def told(self) -> Evidence:
+        """Return the sums, without what is empty."""
+        names = [f"{PV_CLUSTER}{number}" for number in range(CLUSTERS)]
+        names += [
+            f"{kind.value}/{vendor}"
+            for kind in DeviceKind
+            for vendor in self._fleet.names["vendor"]
+        ]
+        silent_groups = self._silent_groups_w.tolist()
+        return Evidence(
+            steady=_table(self._steady),
+            silent=_table(self._silent),
+            silent_groups={n: w for n, w in zip(names, silent_groups, strict=True) if w},
+            levels=_table(self._levels),
+            anchors=_table(self._anchors),
+            groups={names[place]: sums for place, sums in _table(self._readings).items()},
+        )
+
+
+def cells(kind: NDArray[np.uint8], age_s: Floats | Longs) -> NDArray[np.intp]:
+    """Return the cell of each device: its kind and the octave of the age."""
+    octave = np.log2(np.maximum(age_s, 1.0)).astype(np.intp)
+    place: NDArray[np.intp] = kind.astype(np.intp) * OCTAVES + np.minimum(octave, OCTAVES - 1)
+    return place
+
+
+def _table(sums: Floats) -> dict[int, list[float]]:
+    used = np.flatnonzero(sums[0])
+    return dict(zip(used.tolist(), sums[:, used].T.tolist(), strict=True))

@@ -1,0 +1,117 @@
+"""The mean and the error of a resource's sum, from what its partitions tell and what was learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf, isnan, sqrt
+
+from kapelle.fleet.evidence import OCTAVES, PV_CLUSTER
+from kapelle.fleet.learned import Learned, keep_and_scatter, level_then, merged, shared
+from kapelle.fleet.settings import FleetSettings
+from kapelle.model.enums import DeviceKind
+from kapelle.model.plant import Evidence, ResourceSummary
+
+Z_95 = 1.959964
+"""Half-width of the central 95 % of a normal distribution, in standard deviations."""
+_PRESUMED = 3.0
+"""What is presumed of the steady weighs as much as this many independent looks."""
+_DARK = 0.02
+
+
+@dataclass(slots=True)
+class Outlook:
+    """What the partitions' own sums do not show."""
+
+    moved_w: float = 0.0
+    """How far the silent have moved since, going by those of their kind who report. [W]"""
+    by_kind_w: dict[str, float] = field(default_factory=dict)
+    """The same by kind."""
+    std_w: float = 0.0
+    half_w: float = 0.0
+    """Half the width of the 95 % interval. [W]"""
+    steady_w2: float = 0.0
+    silent_w2: float = 0.0
+    other_w2: float = 0.0
+
+
+def look(
+    learned: Learned,
+    resource: str,
+    parts: Sequence[ResourceSummary],
+    settings: FleetSettings | None = None,
+) -> Outlook:
+    """Return mean and error of the sum of these parts."""
+    settings = settings or FleetSettings()
+    made = Outlook()
+    if not parts:
+        return made
+    told = merged(part.evidence for part in parts)
+    made.steady_w2, freedom = _steady(learned, resource, parts, settings.live_common_share)
+    _add_silent(made, learned, told, settings)
+    made.other_w2 += sum(part.variance_w2 for part in parts)
+    vendors: dict[str, float] = {}
+    for part in parts:
+        for vendor, std_w in part.shared_std_w.items():
+            vendors[vendor] = vendors.get(vendor, 0.0) + std_w
+    made.other_w2 += sum(std_w * std_w for _, std_w in sorted(vendors.items()))
+    # Few looks make the tails of Student's distribution (first term of Cornish and Fisher).
+    wider = 1.0 + (1.0 + Z_95**2) / (4.0 * freedom)
+    made.std_w = sqrt(made.steady_w2 + made.silent_w2 + made.other_w2)
+    made.half_w = Z_95 * sqrt(made.steady_w2 * wider * wider + made.silent_w2 + made.other_w2)
+    return made
+
+
+def _steady(
+    learned: Learned, resource: str, parts: Sequence[ResourceSummary], live_share: float
+) -> tuple[float, float]:
+    presumed_w2 = sum(part.steady_variance_w2 for part in parts)
+    presumed_w2 += (live_share * sum(part.steady_std_w for part in parts)) ** 2
+    states = learned.steady.get(resource, {})
+    plate = sum(state.plate for state in states.values())
+    if not plate:
+        return presumed_w2, inf
+    freedom = sum(state.freedom * state.plate for state in states.values()) / plate
+    found_w2 = sum(state.variance_w2 for state in states.values())
+    weight = freedom / (freedom + _PRESUMED)
+    return found_w2 * weight + presumed_w2 * (1.0 - weight), freedom + _PRESUMED
+
+
+def _add_silent(made: Outlook, learned: Learned, told: Evidence, settings: FleetSettings) -> None:
+    spread_w: dict[int, float] = {}
+    plates_w: dict[int, float] = {}
+    for place, (_, plate_w, power_w, plate_age, plate2) in sorted(told.silent.items()):
+        kind = place // OCTAVES
+        age_s = plate_age / plate_w if plate_w else 0.0
+        presumed = settings.drift_share[kind], settings.drift_s[kind]
+        keep, scatter = keep_and_scatter(learned, kind, age_s, presumed)
+        level = learned.levels.get(kind)
+        unit = 1.0
+        then = level_then(learned, kind, age_s)
+        if level is not None and not isnan(then):
+            now = level.level
+            if kind == DeviceKind.PV:
+                unit = max(now, 0.0)
+                scale = now / then if then > _DARK else 0.0
+                expected_w = plate_w * now + keep * scale * (power_w - plate_w * then)
+            else:
+                expected_w = plate_w * now + keep * (power_w - plate_w * then)
+            made.moved_w += expected_w - power_w
+            name = DeviceKind(kind).name.lower()
+            made.by_kind_w[name] = made.by_kind_w.get(name, 0.0) + expected_w - power_w
+        std = sqrt(scatter) * unit
+        common = shared(learned, PV_CLUSTER) if kind == DeviceKind.PV else 0.0
+        made.silent_w2 += (1.0 - common) * plate2 * std * std
+        spread_w[kind] = spread_w.get(kind, 0.0) + plate_w * std
+        plates_w[kind] = plates_w.get(kind, 0.0) + plate_w
+
+    for name, plate_w in sorted(told.silent_groups.items()):
+        pv = name.startswith(PV_CLUSTER)
+        kind = int(DeviceKind.PV) if pv else int(name.partition("/")[0])
+        common = shared(learned, PV_CLUSTER if pv else f"{kind}/")
+        if kind in plates_w:
+            std = spread_w[kind] / plates_w[kind]
+            made.silent_w2 += common * (plate_w * std) ** 2
+    for kind, std_w in spread_w.items():
+        # The mean of those who report is itself a sample.
+        level = learned.levels.get(kind)
+        if level is not None and level.devices:
+            made.silent_w2 += std_w * std_w / max(level.devices, 1.0)
