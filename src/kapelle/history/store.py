@@ -3,7 +3,7 @@
 Nothing here waits for anything but the disk, and only one caller at a time may write.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -20,6 +20,13 @@ from kapelle.history.settings import HistorySettings
 from kapelle.history.tables import DAY_NS, HOUR_NS, TABLES, TIME, Table
 from kapelle.model.ids import Longs
 
+_ENCODINGS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
+    (pa.types.is_int32, "DELTA_BINARY_PACKED"),
+    (pa.types.is_int64, "DELTA_BINARY_PACKED"),
+    (pa.types.is_timestamp, "DELTA_BINARY_PACKED"),
+    # Measured values vary in few of their bytes: 2 bytes a row less than with dictionaries.
+    (pa.types.is_floating, "BYTE_STREAM_SPLIT"),
+)
 _DRAFT = ".draft"
 _SUFFIX = ".parquet"
 RECENT_NS = 2 * HOUR_NS
@@ -271,19 +278,17 @@ def _path(span: Span, number: int) -> str:
 
 def _options(table: Table, settings: HistorySettings) -> dict[str, object]:
     schema = table.file_schema
-    dense = {
-        field.name: "DELTA_BINARY_PACKED"
+    encodings = {
+        field.name: encoding
         for field in schema
-        if pa.types.is_int64(field.type)
-        or pa.types.is_int32(field.type)
-        or pa.types.is_timestamp(field.type)
+        if (encoding := next((name for is_of, name in _ENCODINGS if is_of(field.type)), ""))
     }
     sort = [(TIME if name == table.time else name, "ascending") for name in table.sort]
     return {
         "compression": "zstd",
         "compression_level": settings.zstd_level,
-        "use_dictionary": [name for name in schema.names if name not in dense],
-        "column_encoding": dense,
+        "use_dictionary": [name for name in schema.names if name not in encodings],
+        "column_encoding": encodings,
         "sorting_columns": pq.SortingColumn.from_ordering(schema, sort),
         "write_page_index": True,
         "write_page_checksum": True,
