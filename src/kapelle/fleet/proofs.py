@@ -20,6 +20,10 @@ Places = NDArray[np.intp]
 _CHUNK = 1 << 15
 _COUNTED_MAX = 100
 _SAME_MAX = 250
+_DEAD_WH = 2000.0
+"""A register that does not move while this much should have flowed counts nothing. [Wh]"""
+_CERTAIN = 3
+"""Pieces of evidence that one which leaves no doubt is worth."""
 
 
 @unique
@@ -52,6 +56,14 @@ class ProofSettings:
     """State of charge must have moved, or should have, by this. 0-1"""
     agree: float = 2.0
     """Energy within this factor of the power added up agrees with it."""
+    same: float = 1.03
+    """Energy vouches for a meter that repeats itself where it agrees to within this factor, …"""
+    steady_s: float = 3600.0
+    """… and where it does only roughly, it is watched this long (some registers are slow) … [s]"""
+    steady: float = 1.4
+    """… and then held to this factor, …"""
+    coarse_share: float = 0.2
+    """… as long as no coarse meter would explain it by rounding. Share of nameplate."""
     scaled: tuple[float, float] = (500.0, 2000.0)
     """A factor between these is a thousand."""
     hybrid: tuple[float, float] = (0.65, 1.4)
@@ -168,6 +180,12 @@ def _compare_energy(
     ready = (by_register | np.isnan(moved_wh)) & (by_charge | np.isnan(filled))
     closing = ~broken & (over | (ready & (by_register | by_charge)))
     closing &= lasted_s >= settings.window_s
+    # A steady load repeats itself rightly; where its register says otherwise, its meter is stuck.
+    steady = fleet.same_since_s[rows] <= fleet.window_at_s[rows]
+    least_wh = np.minimum(np.abs(wh), np.abs(moved_wh))
+    rough = (moved_wh * wh > 0) & (most_wh > settings.same * least_wh)
+    rough &= most_wh <= settings.agree * least_wh
+    closing &= ~(steady & rough & by_register & (lasted_s < settings.steady_s))
 
     which = np.flatnonzero(closing)
     if len(which):
@@ -178,7 +196,12 @@ def _compare_energy(
             wh[which],
             np.where(by_register[which], moved_wh[which], np.nan),
             np.where(by_charge[which], -filled[which] * energy_wh[which], np.nan),
-            over[which] & (moved_wh[which] == 0) & (began_wh[which] != 0),
+        )
+        dead = over[which] & (moved_wh[which] == 0) & (began_wh[which] != 0)
+        which, dead = which[steady[which]], dead[steady[which]]
+        moved_wh[~by_register] = np.nan
+        _judge_steady(
+            fleet, settings, rows[which], wh[which], moved_wh[which], lasted_s[which], dead
         )
     register_wh, soc = np.nan_to_num(register_wh), np.nan_to_num(soc)
     began = (began_wh == 0) & (register_wh != 0) | (began_soc == 0) & (soc != 0)
@@ -213,7 +236,6 @@ def _judge(
     wh: Floats,
     register_wh: Floats,
     charge_wh: Floats,
-    dead: Flags,
 ) -> None:
     """Count what a whole window says. NaN: this witness does not speak. [Wh, export positive]"""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -236,14 +258,36 @@ def _judge(
     _count(fleet, Proof.TURNED_BY_CHARGE, rows, drained, fits)
     _count(fleet, Proof.SCALED_BY_ENERGY, rows, scaled, agrees | fits)
 
-    # A steady load repeats itself rightly; where its register says otherwise, its meter is stuck.
-    whole = fleet.same_since_s[rows] <= fleet.window_at_s[rows]
-    steady = whole & ((fleet.condition[rows] & Condition.FROZEN) == 0)
+
+def _judge_steady(
+    fleet: Fleet,
+    settings: ProofSettings,
+    rows: Places,
+    wh: Floats,
+    register_wh: Floats,
+    lasted_s: Longs,
+    dead: Flags,
+) -> None:
+    """Count for or against a stuck meter what a window says in which it never moved. [Wh]"""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = register_wh / wh
+    factor = np.where(lasted_s >= settings.steady_s, settings.steady, settings.agree)
+    free = (fleet.condition[rows] & Condition.FROZEN) == 0
+    off = (ratio < 1.0 / factor) | (ratio > factor)
+    # Turned signs and wrong units have names of their own.
+    off &= ~((ratio >= -settings.agree) & (ratio <= -1.0 / settings.agree))
+    off &= ratio < settings.scaled[0]
     nameplate_w = np.maximum(fleet.nameplate_up_w[rows], fleet.nameplate_down_w[rows])
-    dead = dead & (np.abs(wh) >= settings.nameplate_h * nameplate_w) & (np.abs(wh) >= 2000.0)
-    off = (ratio == ratio) & ~agrees & ~turned & ~scaled
-    _count(fleet, Proof.STUCK, rows, steady & (off | dead), steady & agrees)
-    fleet.proofs[Proof.STUCK, rows[steady & dead]] = 3
+    round_w = np.where(fleet.seen_w[rows] % 10.0 == 0, settings.coarse_share * nameplate_w, 0.0)
+    off &= np.abs(register_wh - wh) * 3600.0 > round_w * np.maximum(lasted_s, 1)
+    least_wh = np.maximum(settings.nameplate_h * nameplate_w, _DEAD_WH)
+    dead = free & dead & (np.abs(wh) >= least_wh)
+    exact = (ratio >= 1.0 / settings.same) & (ratio <= settings.same)
+    _count(fleet, Proof.STUCK, rows, free & off, free & exact)
+    # What vouched for it once, and does so no more.
+    doubtful = free & ~off & ~exact & (ratio == ratio)
+    fleet.proofs[Proof.STUCK, rows[doubtful]] = 0
+    fleet.proofs[Proof.STUCK, rows[dead]] = _CERTAIN
 
 
 def _compare_command(fleet: Fleet, rows: Places, power_w: Floats, at_s: Longs) -> None:
@@ -266,8 +310,15 @@ def _compare_command(fleet: Fleet, rows: Places, power_w: Floats, at_s: Longs) -
     against &= np.abs(power_w - own_w) > 2.0 * tolerance_w
     scaled = large & (np.abs(1000.0 * power_w - desired_w) <= tolerance_w)
     scaled &= 1000.0 * np.abs(power_w - own_w) > 2.0 * tolerance_w
-    _count(fleet, Proof.TURNED_BY_COMMAND, rows, against, follows)
-    _count(fleet, Proof.SCALED_BY_COMMAND, rows, scaled, follows)
+    for proof, speaks_for in (
+        (Proof.TURNED_BY_COMMAND, against),
+        (Proof.SCALED_BY_COMMAND, scaled),
+    ):
+        # Noise fits now and then: only an unbroken row counts.
+        now = fleet.proofs[proof, rows]
+        broken = large & ~speaks_for & (now > 0) & (now < _CERTAIN)
+        fleet.proofs[proof, rows[broken]] = 0
+        _count(fleet, proof, rows, speaks_for, follows)
 
     # The value began before the command took effect, is too odd for a nominal one and too large
     # for standby: a meter that lives would have moved a little at least.
