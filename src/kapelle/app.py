@@ -4,7 +4,9 @@ import asyncio
 import logging
 import os
 import random
+import shutil
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,7 @@ from kapelle.api import server
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.quarantine_desk import QuarantineDesk
 from kapelle.api.service import Api
+from kapelle.api.sources import Disk, LinkState, Sources
 from kapelle.api.token import load_token
 from kapelle.api.watch import Watch
 from kapelle.config import Config
@@ -26,6 +29,7 @@ from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.service import Dispatcher
 from kapelle.errors import JournalDamaged, JournalFailed
 from kapelle.fleet.service import PartitionOwner
+from kapelle.fleet.timings import Timings
 from kapelle.history.counters import Counters as HistoryCounters
 from kapelle.history.quarantine import Quarantine
 from kapelle.history.quarantine_service import QuarantineFollower
@@ -33,6 +37,8 @@ from kapelle.history.reader import Reader
 from kapelle.history.service import READER, Recorder
 from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters, Ingest
+from kapelle.journal.directories import newest_snapshots
+from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Adapter, Clock, Directory, Journal, Link
@@ -67,6 +73,14 @@ class Doors:
     """Who is muted, by adapter."""
     quarantine: QuarantineFollower | None = None
     """None where this process keeps no quarantine."""
+    timings: Timings = field(default_factory=Timings)
+    """How long commands took, of the owners here."""
+    blocked: Counter[str] = field(default_factory=Counter)
+    """Commands the safety envelope stopped, by rule."""
+    opened: dict[str, LinkState] = field(default_factory=dict)
+    """Whether each adapter's link is open."""
+    owners: dict[int, PartitionOwner] = field(default_factory=dict)
+    """Who keeps each partition, where this process does."""
     history: HistoryCounters = field(default_factory=HistoryCounters)
     """What the recorder counted."""
     holder: str = field(default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}")
@@ -84,6 +98,8 @@ async def run_gateway(doors: Doors) -> None:
         partitions=config.plant.partitions,
     )
 
+    last_hop.refused = doors.blocked
+
     async def serve(name: str, link: Link) -> None:
         # What an operator lets out of quarantine mutes nobody.
         unmuted = replace(config.ingest, bad_per_minute=_NEVER, unresolved_per_minute=_NEVER)
@@ -96,12 +112,16 @@ async def run_gateway(doors: Doors) -> None:
         ingest.counters = doors.counters.setdefault(name, ingest.counters)
         ingest.breaker = doors.breakers.setdefault(name, ingest.breaker)
         last_hop.links.append(link)
+        doors.opened[name] = LinkState(True, doors.clock.now_ns())
         try:
             await ingest.run(link)
         finally:
+            doors.opened[name] = LinkState(False, doors.clock.now_ns())
             last_hop.links.remove(link)
 
     draw = random.Random(doors.holder)
+    for adapter in doors.adapters:
+        doors.opened.setdefault(adapter.name, LinkState(False, doors.clock.now_ns()))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(last_hop.run(), name="last hop")
         for adapter in doors.adapters:
@@ -123,7 +143,9 @@ async def run_fleet(doors: Doors) -> None:
                 settings=config.fleet,
                 decide=lambda fleet, epoch: decide(fleet, config.dispatch, epoch),
                 holder=doors.holder,
+                timings=doors.timings,
             )
+            doors.owners[partition] = owner
             tasks.create_task(owner.run(), name=f"owner {partition}")
 
 
@@ -278,6 +300,9 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
                 lock=asyncio.Lock(),
             ),
             history=_history_desk(config),
+            directory=directory,
+            fleets=lambda: {k: o.fleet for k, o in doors.owners.items() if o.ready.is_set()},
+            sources=_sources(doors, settings, clock),
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)
@@ -291,6 +316,31 @@ def registry_url(config: Config) -> str:
 def history_directory(config: Config) -> Path:
     """Return where the long record lies: the configured place, else in the data directory."""
     return Path(config.history.directory or Path(config.plant.data_dir) / "history")
+
+
+def _sources(doors: Doors, settings: JournalSettings, clock: SystemClock) -> Sources:
+    """Return what status and metrics of a plant in one process are drawn from."""
+    directory = settings.directory
+
+    def size() -> int:
+        return sum(file.stat().st_size for file in directory.glob("journal.sqlite*"))
+
+    def disk() -> Disk:
+        usage = shutil.disk_usage(directory)
+        return Disk(usage.free, usage.total)
+
+    return Sources(
+        timings=doors.timings,
+        blocked=doors.blocked,
+        breakers=doors.breakers,
+        quarantine=doors.quarantine,
+        history=doors.history if doors.config.history.enabled else None,
+        links=doors.opened,
+        journal_bytes=size,
+        disk=disk,
+        clock_ahead_s=clock.ahead_s,
+        snapshot_at_ns=lambda: newest_snapshots(directory / "snapshots"),
+    )
 
 
 def _history_desk(config: Config) -> HistoryDesk | None:

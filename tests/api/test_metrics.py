@@ -1,11 +1,15 @@
 """The metrics text parses, adds up, and names no device."""
 
 import asyncio
+import timeit
+from collections import Counter as Count
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from kapelle.adapters.mqtt import reader, writer
@@ -14,19 +18,29 @@ from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.api.asgi import Application
 from kapelle.api.metrics import render
+from kapelle.api.requests import Requests
 from kapelle.api.server import build
 from kapelle.api.settings import ApiSettings
+from kapelle.api.sources import Disk, LinkState, Sources
 from kapelle.api.watch import Watch
 from kapelle.app import open_plant
 from kapelle.config import Config, PlantSettings
-from kapelle.fleet.plant import PlantView
+from kapelle.fleet.plant import PlantView, apply_plant
+from kapelle.fleet.timings import Timings
+from kapelle.history.counters import Counters as HistoryCounters
+from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters
+from kapelle.ingest.settings import IngestSettings
 from kapelle.journal.memory import MemoryJournal
 from kapelle.journal.settings import JournalSettings
+from kapelle.model.entries import Entry, Kind
+from kapelle.model.enums import OrderStatus, Phase
+from kapelle.model.plant import Curve, Order, Plan, ResourceSummary, Spread, Summary
 from kapelle.registry.directory import Directory
 from kapelle.runtime.clock import SystemClock
 
 TOKEN = "test-token-of-32-characters-here"
+NOW = 1_790_000_000 * 10**9
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -205,3 +219,154 @@ async def _get(application: Application, path: str, token: str = TOKEN) -> httpx
         answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200
     return answer
+
+
+def everything(devices: int = 4) -> Sources:
+    """Every source there is, with something in it."""
+    breaker = Breaker(IngestSettings(bad_per_minute=1))
+    breaker.step(np.zeros(devices, np.int32), NOW)
+    timings = Timings()
+    timings.entered[Phase.UNKNOWN] = 3
+    requests = Requests()
+    requests.note("/v1/orders/{order_no}", 200, 0.02)
+    history = HistoryCounters(rows=Count({"readings": 5}), bytes=100, oldest_ns=NOW - 10**9)
+    return Sources(
+        timings=timings,
+        blocked=Count({"rate": 2}),
+        breakers={"mqtt": breaker},
+        history=history,
+        links={"mqtt": LinkState(True, NOW), "http": LinkState(False, NOW)},
+        requests=requests,
+        journal_bytes=lambda: 4096,
+        disk=lambda: Disk(1 << 40, 1 << 41),
+        clock_ahead_s=lambda: 0.0,
+        energy_error_wh=lambda: 0.0,
+    )
+
+
+def full_view(partitions: int = 2, resources: int = 1, devices: int = 1_000_000) -> PlantView:
+    view = PlantView(partitions)
+    curve = Curve([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0])
+    spread = Spread([devices] + [0] * 17, 1.0, [0] * 18, 0.0, [1] * 18, 9.0,
+                    {"battery": [0, devices, 0, 0, 0]})  # fmt: skip
+    parts = [
+        ResourceSummary(
+            resource="all" if n == 0 else f"group-{n}", devices=devices, power_w=1.0,
+            variance_w2=1.0, shared_std_w={"acme": 1.0}, measured_w=1.0,
+            freshness=[0, devices, 0, 0, 0], oldest_age_s=1.0, nameplate_w=10.0,
+            uncontrolled_w=0.0, headroom_up_w=1.0, headroom_down_w=1.0, commanded_w=0.0,
+            continuous=curve, blocks=curve, phases=[0] * 18, excluded={"silent": 1},
+            by_kind_w={"battery": 1.0}, vendors={"acme": [devices, devices]},
+            standings=[0] * 10, conditions={"muted": 1},
+        )
+        for n in range(resources)
+    ]  # fmt: skip
+    for k in range(partitions):
+        entry = Entry("plant", k + 1, Kind.SUMMARY, "owner", 1, NOW,
+                      Summary(k, NOW, 1, parts, spread))  # fmt: skip
+        apply_plant(view, entry)
+    order = Order(1, "all", 5.0, NOW - 1, NOW + 10**12, NOW)
+    apply_plant(view, Entry("plant", 90, Kind.ORDER, "api", 0, NOW, order))
+    plan = Plan(1, NOW, 1, OrderStatus.ACTIVE, 1.0, 5.0, 0.0, "")
+    apply_plant(view, Entry("plant", 91, Kind.PLAN, "dispatch", 1, NOW, plan))
+    return view
+
+
+def test_every_name_is_there_and_both_parsers_read_it() -> None:
+    counters = {"mqtt": Counters(accepted=1, quarantined={"json": 1})}
+    sessions = {"mqtt": MqttCounters()}
+    for is_open, parse in ((False, text_string_to_metric_families), (True, open_families)):
+        text = render(full_view(), NOW, counters, sessions, 1, everything(), is_open=is_open)
+        families = {family.name: family for family in parse(text)}
+        names = {name.removesuffix("_total") for name in families}
+        for name in NAMES:
+            assert name.removesuffix("_total") in names, name
+        for family in families.values():
+            assert family.documentation, family.name
+            assert family.type != "unknown", family.name
+            if family.type == "counter":
+                assert all(s.name.endswith(("_total", "_created")) for s in family.samples)
+        assert ("# EOF" in text) == is_open
+
+
+NAMES = (
+    "kapelle_ingest_readings_total", "kapelle_ingest_commit_seconds", "kapelle_log_bytes",
+    "kapelle_partition_lag_seconds", "kapelle_shed_total", "kapelle_quarantine_total",
+    "kapelle_devices", "kapelle_device_report_age_seconds", "kapelle_clock_skew_seconds",
+    "kapelle_aggregate_power_watts", "kapelle_target_power_watts",
+    "kapelle_dispatch_commands_total", "kapelle_dispatch_stage_seconds",
+    "kapelle_redispatch_total", "kapelle_tracking_error_watts", "kapelle_safety_blocks_total",
+    "kapelle_kill_switch_state", "kapelle_session_connects_total", "kapelle_http_request_seconds",
+    "kapelle_energy_conservation_error_wh", "kapelle_build_info", "kapelle_health",
+    "kapelle_history_rows_total", "kapelle_muted_devices", "kapelle_device_conditions",
+)  # fmt: skip
+
+
+def test_what_a_role_does_not_have_it_does_not_tell() -> None:
+    found = {name for name, _ in samples(render(PlantView(2), NOW, {}, {}))}
+    for name in ("kapelle_log_bytes", "kapelle_history_lag_seconds", "kapelle_redispatch_total"):
+        assert name not in found
+
+
+def test_a_hostile_fleet_cannot_lengthen_the_labels() -> None:
+    def labels(text: str) -> int:
+        return len(samples(text))
+
+    quarantined = {f"code-{n}": n for n in range(5_000)}
+    told = everything(5_000)
+    told.blocked = Count({f"rule-{n}": 1 for n in range(5_000)})
+    many = render(full_view(), NOW, {"mqtt": Counters(quarantined=quarantined)}, {}, 0, told)
+    few = render(full_view(devices=1), NOW, {"mqtt": Counters()}, {}, 0, everything())
+    assert labels(many) <= labels(few) + 2 * 64
+    total = sum(
+        value for (name, _), value in samples(many).items() if name == "kapelle_quarantine_total"
+    )
+    assert total == sum(quarantined.values()), "what is beyond the bound is summed up"
+
+
+def test_the_tracking_error_is_against_what_is_promised() -> None:
+    found = samples(render(full_view(), NOW, {}, {}))
+    # Two partitions with 1 W each, against a baseline of 1 W and 5 W promised.
+    assert found["kapelle_tracking_error_watts", (("group", "all"),)] == 2.0 - 6.0
+
+
+@pytest.mark.integration
+def test_requests_are_timed_by_route_never_by_path() -> None:
+    async def main() -> str:
+        clock = SystemClock()
+        journal = MemoryJournal(clock)
+        application = build(
+            journal=journal,
+            watch=Watch(journal=journal, clock=clock, partitions=2),
+            clock=clock,
+            settings=ApiSettings(),
+            token=TOKEN,
+        )
+        transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]  # as above
+        async with httpx.AsyncClient(transport=transport, base_url="http://plant") as client:
+            head = {"Authorization": f"Bearer {TOKEN}"}
+            for n in range(30):
+                await client.get(f"/v1/orders/{n}", headers=head)
+                await client.get(f"/nothing/{n}", headers=head)
+            ready = await client.get("/readyz")
+            assert (ready.status_code, ready.json()["ready"]) == (503, False)
+            assert ready.json()["reasons"][0]["code"] == "partition-silent"
+        return await _metrics_of(application)
+
+    found = samples(asyncio.run(main()))
+    counts = {
+        dict(labels)["route"]: value
+        for (name, labels), value in found.items()
+        if name == "kapelle_http_request_seconds_count"
+    }
+    assert counts == {"/v1/orders/{order_no}": 30, "unknown": 30, "/readyz": 1}
+
+
+def test_a_scrape_costs_the_same_whatever_the_fleet() -> None:
+    view, told = full_view(partitions=8, resources=20), everything()
+    best = min(
+        timeit.repeat(
+            lambda: render(view, NOW, {"mqtt": Counters()}, {}, 0, told), number=1, repeat=5
+        )
+    )
+    assert best < 0.05

@@ -1,15 +1,18 @@
 """What the routes work on, joined by `server.build`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kapelle.api.desk import OrderDesk
+from kapelle.api.health import Health, Watchman, judge
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.quarantine_desk import QuarantineDesk
+from kapelle.api.sources import Sources
 from kapelle.api.watch import Watch
+from kapelle.fleet.columns import Fleet
 from kapelle.fleet.plant import PlantView
-from kapelle.ports import Clock
+from kapelle.ports import Clock, Directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,18 @@ class Plant:
     """None where this process keeps none."""
     history: HistoryDesk | None = None
     """None where there is no long record here."""
+    directory: Directory | None = None
+    fleets: Callable[[], Mapping[int, Fleet]] = dict
+    """The live picture of each partition this process keeps: to read at once, and let go."""
+
+    sources: Sources = field(default_factory=Sources)
+    """What else status and metrics are drawn from."""
+    watchman: Watchman = field(default_factory=Watchman)
+
+    def health(self) -> Health:
+        """Say how the plant is now, and since when."""
+        now_ns = self.clock.now_ns()
+        return self.watchman.step(judge(self.view, now_ns, self.sources, self.damage()), now_ns)
 
     @property
     def view(self) -> PlantView:

@@ -20,19 +20,21 @@ from kapelle.api.shapes import (
     OrdersTold,
     OrderTold,
     PreviewTold,
+    ReadyTold,
     ResourcesTold,
     ResourceTold,
     StatusTold,
 )
 from kapelle.api.times import to_datetime
 from kapelle.api.token import bearer, is_token
-from kapelle.api.told import tell_notice, tell_order, tell_resource
+from kapelle.api.told import tell_notice, tell_order, tell_reasons, tell_resource
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.ids import ALL
 
 ISSUED_BY = "api"
 _NOTICES_TOLD = 20
 _DAMAGE_TOLD = 20
+_CODES_TOLD = 5
 
 _scheme = HTTPBearer(auto_error=False, description="The token in the file `api.token`.")
 
@@ -179,6 +181,7 @@ async def read_status(plant: PlantNow) -> StatusTold:
     view, now_ns = plant.view, plant.clock.now_ns()
     counters = plant.counters.values()
     damage = plant.damage()
+    health = plant.health()
     return StatusTold(
         version=__version__,
         now=to_datetime(now_ns),
@@ -198,6 +201,9 @@ async def read_status(plant: PlantNow) -> StatusTold:
         notices=[tell_notice(n) for n in reversed(view.notices)][:_NOTICES_TOLD],
         journal_damage=len(damage),
         damage=list(damage[:_DAMAGE_TOLD]),
+        state=health.state,
+        reasons=tell_reasons(health),
+        quarantine=_quarantine(plant),
     )
 
 
@@ -207,15 +213,50 @@ async def read_health() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@open_to_all.get("/readyz", tags=["plant"], responses={503: {"model": ReadyTold}})
+async def read_ready(plant: PlantNow, response: Response) -> ReadyTold:
+    """Answer 200 once requests are answered from the whole picture, else 503; with reasons.
+
+    Without the token only the codes are told, not what they are about.
+    """
+    health = plant.health()
+    response.status_code = 200 if health.is_ready else 503
+    reasons = [
+        reason.model_copy(update={"text": "", "remedy": ""}) for reason in tell_reasons(health)
+    ]
+    return ReadyTold(ready=health.is_ready, state=health.state, reasons=reasons)
+
+
 @open_to_all.get("/metrics", tags=["plant"], response_class=PlainTextResponse)
 async def read_metrics(
-    plant: PlantNow, _: Annotated[None, Depends(authenticate)]
+    plant: PlantNow,
+    _: Annotated[None, Depends(authenticate)],
+    accept: Annotated[str, Header()] = "",
 ) -> PlainTextResponse:
-    """Read every metric as Prometheus text."""
+    """Read every metric as Prometheus text, or as OpenMetrics where that is asked for."""
+    is_open = "application/openmetrics-text" in accept
     text = metrics.render(
-        plant.view, plant.clock.now_ns(), plant.counters, plant.sessions, len(plant.damage())
+        plant.view,
+        plant.clock.now_ns(),
+        plant.counters,
+        plant.sessions,
+        len(plant.damage()),
+        plant.sources,
+        plant.health(),
+        is_open=is_open,
     )
-    return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
+    media = metrics.OPENMETRICS if is_open else metrics.MEDIA_TYPE
+    return PlainTextResponse(text, media_type=media)
+
+
+def _quarantine(plant: Plant) -> dict[str, int]:
+    """Return the most frequent codes of what is open, and all together as `open`."""
+    if plant.sources.quarantine is None:
+        return {}
+    counts = plant.sources.quarantine.quarantine.counts(sources=0)
+    codes = {code: states["open"] for code, states in counts.by_code.items() if "open" in states}
+    most = sorted(codes.items(), key=lambda told: (-told[1], told[0]))[:_CODES_TOLD]
+    return {"open": counts.open, **dict(most)}
 
 
 def _is_open(state: OrderState) -> bool:

@@ -1,7 +1,7 @@
 """Builds the API: routes, bounds, and one form for every error."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from kapelle import __version__
 from kapelle.adapters.http import problems
 from kapelle.adapters.http.problems import Fault, Refused
+from kapelle.api import devices as device_routes
 from kapelle.api import history as history_routes
 from kapelle.api import quarantine as quarantine_routes
 from kapelle.api import routes
@@ -21,9 +22,12 @@ from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.openapi import complete
 from kapelle.api.plant import Plant
 from kapelle.api.quarantine_desk import QuarantineDesk
+from kapelle.api.requests import Timed
 from kapelle.api.settings import ApiSettings
+from kapelle.api.sources import Sources
 from kapelle.api.watch import Watch
-from kapelle.ports import Clock, Journal
+from kapelle.fleet.columns import Fleet
+from kapelle.ports import Clock, Directory, Journal
 
 TELEMETRY_PATH = "/v1/telemetry"
 
@@ -40,6 +44,9 @@ def build(
     sessions: Mapping[str, SessionCounters] | None = None,
     quarantine: QuarantineDesk | None = None,
     history: HistoryDesk | None = None,
+    directory: Directory | None = None,
+    fleets: Callable[[], Mapping[int, Fleet]] = dict,
+    sources: Sources | None = None,
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -54,6 +61,9 @@ def build(
         sessions: What adapters that keep sessions count, by protocol; read at each request.
         quarantine: What stands behind the quarantine's routes; None: they answer 503.
         history: The same for the long record.
+        directory: The names of devices.
+        fleets: Returns the live picture of each partition this process keeps.
+        sources: What else status and metrics are drawn from; read at each request.
     """
     desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings)
     app = application()
@@ -67,8 +77,13 @@ def build(
         damage=journal.damage,
         quarantine=quarantine,
         history=history,
+        directory=directory,
+        fleets=fleets,
+        sources=(known := sources if sources is not None else Sources()),
     )
-    return _Front(app, telemetry, settings)
+    front = _Front(app, telemetry, settings)
+    raw = {TELEMETRY_PATH: TELEMETRY_PATH} if telemetry is not None else {}
+    return Timed(front, known.requests, clock, raw)
 
 
 def application() -> FastAPI:
@@ -84,6 +99,7 @@ def application() -> FastAPI:
     )
     app.include_router(routes.guarded)
     app.include_router(quarantine_routes.router)
+    app.include_router(device_routes.router)
     app.include_router(history_routes.router)
     app.include_router(routes.open_to_all)
     app.add_exception_handler(Refused, _refused)

@@ -147,6 +147,24 @@ class NoticeTold(BaseModel):
     devices: int = Field(default=0, description="How many devices it is about.")
 
 
+class ReasonTold(BaseModel):
+    """One thing that is not as it should be."""
+
+    code: str = Field(description="Stable; docs/operating.md lists all.")
+    state: str = Field(description="How bad it is alone: degraded or failing.")
+    text: str
+    remedy: str
+    since: datetime
+
+
+class ReadyTold(BaseModel):
+    """Whether requests are answered from the whole picture."""
+
+    ready: bool
+    state: str = Field(description="ok, degraded or failing.")
+    reasons: list[ReasonTold]
+
+
 class StatusTold(BaseModel):
     """The plant in one answer."""
 
@@ -167,6 +185,11 @@ class StatusTold(BaseModel):
         default=0, description="Places found damaged in the journal since the start."
     )
     damage: list[str] = Field(default=[], description="The first of them, and what is affected.")
+    state: str = Field(default="ok", description="ok, degraded or failing.")
+    reasons: list[ReasonTold] = Field(default=[], description="Why; the worst first.")
+    quarantine: dict[str, int] = Field(
+        default={}, description="Occurrences nobody has decided on: the most frequent codes."
+    )
 
 
 class HoldTold(BaseModel):

@@ -2,7 +2,8 @@
 
 from math import isnan
 
-from kapelle.api.shapes import NoticeTold, OrderTold, ResourceTold
+from kapelle.api.health import Health
+from kapelle.api.shapes import NoticeTold, OrderTold, ReasonTold, ResourceTold
 from kapelle.api.times import to_datetime
 from kapelle.fleet.plant import Aggregate, OrderState
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
@@ -74,6 +75,20 @@ def tell_notice(notice: Notice) -> NoticeTold:
         device_no=None if notice.device_no < 0 else notice.device_no,
         devices=notice.devices,
     )
+
+
+def tell_reasons(health: Health) -> list[ReasonTold]:
+    """Return why the plant is as it is."""
+    return [
+        ReasonTold(
+            code=reason.code,
+            state=reason.state,
+            text=reason.text,
+            remedy=reason.remedy,
+            since=to_datetime(reason.since_ns),
+        )
+        for reason in health.reasons
+    ]
 
 
 def _known(value: float) -> float | None:

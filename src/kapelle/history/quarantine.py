@@ -43,6 +43,21 @@ CREATE UNIQUE INDEX kept_at ON kept (part, position, place);
 CREATE UNIQUE INDEX kept_print ON kept (part, print);
 CREATE INDEX kept_state ON kept (state, code, seq);
 CREATE INDEX kept_last ON kept (last_ns);
+CREATE TABLE tally (
+  code TEXT NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (code, state)
+) WITHOUT ROWID;
+CREATE TRIGGER kept_added AFTER INSERT ON kept BEGIN
+  INSERT INTO tally VALUES (new.code, new.state, new.count)
+    ON CONFLICT (code, state) DO UPDATE SET rows = rows + new.count;
+END;
+CREATE TRIGGER kept_changed AFTER UPDATE OF code, state, count ON kept BEGIN
+  UPDATE tally SET rows = rows - old.count WHERE code = old.code AND state = old.state;
+  INSERT INTO tally VALUES (new.code, new.state, new.count)
+    ON CONFLICT (code, state) DO UPDATE SET rows = rows + new.count;
+END;
+CREATE TRIGGER kept_gone AFTER DELETE ON kept BEGIN
+  UPDATE tally SET rows = rows - old.count WHERE code = old.code AND state = old.state;
+END;
 CREATE TABLE pushed_out (
   code TEXT NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (code, state)
 ) WITHOUT ROWID;
@@ -236,14 +251,14 @@ class Quarantine:
         """Count occurrences by code and state, and open ones by source (the largest so many)."""
         by_code: dict[str, dict[str, int]] = {}
         for code, state, count in self._asked.execute(
-            "SELECT code, state, sum(count) FROM kept GROUP BY code, state ORDER BY code"
+            "SELECT code, state, rows FROM tally WHERE rows > 0 ORDER BY code"
         ):
             by_code.setdefault(code, {})[state] = count
         for code, count in self._asked.execute(
             "SELECT code, sum(rows) FROM pushed_out GROUP BY code ORDER BY code"
         ):
             by_code.setdefault(code, {})["pushed-out"] = count
-        by_source = self._asked.execute(
+        by_source = () if not sources else self._asked.execute(
             "SELECT source, sum(count) FROM kept WHERE state = 'open' GROUP BY source"
             " ORDER BY 2 DESC, 1 LIMIT ?",
             (sources,),

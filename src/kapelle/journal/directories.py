@@ -19,3 +19,16 @@ def sync_directory(directory: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def newest_snapshots(directory: Path) -> int | None:
+    """Return when the oldest of all topics' newest snapshots was written; None without any.
+
+    Args:
+        directory: Where snapshots lie, a folder per topic.
+    """
+    newest = [
+        max((file.stat().st_mtime_ns for file in folder.glob("*.snapshot")), default=0)
+        for folder in directory.glob("*/")
+    ]
+    return min((at_ns for at_ns in newest if at_ns), default=None)

@@ -54,6 +54,11 @@ class SystemClock:
             )
         self._utc_ns += max(0, behind_ns)
 
+    def ahead_s(self) -> float:
+        """Return how far our time is ahead of the wall clock: more than a moment where that was
+        set back. [s]"""
+        return (self.now_ns() - time.time_ns()) / NS_PER_S
+
     async def sleep(self, seconds: float) -> None:
         """Wait this long in elapsed time."""
         await asyncio.sleep(seconds)

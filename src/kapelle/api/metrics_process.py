@@ -1,0 +1,156 @@
+"""Metrics of this process: disk, record, quarantine, safety, requests, and how it is."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from kapelle.api.families import bounded, counter, gauge, histogram
+from kapelle.api.health import STATES, Health
+from kapelle.api.sources import Sources
+from kapelle.history.counters import Counters as HistoryCounters
+from kapelle.model.ids import NS_PER_S
+
+
+def process(sources: Sources, health: Health, now_ns: int) -> Iterator[Metric]:
+    """Yield what this process knows; what it does not have is left out."""
+    yield gauge(
+        "kapelle_health",
+        "1 for the state the process is in.",
+        ["state"],
+        (([state], float(state == health.state)) for state in STATES),
+    )
+    yield gauge(
+        "kapelle_health_reasons",
+        "1 for each reason why it is not ok.",
+        ["code", "state"],
+        {(r.code, r.state): ([r.code, r.state], 1.0) for r in health.reasons}.values(),
+    )
+    yield from _disk(sources)
+    yield from _quarantine(sources, now_ns)
+    if sources.history is not None:
+        yield from _history(sources.history, now_ns)
+    if sources.blocked is not None:
+        yield counter(
+            "kapelle_safety_blocks_total",
+            "Commands the safety envelope stopped, by rule.",
+            ["rule"],
+            (([rule], count) for rule, count in bounded(sources.blocked).items()),
+        )
+    yield gauge(
+        "kapelle_adapter_up",
+        "1 while the adapter's link is open.",
+        ["protocol"],
+        (([name], float(link.is_open)) for name, link in sorted(sources.links.items())),
+    )
+    yield histogram(
+        "kapelle_http_request_seconds",
+        "Requests by route and answer.",
+        ["route", "code"],
+        (
+            ([route, code], took.bounds, took.counts, took.sum)
+            for (route, code), took in sorted(sources.requests.took.items())
+        ),
+    )
+
+
+def _disk(sources: Sources) -> Iterator[Metric]:
+    if sources.journal is not None:
+        fsync = sources.journal.fsync
+        yield histogram(
+            "kapelle_log_fsync_seconds",
+            "Flushes of the journal.",
+            [],
+            [([], fsync.bounds, fsync.counts, fsync.sum)],
+        )
+    if sources.journal_bytes is not None:
+        yield gauge(
+            "kapelle_log_bytes", "Size of the journal.", [], [([], sources.journal_bytes())]
+        )
+    if sources.disk is not None:
+        disk = sources.disk()
+        yield gauge(
+            "kapelle_disk_free_bytes", "Free under the data directory.", [], [([], disk.free)]
+        )
+    if sources.clock_ahead_s is not None:
+        yield gauge(
+            "kapelle_clock_ahead_seconds",
+            "How far the plant's time is ahead of the host's clock.",
+            [],
+            [([], sources.clock_ahead_s())],
+        )
+    if sources.energy_error_wh is not None:
+        yield gauge(
+            "kapelle_energy_conservation_error_wh",
+            "Sum of the accounts less what the registers say.",
+            [],
+            [([], sources.energy_error_wh())],
+        )
+
+
+def _quarantine(sources: Sources, now_ns: int) -> Iterator[Metric]:
+    yield gauge(
+        "kapelle_muted_devices",
+        "Devices whose unusable reports are counted only.",
+        ["protocol"],
+        (([name], len(b.muted(now_ns))) for name, b in sorted(sources.breakers.items())),
+    )
+    if sources.quarantine is None:
+        return
+    counts = sources.quarantine.quarantine.counts(sources=0)
+    yield gauge(
+        "kapelle_quarantine_open",
+        "Occurrences in quarantine that nobody has decided on, by reason.",
+        ["reason"],
+        (
+            ([code], count)
+            for code, count in bounded(
+                {code: states.get("open", 0) for code, states in counts.by_code.items()}
+            ).items()
+        ),
+    )
+    yield counter(
+        "kapelle_quarantine_pushed_out_total",
+        "Occurrences too old to be kept, by reason.",
+        ["reason"],
+        (
+            ([code], count)
+            for code, count in bounded(
+                {code: states.get("pushed-out", 0) for code, states in counts.by_code.items()}
+            ).items()
+        ),
+    )
+    yield gauge("kapelle_quarantine_bytes", "Held in quarantine.", [], [([], counts.size)])
+
+
+def _history(counted: HistoryCounters, now_ns: int) -> Iterator[Metric]:
+    yield counter(
+        "kapelle_history_rows_total",
+        "Rows written to the record, by table.",
+        ["table"],
+        (([table], rows) for table, rows in sorted(counted.rows.items())),
+    )
+    yield counter(
+        "kapelle_history_bytes_total", "Written to the record.", [], [([], counted.bytes)]
+    )
+    yield gauge(
+        "kapelle_history_lag_seconds",
+        "Age of the oldest row that is not in the record.",
+        [],
+        [([], counted.lag_s(now_ns))],
+    )
+    yield gauge(
+        "kapelle_history_waiting_rows",
+        "Rows not yet in the record; the journal has them.",
+        [],
+        [([], counted.waiting_rows)],
+    )
+    yield counter(
+        "kapelle_history_failures_total",
+        "Times the record could not be written.",
+        [],
+        [([], counted.failures)],
+    )
+    last_s = counted.last_flush_ns / NS_PER_S
+    yield gauge(
+        "kapelle_history_flush_timestamp_seconds", "When it was last written.", [], [([], last_s)]
+    )
