@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 from pydantic import BaseModel
 
+from kapelle.api.device_shapes import DevicesTold, DeviceTold
 from kapelle.api.quarantine_shapes import (
     ActionTold,
     MutedList,
@@ -191,6 +192,18 @@ class Client:
     def unmute(self, devices: Sequence[str]) -> UnmutedTold:
         """Listen to devices again at once."""
         return self._ask(UnmutedTold, "POST", "/v1/quarantine/unmute", {"devices": list(devices)})
+
+    def devices(
+        self, filters: Mapping[str, str] | None = None, *, limit: int = 100, after: int = -1
+    ) -> DevicesTold:
+        """Return devices as they stand now, filtered by `resource`, `kind`, `vendor`,
+        `freshness`, `standing`, `condition`, `excluded`."""
+        query = {"limit": str(limit), "after": str(after)} | dict(filters or {})
+        return DevicesTold.model_validate_json(self._send("GET", "/v1/devices", params=query))
+
+    def device(self, device_id: str) -> DeviceTold:
+        """Return one device: desired, reported and observed."""
+        return self._ask(DeviceTold, "GET", f"/v1/devices/{quote(device_id, safe='')}")
 
     def device_history(
         self,

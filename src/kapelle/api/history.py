@@ -1,22 +1,19 @@
 """The long record over HTTP: what a device or a resource did, as JSON, CSV, Arrow or Parquet."""
 
-from dataclasses import dataclass
-from datetime import date
 from typing import Annotated, Any
 
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import AwareDatetime
 
 from kapelle.adapters.http.problems import Refused
 from kapelle.api import tables
 from kapelle.api.history_desk import HistoryDesk
+from kapelle.api.period import Period, period
 from kapelle.api.plant import Plant
 from kapelle.api.routes import authenticate
 from kapelle.api.tables import Form
-from kapelle.api.times import to_ns
-from kapelle.history import days
+from kapelle.errors import Invalid
 from kapelle.history.reader import Reader, Series, Step
 
 JSON_ROWS_MAX = 100_000
@@ -31,36 +28,20 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix="/v1/history", dependencies=[Depends(authenticate)], tags=["history"])
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
-    """[starts_at_ns, ends_at_ns) in UTC."""
-
-    starts_at_ns: int
-    ends_at_ns: int
-
-
 def period_of(
-    since: Annotated[AwareDatetime | None, Query(alias="from", description="RFC 3339.")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="Exclusive.")] = None,
-    day: Annotated[date | None, Query(description="A local day instead: `2026-11-22`.")] = None,
-    month: Annotated[
-        str | None, Query(pattern=r"^\d{4}-\d{2}$", description="A local month: `2026-11`.")
-    ] = None,
+    since: Annotated[str | None, Query(alias="from", description="RFC 3339 with zone.")] = None,
+    until: Annotated[str | None, Query(alias="to", description="Exclusive.")] = None,
+    day: Annotated[str | None, Query(description="A local day instead: `2026-11-22`.")] = None,
+    month: Annotated[str | None, Query(description="A local month: `2026-11`.")] = None,
     tz: Annotated[str, Query(description="IANA zone of `day` and `month`.")] = "UTC",
 ) -> Period:
     """Return the period a request means. Raises Refused where it means none, or several."""
     try:
-        if day and not (month or since or until):
-            return Period(*days.day(day, tz))
-        if month and not (day or since or until):
-            return Period(*days.month(int(month[:4]), int(month[5:]), tz))
-        if since and until and not (day or month) and since < until:
-            return Period(to_ns(since), to_ns(until))
-    except ValueError as error:
+        # A plus sign that was not escaped has become a space.
+        since, until = (text and text.replace(" ", "+") for text in (since, until))
+        return period(day=day, month=month, since=since, until=until, tz=tz)
+    except Invalid as error:
         raise Refused(422, "period-invalid", str(error)) from error
-    raise Refused(
-        422, "period-missing", "give either `day`, or `month`, or `from` and a later `to`"
-    )
 
 
 def desk_of(request: Request) -> HistoryDesk:

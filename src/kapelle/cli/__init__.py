@@ -11,6 +11,7 @@ from kapelle.cli import (
     devices,
     examination,
     history,
+    live,
     orders,
     quarantine,
     running,
@@ -38,6 +39,8 @@ app.command()(orders.status)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)
 app.command()(orders.release)
+devices.devices.command("now")(live.now)
+devices.devices.command("show")(live.show)
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.resources, name="resources")
 app.add_typer(quarantine.dlq, name="dlq")

@@ -5,7 +5,6 @@ Both work whether the plant runs or not; a running plant's newest seconds are no
 
 import sys
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -75,7 +74,9 @@ def export_device(
     config: File = None,
 ) -> None:
     """Write what one device reported."""
-    starts, ends = period(day, month, since, until, tz)
+    from kapelle.api.period import period
+
+    starts, ends = period(day=day, month=month, since=since, until=until, tz=tz)
 
     def question(reader: "Reader") -> "pa.Table":
         return reader.device(reader.device_no(device_id), starts, ends, step)
@@ -100,43 +101,10 @@ def export_resource(
     config: File = None,
 ) -> None:
     """Write what a resource did."""
-    starts, ends = period(day, month, since, until, tz)
+    from kapelle.api.period import period
+
+    starts, ends = period(day=day, month=month, since=since, until=until, tz=tz)
     with_reader(config, lambda reader: reader.resource(name, starts, ends, step, series), out, form)
-
-
-def period(
-    day: str | None, month: str | None, since: str | None, until: str | None, tz: str
-) -> tuple[int, int]:
-    """Return [from, to) in UTC ns. Raises Invalid where the options mean none, or several."""
-    from datetime import datetime
-
-    from kapelle.api.times import to_ns
-    from kapelle.history import days
-
-    given = [name for name, value in (("--day", day), ("--month", month)) if value]
-    if since or until:
-        given.append("--from and --to")
-    if len(given) != 1:
-        remedy = "give either --day, or --month, or --from and --to"
-        found = " and ".join(given) or "none is given"
-        raise Invalid("period", [Problem("period", found, remedy)])
-    try:
-        if day:
-            return days.day(date.fromisoformat(day), tz)
-        if month:
-            first = date.fromisoformat(f"{month}-01")
-            return days.month(first.year, first.month, tz)
-        if not (since and until):
-            raise ValueError("one of them is missing")
-        moments = datetime.fromisoformat(since), datetime.fromisoformat(until)
-        if any(moment.tzinfo is None for moment in moments):
-            raise ValueError("a time zone is missing: end it with Z or +01:00")
-        if moments[0] >= moments[1]:
-            raise ValueError("--to is not after --from")
-        return to_ns(moments[0]), to_ns(moments[1])
-    except ValueError as error:
-        remedy = "write 2026-11-22, 2026-11 or 2026-11-22T10:00:00Z"
-        raise Invalid("period", [Problem(given[0], str(error), remedy)]) from error
 
 
 def with_reader(

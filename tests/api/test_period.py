@@ -1,0 +1,41 @@
+"""A person names a period in one of three ways, and is told where none is meant."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from kapelle.api.period import period
+from kapelle.api.times import to_ns
+from kapelle.errors import Invalid
+
+HOUR_NS = 3_600 * 10**9
+
+
+def test_a_local_day_has_the_hours_its_zone_gives_it() -> None:
+    starts, ends = period(day="2026-10-25", tz="Europe/Berlin")
+    assert starts == to_ns(datetime(2026, 10, 24, 22, tzinfo=UTC))
+    assert ends - starts == 25 * HOUR_NS
+
+
+def test_a_month_and_two_moments() -> None:
+    starts, ends = period(month="2026-03", tz="Europe/Berlin")
+    assert ends - starts == (31 * 24 - 1) * HOUR_NS
+    assert period(since="2026-03-01T00:00:00+01:00", until="2026-03-31T22:00:00Z") == (starts, ends)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "none is given"),
+        ({"day": "2026-01-01", "month": "2026-01"}, "day and month"),
+        ({"day": "22.11.2026"}, "2026-11-22"),
+        ({"month": "2026-13"}, "month"),
+        ({"since": "2026-01-01T00:00:00Z"}, "missing"),
+        ({"since": "2026-01-01T00:00:00", "until": "2026-01-02T00:00:00"}, "time zone"),
+        ({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}, "before it begins"),
+        ({"day": "2026-01-01", "tz": "Mars/Olympus"}, "IANA"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(asked: dict[str, str], said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        period(**asked)
