@@ -7,6 +7,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +48,28 @@ def run(quick: bool) -> list[Row]:
         for count in (10_000, 100_000)
         for metrics in ((Metric.POWER_W,), (Metric.POWER_W, Metric.SOC))
     ]
+    rows += [_readings(devices, 10_000, (Metric.POWER_W,), counted) for counted in Counted]
     rows += [_small(500)]
     for size in (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000):
         rows += _aggregate(size)
-    return [*rows, _restart(devices), _memory(devices)]
+    return [*rows, _restart(devices), _standstill(devices // 4), _memory(devices)]
 
 
-def _best_s(call: Callable[[], object], times: int) -> float:
+class Counted(Enum):
+    """How devices that number their reports do it."""
+
+    PERFECTLY = "counted"
+    LOSSY = "counted, 1 % lost and 1 % repeated"
+
+
+def _best_s(
+    call: Callable[[], object], times: int, prepare: Callable[[], object] | None = None
+) -> float:
     """Return the least time of this core that a call took: what else runs here does not count."""
     best = np.inf
     for _ in range(times):
+        if prepare is not None:
+            prepare()
         began = time.thread_time()
         call()
         best = min(best, time.thread_time() - began)
@@ -117,19 +131,31 @@ def _fleet(devices: int, draw: np.random.Generator) -> Fleet:
     return fleet
 
 
-def _readings(devices: int, count: int, metrics: tuple[Metric, ...]) -> Row:
+def _readings(
+    devices: int, count: int, metrics: tuple[Metric, ...], counted: Counted | None = None
+) -> Row:
     draw = np.random.default_rng(1)
     fleet = _fleet(devices, draw)
     repeats = max(1, devices // count)
-    blocks = [
-        _report(
-            draw.integers(0, devices, count),
-            T0 + i * NS_PER_S + np.arange(count, dtype=np.int64),
-            draw,
-            *metrics,
-        )
-        for i in range(repeats)
-    ]
+    nos = [draw.integers(0, devices, count) for _ in range(repeats)]
+    if counted is not None:
+        # A round of reports: each device once.
+        nos = np.array_split(draw.permutation(devices)[: repeats * count], repeats)
+    seq = np.zeros(devices, np.int64)
+    blocks: list[Readings] = []
+    rounds = 0
+
+    def later() -> None:
+        """Make the next round: nobody sends the same again and again."""
+        nonlocal rounds
+        rounds += 1
+        blocks[:] = [
+            _report(each, T0 + (rounds * repeats + i) * NS_PER_S + np.arange(count), draw, *metrics)
+            for i, each in enumerate(nos)
+        ]
+        if counted is not None:
+            blocks[:] = [_numbered(block, seq, counted, draw) for block in blocks]
+
     readings = repeats * count * len(metrics)
 
     def apply() -> None:
@@ -141,16 +167,36 @@ def _readings(devices: int, count: int, metrics: tuple[Metric, ...]) -> Row:
             for metric, value in block.values.items():
                 fleet.value[metric][block.device_no] = value
 
-    reached = readings / _best_s(apply, 5)
+    later()
+    apply()
+    reached = readings / _best_s(apply, 5, later)
     limit = readings / _best_s(scatter, 5)
+    how = f", {counted.value}" if counted is not None else ""
     return {
-        "name": f"apply_readings {devices:,} devices, blocks of {count:,}, {len(metrics)} metric",
+        "name": f"apply_readings {devices:,} devices, blocks of {count:,}, {len(metrics)} metric"
+        + how,
         "value": reached,
         "unit": "readings/s",
         "ratio": reached / limit,
         "peer": "NumPy writing the values alone",
         "note": f"{reached / 10e6:.1f} x the aim of 10 M/s/core; the peer {limit / 1e6:.0f} M/s",
     }
+
+
+def _numbered(
+    block: Readings, seq: np.ndarray, counted: Counted, draw: np.random.Generator
+) -> Readings:
+    nos = block.device_no
+    seq[nos] += 1
+    number, at_ns = seq[nos].copy(), block.measured_at_ns.copy()
+    if counted is Counted.LOSSY:
+        fate = draw.random(len(nos))
+        seq[nos[fate < 0.01]] += 1
+        again = (fate >= 0.01) & (fate < 0.02)
+        number[again] = np.maximum(number[again] - 1, 0)
+        at_ns[again] -= 1000 * NS_PER_S
+    order = (1 << 32 | number) + np.iinfo(np.int64).min
+    return replace(block, order=order, measured_at_ns=at_ns)
 
 
 def _small(devices: int) -> Row:
@@ -272,6 +318,43 @@ async def _restarted(devices: int, directory: Path) -> dict[str, float]:
         replay_s = time.perf_counter() - began - load_s
         assert owner.fleet.now_ns == T0 + EVERY_S * NS_PER_S
     return {"save": save_s, "load": load_s, "replay": replay_s}
+
+
+STILL_S = 0.2
+"""A snapshot may hold up a tick for this long. [s]"""
+
+
+def _standstill(devices: int) -> Row:
+    """Measure how long a partition's columns must not change while its snapshot is taken."""
+    with tempfile.TemporaryDirectory() as directory:
+        still_s, whole_s = asyncio.run(_stood_still(devices, Path(directory)))
+    return {
+        "name": f"fold stands still for a snapshot of {devices:,} devices, worst of 5",
+        "value": max(still_s) * 1e3,
+        "unit": "ms",
+        "ratio": STILL_S / max(still_s),
+        "peer": f"aim {STILL_S * 1e3:g} ms",
+        "note": f"median {sorted(still_s)[2] * 1e3:.0f} ms; durable after {max(whole_s):.2f} s",
+    }
+
+
+async def _stood_still(devices: int, directory: Path) -> tuple[list[float], list[float]]:
+    fleet, still_s, whole_s = (
+        _fleet(devices, np.random.default_rng(1)),
+        list[float](),
+        list[float](),
+    )
+    async with open_journal(JournalSettings(directory=directory), SystemClock()) as journal:
+        for position in range(1, 6):
+            fleet.position = position
+            began = time.perf_counter()
+            await journal.save_snapshot(
+                "p/0",
+                to_snapshot(fleet),
+                released=lambda began=began: still_s.append(time.perf_counter() - began),
+            )
+            whole_s.append(time.perf_counter() - began)
+    return still_s, whole_s
 
 
 PARTITIONS = 8
