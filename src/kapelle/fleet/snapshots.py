@@ -11,6 +11,7 @@ from kapelle import __version__
 from kapelle.errors import JournalDamaged
 from kapelle.fleet.columns import Fleet, column_specs
 from kapelle.fleet.gaps import Gaps
+from kapelle.fleet.learned import Learned
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT, partition_topic
@@ -42,6 +43,7 @@ class _PlantMeta(msgspec.Struct, frozen=True):
     hold_reason: str
     notices: list[Notice]
     made_with: str = ""
+    learned: Learned = msgspec.field(default_factory=Learned)
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -180,6 +182,7 @@ def view_to_snapshot(view: PlantView) -> Snapshot:
         view.hold_reason,
         list(view.notices),
         fold_mark(None),
+        view.learned,
     )
     return Snapshot(view.position, {}, msgspec.msgpack.encode(meta))
 
@@ -210,4 +213,5 @@ def view_from_snapshot(snapshot: Snapshot, partitions: int) -> PlantView:
     view.summaries = {summary.partition: summary for summary in meta.summaries}
     view.held, view.hold_reason = meta.held, meta.hold_reason
     view.notices.extend(meta.notices)
+    view.learned = meta.learned
     return view
