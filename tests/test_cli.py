@@ -5,16 +5,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from kapelle import cli
-from kapelle.api.shapes import OrderTold, PreviewTold, StatusTold
+from kapelle.api.shapes import OrderTold, PreviewTold, ReasonTold, StatusTold
 from kapelle.api.told import tell_resource
-from kapelle.cli import orders
+from kapelle.cli import orders, status
 from kapelle.cli.output import Exit, exit_code, power
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import (
@@ -172,6 +172,7 @@ class FakeClient:
         self.asked: list[tuple[str, object]] = []
         self.state = "active"
         self.damage: list[str] = []
+        self.reasons: list[ReasonTold] = []
 
     def _order(self, **changed: object) -> OrderTold:
         now = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -207,7 +208,8 @@ class FakeClient:
             version="1", now=datetime(2026, 5, 1, tzinfo=UTC), held=False, hold_reason="",
             position=1, partitions=1, partitions_heard=0, plant=tell_resource(total(PlantView(1))),
             orders=[], ingest={}, notices=[], journal_damage=len(self.damage),
-            damage=self.damage,
+            damage=self.damage, reasons=self.reasons,
+            state=self.reasons[0].state if self.reasons else "ok",
         )  # fmt: skip
 
 
@@ -220,6 +222,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         yield client
 
     monkeypatch.setattr(orders, "plant", connect)
+    monkeypatch.setattr(status, "plant", connect)
     return client
 
 
@@ -243,6 +246,27 @@ def test_status_names_what_is_damaged_in_the_journal(run: Run, plant: FakeClient
     told = run("status").out
     assert "the journal is damaged, found so far: 1" in told
     assert "p/0 17: checksum wrong; left out" in told
+
+
+def test_status_says_first_what_is_wrong_within_the_width(
+    run: Run, plant: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert run("status").out.startswith("● ok")
+    now = datetime(2026, 5, 1, tzinfo=UTC)
+    plant.reasons = [
+        ReasonTold(
+            code="partition-behind", state="failing", text="partition 1 behind by up to 45 s",
+            remedy="look for a busy processor " * 5, since=now - timedelta(minutes=5),
+        )
+    ]  # fmt: skip
+    told = run("status").out
+    lines = told.splitlines()
+    assert lines[0].startswith("✕ failing")
+    assert "partition-behind, 5\N{NO-BREAK SPACE}min" in lines[1]
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in told
 
 
 def test_a_dry_run_orders_nothing(run: Run, plant: FakeClient) -> None:

@@ -16,6 +16,7 @@ from kapelle.cli import (
     quarantine,
     running,
     simulation,
+    status,
     upkeep,
 )
 from kapelle.cli.output import Exit, Json, complain, exit_code, out, print_json
@@ -35,7 +36,7 @@ app.command()(examination.doctor)
 app.command()(upkeep.verify)
 app.command()(backup.backup)
 app.command()(backup.restore)
-app.command()(orders.status)
+app.command()(status.status)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)
 app.command()(orders.release)

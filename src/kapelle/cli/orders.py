@@ -1,4 +1,4 @@
-"""`kapelle order …`, `hold`, `release`, `status`: talking to a running plant."""
+"""`kapelle order …`, `hold`, `release`: talking to a running plant."""
 
 import os
 import sys
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Exit, Json, counted, out, power, print_json, print_table, say
+from kapelle.cli.output import Exit, Json, out, power, print_json, print_table, say
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import Invalid, Problem, Unreachable
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
     from kapelle.api.client import Client
-    from kapelle.api.shapes import OrderTold, ResourceTold, StatusTold
+    from kapelle.api.shapes import OrderTold, ResourceTold
 
 orders = typer.Typer(no_args_is_help=True, help="Order power, and follow what becomes of it.")
 
@@ -33,7 +33,6 @@ Kilowatts = Annotated[float | None, typer.Option("--kw", help="The same in kW.")
 
 _OVER = {"completed": Exit.OK, "cancelled": Exit.FAILED, "declined": Exit.REJECTED}
 _MISSES_MAX = 10
-_DAMAGE_SHOWN = 5
 
 
 @contextmanager
@@ -96,8 +95,8 @@ def list_orders(config: File = None, url: Url = None, json: Json = False) -> Non
     if json:
         print_json(told.model_dump(mode="json"))
         return
-    rows = [_row(order) for order in told.orders]
-    print_table(rows, _row_columns(), "no orders yet: kapelle order create --mw 1 --for 20m")
+    rows = [order_row(order) for order in told.orders]
+    print_table(rows, order_columns(), "no orders yet: kapelle order create --mw 1 --for 20m")
 
 
 @orders.command()
@@ -188,16 +187,6 @@ def release(
         out().print("● released: commands leave again")
 
 
-def status(config: File = None, url: Url = None, json: Json = False) -> None:
-    """Say how the plant is."""
-    with plant(config, url) as client:
-        told = client.status()
-    if json:
-        print_json(told.model_dump(mode="json"))
-    else:
-        _tell_status(told)
-
-
 def watts(mw: float | None, kw: float | None) -> float:
     """Return the target in W. Raises Invalid unless exactly one of the two is given."""
     if (mw is None) == (kw is None):
@@ -215,11 +204,13 @@ def _token(file: Path) -> str:
         raise Unreachable(f"no token in {file}: {error}; {remedy}") from error
 
 
-def _row_columns() -> tuple[str, ...]:
+def order_columns() -> tuple[str, ...]:
+    """Return what is told of an order in a table."""
     return ("order", "status", "resource", "target", "promised", "starts", "ends", "reason")
 
 
-def _row(order: "OrderTold") -> dict[str, object]:
+def order_row(order: "OrderTold") -> dict[str, object]:
+    """Return an order as a row of it."""
     return {
         "order": order.order_no,
         "status": order.status,
@@ -270,28 +261,3 @@ def _watch_line(order: "OrderTold", picture: "ResourceTold", *, json: bool) -> N
         f"verified {picture.phases.get('verified', 0):,}",
     ]
     out().print("  ".join(shown), markup=False)
-
-
-def _tell_status(told: "StatusTold") -> None:
-    console, plant_now = out(), told.plant
-    if told.held:
-        console.print(f"[bold yellow]▲ held[/] {told.hold_reason}")
-    if told.journal_damage:
-        console.print(
-            f"[bold red]✕ the journal is damaged[/], found so far: {told.journal_damage:,}"
-        )
-        for remark in told.damage[:_DAMAGE_SHOWN]:
-            console.print(f"  {remark}", markup=False)
-    console.print(
-        f"{power(plant_now.power_w)} "
-        f"({power(plant_now.low_w)} to {power(plant_now.high_w)}), "
-        f"headroom +{power(plant_now.headroom_up_w)} −{power(plant_now.headroom_down_w)}",
-        markup=False,
-    )
-    states = " · ".join(f"{count:,} {name}" for name, count in plant_now.freshness.items() if count)
-    console.print(
-        f"{counted(plant_now.devices, 'device')}: {states or 'none heard yet'}", markup=False
-    )
-    print_table([_row(order) for order in told.orders], _row_columns(), "no order is active")
-    for notice in told.notices[:5]:
-        console.print(f"{notice.at:%H:%M:%S}Z {notice.code}: {notice.text}", markup=False)
