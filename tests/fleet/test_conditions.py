@@ -30,7 +30,7 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.enums import AckStatus, Condition, DeviceKind, Metric, Phase, SessionEvent
 
 W = Metric.POWER_W
-UP, DOWN = SessionEvent.UP, SessionEvent.DOWN
+UP, DOWN, TAKEN = SessionEvent.UP, SessionEvent.DOWN, SessionEvent.TAKEN
 MOVING = (DeviceKind.PV, DeviceKind.LOAD)
 
 
@@ -252,13 +252,15 @@ def test_losses_far_apart_are_no_flapping() -> None:
 def test_three_takeovers_in_five_minutes_are_contested() -> None:
     """R-25: the newest session wins each time; the third time in five minutes is an alarm."""
     fleet = fleet_of()
-    say(fleet, sessions((0, UP, 1), (1, UP, 1)))
+    say(fleet, sessions((0, UP, 1), (1, UP, 1), (2, UP, 1)))
     for number in range(2, 5):
-        # Only device 0's sessions are live when the next comes: 1 has said goodbye.
+        # 1 says goodbye before it comes again; of 2 the endpoint says who ended it.
         say(fleet, sessions((0, UP, number), (1, DOWN, number - 1), (1, UP, number), at_s=number))
+        say(fleet, sessions((2, TAKEN, number - 1), (2, UP, number), at_s=number))
         tick(fleet, number + 0.5)
         assert conditions(fleet) == ({Condition.CONTESTED} if number == 4 else set())
-        assert fleet.connected[:2].all()
+        assert conditions(fleet, 2) == conditions(fleet)
+        assert fleet.connected[:3].all()
         assert fleet.session[0] == number
     assert conditions(fleet, 1) == {Condition.FLAPPING}
     assert distrusted(fleet, np.arange(2, dtype=np.int32)).tolist() == [True, False]

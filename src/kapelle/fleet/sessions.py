@@ -24,7 +24,8 @@ def apply_sessions(fleet: Fleet, block: Sessions) -> None:
     if not known.all():
         rows, up, session, at_ns = rows[known], up[known], session[known], at_ns[known]
 
-    _count(fleet, rows, up, session, at_ns)
+    ousted = block.event == SessionEvent.TAKEN
+    _count(fleet, rows, up, ousted if known.all() else ousted[known], session, at_ns)
     before = fleet.session[rows]
     was_connected = fleet.connected[rows]
     np.maximum.at(fleet.session, rows, session)
@@ -36,17 +37,22 @@ def apply_sessions(fleet: Fleet, block: Sessions) -> None:
     np.maximum.at(fleet.received_at_ns, rows[up], at_ns[up])
 
 
-def _count(fleet: Fleet, rows: Places, up: Flags, session: Longs, at_ns: Longs) -> None:
+def _count(
+    fleet: Fleet, rows: Places, up: Flags, ousted: Flags, session: Longs, at_ns: Longs
+) -> None:
     """Note the times of connections lost, and of live sessions that a newer one took over from.
+
+    Who ends the older session says so; where nobody did, the newer one comes while it is live.
 
     Within a block sessions count in their own order, so that shuffling it changes nothing; told
     again, they count once.
     """
-    order = np.lexsort((~up, session, rows))
+    order = np.lexsort((ousted, ~up, session, rows))
     # The past of older sessions, and a beginning already known, are no news.
     held = fleet.session[rows[order]]
     order = order[session[order] + ~up[order] > held]
     rows, up, session, at_ns = rows[order], up[order], session[order], at_ns[order]
+    ousted = ousted[order]
     held, live = fleet.session[rows], fleet.connected[rows]
     # Of several events of a device in one block each sees what those before it left.
     same_device = np.zeros(len(rows), np.bool_)
@@ -54,9 +60,9 @@ def _count(fleet: Fleet, rows: Places, up: Flags, session: Longs, at_ns: Longs) 
     held[same_device] = session[:-1][same_device[1:]]
     live[same_device] = up[:-1][same_device[1:]]
     at_s = (at_ns // NS_PER_S).astype(np.uint32)
-    lost = live & ~up
+    lost = live & ~up & ~ousted
     _push(fleet.lost_at_s, rows[lost], at_s[lost])
-    taken = live & up & (session > held)
+    taken = live & (ousted | (up & (session > held)))
     _push(fleet.taken_at_s, rows[taken], at_s[taken])
 
 

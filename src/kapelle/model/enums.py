@@ -86,6 +86,8 @@ class SessionEvent(IntEnum):
     DOWN = 2
     WILL = 3
     """The device's last will: the connection broke without a goodbye."""
+    TAKEN = 4
+    """A newer session of the same device took over from this live one, which was ended."""
 
 
 @unique

@@ -16,7 +16,7 @@ from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.mqtt.packets import Packet, parse
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.errors import LinkLost
-from kapelle.model.blocks import Commands
+from kapelle.model.blocks import Commands, Sessions
 from kapelle.ports import Batch
 from kapelle.runtime.clock import SystemClock
 
@@ -108,6 +108,7 @@ class Plant:
         self.power_w: list[float] = []
         self.acks: list[tuple[int, int, int, int]] = []
         self.sessions: list[tuple[int, int]] = []
+        self.session_blocks: list[Sessions] = []
         self.reasons: list[str] = []
         self.raw: list[bytes] = []
         self.lost = ""
@@ -148,6 +149,7 @@ class Plant:
                 )
             if batch.sessions is not None:
                 s = batch.sessions
+                self.session_blocks.append(s)
                 self.sessions += zip(s.device_no.tolist(), s.event.tolist(), strict=True)
             if batch.unreadable is not None:
                 self.reasons += [reason.decode() for reason in batch.unreadable.reason]

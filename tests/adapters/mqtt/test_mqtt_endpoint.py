@@ -5,13 +5,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kapelle.adapters.mqtt import reader, writer
 from kapelle.adapters.mqtt.packets import Answer, ConnAck, Disconnect, Publish, SubAck
 from kapelle.adapters.mqtt.reader import Property, Reason
 from kapelle.errors import Invalid, LinkLost
-from kapelle.model.enums import AckStatus, Metric, SessionEvent
+from kapelle.fleet.columns import Fleet
+from kapelle.fleet.conditions import step_conditions
+from kapelle.fleet.sessions import apply_sessions
+from kapelle.model.blocks import Sessions
+from kapelle.model.enums import AckStatus, Condition, Metric, SessionEvent
 
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
 POWER = b'{"power_w": %d}'
@@ -271,6 +276,41 @@ def test_the_newest_session_wins_and_flapping_raises_an_alarm(
             assert plant.counters.sessions == 1
 
     asyncio.run(check())
+
+
+@VERSIONS
+def test_two_sessions_with_one_credential_are_a_condition_of_the_device(
+    open_plant: Any, version: int
+) -> None:
+    """R-25 to its end: what the endpoint tells is what the fleet counts; a third time is one."""
+
+    async def check() -> None:
+        async with open_plant() as plant:
+            older = await plant.device(1, version=version)
+            for count in range(1, 5):
+                newer = await plant.device(1, version=version)
+                last = await older.next()
+                if version == 5:
+                    assert isinstance(last, Disconnect)
+                    assert last.code == 0x8E
+                older = newer
+                await plant.until(lambda count=count: len(plant.sessions) == 2 * count + 1)
+                assert plant.sessions[-2:] == [(1, SessionEvent.TAKEN), (1, SessionEvent.UP)]
+                assert _conditions(plant.session_blocks, 1) == (
+                    Condition.CONTESTED if count >= 3 else 0
+                )
+
+    asyncio.run(check())
+
+
+def _conditions(blocks: list[Sessions], row: int) -> int:
+    fleet = Fleet.empty()
+    fleet.reserve(row + 1)
+    for block in blocks:
+        apply_sessions(fleet, block)
+    fleet.now_ns = int(blocks[-1].at_ns.max()) + 1
+    step_conditions(fleet, np.empty(0, np.intp))
+    return int(fleet.condition[row])
 
 
 def test_keep_alive_is_enforced_at_one_and_a_half_times(open_plant: Any) -> None:

@@ -258,7 +258,7 @@ class MqttEndpoint:
                 "a device's session is taken over again and again: two use its credentials",
                 extra={"device": older.name, "takeovers": len(recent) + 1},
             )
-        older.will = False
+        older.will, older.taken = False, True
         older.end(Reason.SESSION_TAKEN_OVER, "a newer connection of this device has come")
 
     def ended(self, session: Session) -> None:
@@ -270,6 +270,8 @@ class MqttEndpoint:
             self._unanswered.discard(session)
             self.counters.sessions -= 1
             event = SessionEvent.WILL if session.will else SessionEvent.DOWN
+            if session.taken:
+                event = SessionEvent.TAKEN
             self.intake.session(session.device_no, event, session.number)
 
     def _forget_half_open(self, session: Session) -> None:

@@ -31,7 +31,7 @@ class Session(asyncio.Protocol):
     __slots__ = (
         "_ack", "_bucket", "_endpoint", "_explains", "_inflight", "_need", "_qos2", "_rest",
         "_tel", "_transport", "_valve", "closed", "delivery", "device_no", "generation", "heard_ns",
-        "name", "number", "silence_ns_max", "takeovers_ns", "version", "will",
+        "name", "number", "silence_ns_max", "taken", "takeovers_ns", "version", "will",
     )  # fmt: skip
 
     def __init__(self, endpoint: "MqttEndpoint") -> None:
@@ -60,6 +60,8 @@ class Session(asyncio.Protocol):
         self.silence_ns_max = 0
         self.takeovers_ns: tuple[int, ...] = ()
         self.will = False
+        self.taken = False
+        """Whether a newer session of the device has taken over."""
 
     # What the event loop calls.
 
