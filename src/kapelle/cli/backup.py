@@ -113,12 +113,15 @@ def take(config: Config, destination: Path) -> Manifest:
     with drafted(destination.absolute()) as draft:
         now_ns = SystemClock().now_ns()
         readers, copied, remarks = _copy_followers(config, draft)
-        _, known = examine_registry(url, config.plant.partitions)
-        kind = "none" if known is None else "sqlite" if file else "postgresql"
-        if file is not None and known is not None:
+        found, known = examine_registry(url, config.plant.partitions)
+        kind = "postgresql"
+        if file is not None:
+            kind = "sqlite" if file.exists() else "none"
+        if file is not None and kind == "sqlite":
             copy_database(file, draft / _REGISTRY)
         if kind == "postgresql":
             remarks.append(_DUMP)
+        remarks += [f"registry: {f.found}" for f in found if f.verdict is Verdict.BAD]
         if (data / _TOKEN).exists():
             copy_file(data / _TOKEN, draft / _TOKEN)
         if draft.stat().st_dev == data.stat().st_dev:

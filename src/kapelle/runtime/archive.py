@@ -134,13 +134,18 @@ def copy_database(source: Path, target: Path) -> None:
     """Copy an SQLite database as it is at one moment, also while others write to it."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30.0)) as ours,
-        closing(sqlite3.connect(target)) as theirs,
-    ):
-        ours.backup(theirs)
-        # One file, without a log beside it.
-        theirs.execute("PRAGMA journal_mode = DELETE")
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30.0)) as ours,
+            closing(sqlite3.connect(target)) as theirs,
+        ):
+            ours.backup(theirs)
+            # One file, without a log beside it.
+            theirs.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            raise JournalFull(f"{target}: {error}; free space there, nothing was kept") from error
+        raise JournalDamaged(f"{source}: {error}; kapelle verify says more") from error
     target.chmod(0o600)
 
 
