@@ -36,12 +36,17 @@ class Report:
     def at_ns(self) -> int:
         return MIDNIGHT_NS + self.minute * 20 * NS_PER_S
 
+    @property
+    def order(self) -> int:
+        # The first device sends counters, the others only their time.
+        return self.at_ns if self.device else (1 << 32) + self.minute + 200 - (1 << 63)
+
 
 def rows_of(reports: Sequence[Report], received_ns: int) -> Rows:
     count = len(reports)
     columns: dict[str, list[object]] = {
         "device_no": [r.device for r in reports],
-        "order": [r.at_ns for r in reports],
+        "order": [r.order for r in reports],
         "measured_at_ns": [r.at_ns for r in reports],
         "received_at_ns": [received_ns + n for n in range(count)],
         "quality": [0] * count,
@@ -115,6 +120,7 @@ def test_every_reading_once_and_tiers_as_the_slow_way(
     busy_reports = [Report(device, minute, float(minute)) for device, minute in busy]
     batches = [*batches, (busy_reports, 30), (busy_reports, 30)] if busy else batches
     truth: dict[tuple[int, int], float] = {}
+    orders: set[tuple[int, int, int]] = set()
     with tempfile.TemporaryDirectory() as name:
         store = Store(Path(name), SETTINGS, HastyFiles())
         now_ns = START_NS
@@ -122,6 +128,7 @@ def test_every_reading_once_and_tiers_as_the_slow_way(
             for report in batch:
                 # The first to arrive stays.
                 truth.setdefault((report.device, report.at_ns), report.power_w)
+                orders.add((report.device, report.at_ns, report.order))
             store.commit([rows_of(batch, now_ns)], now_ns=now_ns)
             now_ns += NS_PER_S  # what arrives next arrives later
             now_ns += hours * HOUR_NS
@@ -138,7 +145,12 @@ def test_every_reading_once_and_tiers_as_the_slow_way(
                 close_to(told(session, "minutes"), slow_minutes(truth))
                 slow_quarters = slow_minutes(truth, 900 * NS_PER_S)
                 assert told(session, "quarters").keys() == slow_quarters.keys()
-            assert len(store.read("readings")) == len(truth)
+                rows = session.sql("SELECT device_no, measured_at_ns, rank FROM readings")
+                assert {tuple(row.values()) for row in rows.to_pylist()} == orders
+            read = store.read("readings")
+            names = ("device_no", "measured_at_ns", "order")
+            assert len(read) == len(orders)
+            assert set(zip(*(read[name].to_pylist() for name in names), strict=True)) == orders
             # And again when everything has become one file per day.
             now_ns += 3 * DAY_NS
             merge_all(store, now_ns)

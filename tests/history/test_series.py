@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.history.conftest import START_NS, HastyFiles
 
 from kapelle.errors import NotFound
+from kapelle.history import corrected
 from kapelle.history.published import Publisher
 from kapelle.history.reader import Reader
 from kapelle.history.store import Rows, Store
@@ -83,9 +84,9 @@ def test_a_gap_too_long_is_missing(tmp_path: Path) -> None:
 @settings(max_examples=10)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.integers(-40, 80), st.integers(-9, 9)),
+        st.tuples(st.integers(0, 3), st.integers(-40, 170), st.integers(-9, 9)),
         min_size=1,
-        max_size=20,
+        max_size=40,
         unique_by=lambda row: row[:2],
     )
 )
@@ -97,8 +98,11 @@ def test_corrected_as_the_slow_way(
         rows_of("devices", [enrolment(device, -60, 1) for device in range(4)]),
         rows_of("readings", [reading(d, m, float(p)) for d, m, p in said]),
     )
-    found = reader.resource("all", FIRST_NS, FIRST_NS + 45 * MINUTE_NS, "1m").to_pylist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corrected, "ROWS", 1)  # an hour at once
+        found = reader.resource("all", FIRST_NS, FIRST_NS + 135 * MINUTE_NS, "1m").to_pylist()
     reader.close()
+    assert len(found) == 135
     for minute, row in enumerate(found):
         power_w, counted = 0.0, 0
         for device in range(4):

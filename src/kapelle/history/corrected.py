@@ -1,5 +1,7 @@
 """What a resource did, as known now: sums over its devices' means, gaps filled up to a bound."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 
@@ -12,6 +14,9 @@ from kapelle.model.ids import Longs
 GAP_NS = 30 * MINUTE_NS
 """Between two known means at most this far apart a straight line is assumed; beyond it the device
 counts as missing, and its power as nothing."""
+
+ROWS = 4_000_000
+"""Means that are summed at once, about: it bounds the memory of a question."""
 
 SCHEMA = pa.schema(
     [
@@ -39,19 +44,27 @@ def sums(tier: str, memberships: str, starts_at_ns: int, ends_at_ns: int, step_n
     most = GAP_NS // step_ns
     return f"""
 WITH member AS MATERIALIZED ({memberships}),
-known AS (
-    SELECT device_no, starts_at_ns AS t, power_w AS p,
-        lead(starts_at_ns) OVER later AS next_t, lead(power_w) OVER later AS next_p
+known AS MATERIALIZED (
+    SELECT device_no, starts_at_ns AS t, power_w AS p
     FROM ({tier})
     WHERE power_w IS NOT NULL AND device_no IN (SELECT device_no FROM member)
-    WINDOW later AS (PARTITION BY device_no ORDER BY starts_at_ns)
+),
+-- Most devices have no gap, and sorting their rows is what would take the time.
+gapped AS (
+    SELECT device_no FROM known GROUP BY device_no
+    HAVING count(*) <= (max(t) - min(t)) // {step_ns}
+),
+spaced AS (
+    SELECT device_no, t, p, lead(t) OVER later AS next_t, lead(p) OVER later AS next_p
+    FROM known WHERE device_no IN (SELECT device_no FROM gapped)
+    WINDOW later AS (PARTITION BY device_no ORDER BY t)
 ),
 filled AS (
     SELECT device_no, t, p, 1 AS measured FROM known
     UNION ALL
     SELECT device_no, t + step * {step_ns},
         p + (next_p - p) * step / ((next_t - t) // {step_ns}), 0
-    FROM known, unnest(range(1, (next_t - t) // {step_ns})) AS steps(step)
+    FROM spaced, unnest(range(1, (next_t - t) // {step_ns})) AS steps(step)
     WHERE next_t - t > {step_ns} AND next_t - t <= {most} * {step_ns}
 )
 SELECT t AS starts_at_ns, sum(p) AS power_w, sum(measured)::INTEGER AS measured,
@@ -60,6 +73,13 @@ FROM filled JOIN member USING (device_no)
 WHERE t >= from_ns AND t < until_ns AND t >= {starts_at_ns} AND t < {ends_at_ns}
 GROUP BY t ORDER BY t
 """
+
+
+def pieces(starts_at_ns: int, ends_at_ns: int, step_ns: int, members: int) -> list[tuple[int, int]]:
+    """Divide [starts_at_ns, ends_at_ns) so that each piece has about `ROWS` means, or an hour."""
+    piece_ns = max(2 * GAP_NS, ROWS // max(members, 1) * step_ns)
+    edges = [*range(starts_at_ns, ends_at_ns, piece_ns), ends_at_ns]
+    return list(pairwise(edges))
 
 
 def series(

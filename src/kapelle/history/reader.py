@@ -14,13 +14,21 @@ import pyarrow as pa
 from kapelle.errors import Invalid, NotFound, Problem
 from kapelle.history import corrected, views
 from kapelle.history.catalog import FILE, Catalog, File
-from kapelle.history.tables import MINUTE_NS, QUARTER_NS, TABLES
+from kapelle.history.tables import MINUTE_NS, PARTITIONS, QUARTER_NS, TABLES
 from kapelle.history.views import at
 
 Step = Literal["raw", "1m", "15m"]
 Series = Literal["published", "corrected"]
 
 _STEP_NS = {"1m": MINUTE_NS, "15m": QUARTER_NS}
+_NO_SUMS = pa.table(
+    {
+        "starts_at_ns": pa.array([], pa.int64()),
+        "power_w": pa.array([], pa.float64()),
+        "measured": pa.array([], pa.int32()),
+        "interpolated": pa.array([], pa.int32()),
+    }
+)
 MEMORY = "512MB"
 """What one query may hold in memory; a larger one fails and says so."""
 
@@ -77,7 +85,7 @@ class Reader:
             step: `raw`: every reading once; `1m` and `15m`: see `minutes` and `quarters`.
         """
         where = f"device_no = {int(device_no)} AND {_within(starts_at_ns, ends_at_ns)}"
-        files = self._files(starts_at_ns, ends_at_ns)
+        files = self._files(starts_at_ns, ends_at_ns, device_no)
         return self._query(f"{self._series(files, step, where)} ORDER BY time")
 
     def device_no(self, device_id: str) -> int:
@@ -172,9 +180,12 @@ class Reader:
             raise NotFound(f"the history knows no resource {name}")
         step_ns = _STEP_NS[step]
         first_ns = starts_at_ns // step_ns * step_ns
-        reach_ns = (first_ns - corrected.GAP_NS, ends_at_ns + corrected.GAP_NS)
-        tier = self._series(self._files(*reach_ns), step, _within(*reach_ns))
-        found = self._query(corrected.sums(tier, members, first_ns, ends_at_ns, step_ns))
+        parts = []
+        for starts_ns, ends_ns in corrected.pieces(first_ns, ends_at_ns, step_ns, len(memberships)):
+            reach_ns = (starts_ns - corrected.GAP_NS, ends_ns + corrected.GAP_NS)
+            tier = self._series(self._files(*reach_ns), step, _within(*reach_ns))
+            parts.append(self._query(corrected.sums(tier, members, starts_ns, ends_ns, step_ns)))
+        found = pa.concat_tables(parts) if parts else _NO_SUMS
         return corrected.series(found, memberships, starts_at_ns, ends_at_ns, step_ns)
 
     def _members(self, resource: str) -> str:
@@ -202,11 +213,15 @@ class Reader:
         tiers = [file for file in files if file.table == "quarters"]
         return views.quarters(self.directory, raw, tiers, where)
 
-    def _files(self, starts_ns: int | None = None, ends_ns: int | None = None) -> list[File]:
+    def _files(
+        self, starts_ns: int | None = None, ends_ns: int | None = None, device_no: int | None = None
+    ) -> list[File]:
         if not (self.directory / FILE).exists():
             raise NotFound(f"no history in {self.directory}; is the plant's [history] enabled?")
         with closing(Catalog(self.directory, read_only=True)) as catalog:
-            return catalog.files(starts_ns=starts_ns, ends_ns=ends_ns)
+            partitions = catalog.state(PARTITIONS) if device_no is not None else None
+            partition = None if not partitions else (device_no or 0) % int(partitions)
+            return catalog.files(partition=partition, starts_ns=starts_ns, ends_ns=ends_ns)
 
     def _query(self, query: str, *values: object) -> pa.Table:
         """Run a query of our own; the connection stays for the next one."""

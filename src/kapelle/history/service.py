@@ -21,7 +21,7 @@ from kapelle.history.retention import expire, oldest_ns, sweep
 from kapelle.history.rows import KINDS, count, device_rows, events, note
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Rows, Store
-from kapelle.history.tables import TABLES
+from kapelle.history.tables import PARTITIONS, TABLES
 from kapelle.model.entries import Entry
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Clock, Journal
@@ -138,9 +138,11 @@ class Recorder:
             await self._mark(topic, position)
         state = await self._work(store.catalog.state, _PUBLISHER)
         self._publisher = Publisher(self._partitions, state)
-        if gaps:
-            now_ns, positions = self._clock.now_ns(), dict(self._positions)
-            await self._work(lambda: store.commit(gaps, now_ns=now_ns, positions=positions))
+        now_ns, positions = self._clock.now_ns(), dict(self._positions)
+        states = {PARTITIONS: str(self._partitions).encode()}
+        await self._work(
+            lambda: store.commit(gaps, now_ns=now_ns, positions=positions, states=states)
+        )
 
     async def _follow(self, topic: str) -> None:
         async for entries in self._journal.follow(topic, self._positions[topic], KINDS):

@@ -27,6 +27,7 @@ _ENCODINGS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     # Measured values vary in few of their bytes: 2 bytes a row less than with dictionaries.
     (pa.types.is_floating, "BYTE_STREAM_SPLIT"),
 )
+_ORDER = "order"
 _DRAFT = ".draft"
 _SUFFIX = ".parquet"
 RECENT_NS = 2 * HOUR_NS
@@ -242,13 +243,20 @@ def from_file(table: Table, rows: pa.Table) -> pa.Table:
             columns.append(rows.column(name).cast(field.type))
         else:
             columns.append(pa.nulls(len(rows), field.type))
+        if name == _ORDER:
+            columns[-1] = pc.coalesce(columns[-1], rows.column(TIME).cast(field.type))
     return pa.table(columns, schema=table.schema)
 
 
 def _to_file(table: Table, rows: pa.Table) -> pa.Table:
     place = rows.schema.get_field_index(table.time)
-    times = rows.column(place).cast(pa.timestamp("ns"))
-    return rows.set_column(place, table.file_schema.field(place), times)
+    times = rows.column(place)
+    if _ORDER in table.schema.names:
+        # Where a device sends no counters this is the time again, and would take as much.
+        order = rows.column(_ORDER)
+        told = pc.if_else(pc.equal(order, times), pa.scalar(None, pa.int64()), order)
+        rows = rows.set_column(rows.schema.get_field_index(_ORDER), _ORDER, told)
+    return rows.set_column(place, table.file_schema.field(place), times.cast(pa.timestamp("ns")))
 
 
 def _spans(part: Rows, now_ns: int) -> Iterator[tuple[Span, pa.Table]]:

@@ -21,6 +21,8 @@ QUARTER_NS = 15 * MINUTE_NS
 HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS
 
+PARTITIONS = "partitions"
+"""Name under which the catalog knows how many partitions the plant has."""
 WHOLE_PLANT = -1
 """Partition of tables that belong to the plant as a whole."""
 TIME = "time"

@@ -9,8 +9,8 @@ import pyarrow as pa
 from kapelle.history.catalog import File
 from kapelle.history.tables import MINUTE_NS, QUARTER_NS, TABLES, TIME, Table
 
-_RENAMED = {"order": "rank"}
-"""What SQL would need quotes for."""
+_SHOWN = {"order": 'coalesce("order", epoch_ns("time")) AS rank'}
+"""The name would need quotes, and in files it is null where it is the time."""
 _TYPES: Mapping[pa.DataType, str] = {
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
@@ -165,11 +165,9 @@ def thin_again(source: str) -> str:
 
 def shown(table: Table, source: str) -> str:
     """Return SQL with the columns queries see: `time`, then the rest by their own names."""
+    others = [name for name in table.schema.names if name != table.time]
     columns = [f'epoch_ns("time") AS {table.time}']
-    for name in table.schema.names:
-        if name != table.time:
-            alias = _RENAMED.get(name, name)
-            columns.append(f'"{name}" AS "{alias}"')
+    columns += [_SHOWN.get(name, f'"{name}"') for name in others]
     # In front what a reader looks for first.
     return f'SELECT "time", {", ".join(columns)} FROM ({source})'
 
