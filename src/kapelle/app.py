@@ -39,7 +39,7 @@ from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters, Ingest
 from kapelle.journal.directories import newest_snapshots
 from kapelle.journal.settings import JournalSettings
-from kapelle.journal.sqlite import open_journal
+from kapelle.journal.sqlite import SqliteJournal, open_journal
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Adapter, Clock, Directory, Journal, Link
 from kapelle.registry.directory import Directory as Enrolments
@@ -302,7 +302,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             history=_history_desk(config),
             directory=directory,
             fleets=lambda: {k: o.fleet for k, o in doors.owners.items() if o.ready.is_set()},
-            sources=_sources(doors, settings, clock),
+            sources=_sources(doors, settings, journal, clock),
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)
@@ -318,12 +318,11 @@ def history_directory(config: Config) -> Path:
     return Path(config.history.directory or Path(config.plant.data_dir) / "history")
 
 
-def _sources(doors: Doors, settings: JournalSettings, clock: SystemClock) -> Sources:
+def _sources(
+    doors: Doors, settings: JournalSettings, journal: SqliteJournal, clock: SystemClock
+) -> Sources:
     """Return what status and metrics of a plant in one process are drawn from."""
     directory = settings.directory
-
-    def size() -> int:
-        return sum(file.stat().st_size for file in directory.glob("journal.sqlite*"))
 
     def disk() -> Disk:
         usage = shutil.disk_usage(directory)
@@ -336,7 +335,7 @@ def _sources(doors: Doors, settings: JournalSettings, clock: SystemClock) -> Sou
         quarantine=doors.quarantine,
         history=doors.history if doors.config.history.enabled else None,
         links=doors.opened,
-        journal_bytes=size,
+        journal=journal.metrics,
         disk=disk,
         clock_ahead_s=clock.ahead_s,
         snapshot_at_ns=lambda: newest_snapshots(directory / "snapshots"),

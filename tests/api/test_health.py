@@ -13,9 +13,9 @@ from kapelle.fleet.plant import PlantView
 from kapelle.history.counters import Counters as HistoryCounters
 from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.settings import IngestSettings
+from kapelle.journal.metrics import JournalMetrics, Timings
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Summary
-from kapelle.runtime.histogram import Histogram
 
 NOW = 1_790_000_000 * NS_PER_S
 HOUR_NS = 3_600 * NS_PER_S
@@ -33,11 +33,6 @@ class Rows:
 class Follower:
     quarantine: Rows = field(default_factory=Rows)
     trouble: str = ""
-
-
-@dataclass
-class Meters:
-    fsync: Histogram
 
 
 def view(*, lag_s: float = 0.5, partitions: int = 2, heard: int = 2) -> PlantView:
@@ -58,8 +53,8 @@ def muted() -> Breaker:
     return breaker
 
 
-def slow() -> Meters:
-    return Meters(Histogram((1.0,), [20, 0], 20.0))
+def full() -> JournalMetrics:
+    return JournalMetrics(Timings(), 1, 1, 0, 0, 3, 99, 0, {}, 7)
 
 
 CASES: list[tuple[str, str, Callable[[], Sources]]] = [
@@ -77,7 +72,7 @@ CASES: list[tuple[str, str, Callable[[], Sources]]] = [
         quarantine=cast("object", Follower(Rows(500))))),  # type: ignore[arg-type]  # what is asked
     ("quarantine-stopped", "degraded", lambda: Sources(
         quarantine=cast("object", Follower(trouble="disk")))),  # type: ignore[arg-type]  # is there
-    ("journal-slow", "degraded", lambda: Sources(journal=slow())),
+    ("journal-full", "failing", lambda: Sources(journal=full)),
     ("snapshot-old", "degraded", lambda: Sources(snapshot_at_ns=lambda: NOW - 9 * HOUR_NS)),
     ("backup-old", "degraded", lambda: Sources(backup_at_ns=lambda: NOW - 300 * HOUR_NS)),
 ]  # fmt: skip
@@ -135,3 +130,12 @@ def test_since_when_is_remembered_until_it_is_over() -> None:
     assert since(NOW + 2 * NS_PER_S) == [NOW], "another number is the same reason"
     assert since(NOW + 3 * NS_PER_S, ok=True) == []
     assert since(NOW + 4 * NS_PER_S) == [NOW + 4 * NS_PER_S]
+
+
+def test_flushes_count_as_of_late() -> None:
+    watchman = Watchman()
+    assert watchman.flush_s(NOW, 100, 50.0) == 0.5, "since the start, at first"
+    later_ns = NOW + 60 * NS_PER_S
+    assert watchman.flush_s(later_ns, 200, 51.0) == 0.01
+    assert np.isnan(watchman.flush_s(later_ns + 400 * NS_PER_S, 205, 60.0)), "too few to tell"
+    assert found(judge(view(), NOW, Sources(), [], flush_s=0.3)) == {"journal-slow": "degraded"}

@@ -32,6 +32,8 @@ from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters
 from kapelle.ingest.settings import IngestSettings
 from kapelle.journal.memory import MemoryJournal
+from kapelle.journal.metrics import JournalMetrics
+from kapelle.journal.metrics import Timings as Timings_
 from kapelle.journal.settings import JournalSettings
 from kapelle.model.entries import Entry, Kind
 from kapelle.model.enums import OrderStatus, Phase
@@ -237,7 +239,9 @@ def everything(devices: int = 4) -> Sources:
         history=history,
         links={"mqtt": LinkState(True, NOW), "http": LinkState(False, NOW)},
         requests=requests,
-        journal_bytes=lambda: 4096,
+        journal=lambda: JournalMetrics(
+            Timings_(), 4096, 1, 1 << 40, 1 << 26, 0, 0, 0, {"history": 3}, 7
+        ),
         disk=lambda: Disk(1 << 40, 1 << 41),
         clock_ahead_s=lambda: 0.0,
         energy_error_wh=lambda: 0.0,
@@ -291,6 +295,7 @@ def test_every_name_is_there_and_both_parsers_read_it() -> None:
 
 NAMES = (
     "kapelle_ingest_readings_total", "kapelle_ingest_commit_seconds", "kapelle_log_bytes",
+    "kapelle_log_fsync_seconds", "kapelle_log_reader_lag_entries",
     "kapelle_partition_lag_seconds", "kapelle_shed_total", "kapelle_quarantine_total",
     "kapelle_devices", "kapelle_device_report_age_seconds", "kapelle_clock_skew_seconds",
     "kapelle_aggregate_power_watts", "kapelle_target_power_watts",

@@ -1,7 +1,9 @@
 """Says how the plant is, and why: every reason with what to do and since when."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import Literal
 
 from kapelle.api.sources import Disk, Sources
@@ -17,8 +19,10 @@ _RECORDER_LAG_S = 900.0
 _SNAPSHOT_AGE_S = 6 * 3_600.0
 _BACKUP_AGE_S = 8 * 86_400.0
 _CLOCK_S = 1.0
-_FSYNC_S = 0.25
+_FLUSH_S = 0.25
 """Flushes that take longer on average slow down everything. [s]"""
+_FLUSHES_NS = 180 * NS_PER_S
+"""How far back the average goes."""
 _QUARANTINE_S = 300.0
 _QUARANTINE_ROWS = 100
 _FREE: tuple[tuple[State, float, int], ...] = (
@@ -53,11 +57,25 @@ class Health:
     """Whether requests are answered from the whole picture."""
 
 
-def judge(view: PlantView, now_ns: int, sources: Sources, damage: Sequence[str]) -> Health:
-    """Return how the plant is at this moment, from what this process knows."""
+def judge(
+    view: PlantView,
+    now_ns: int,
+    sources: Sources,
+    damage: Sequence[str],
+    flush_s: float = nan,
+) -> Health:
+    """Return how the plant is at this moment, from what this process knows.
+
+    Args:
+        view: The plant.
+        now_ns: The time.
+        sources: What else this process knows.
+        damage: What was found damaged in the journal.
+        flush_s: How long flushes took lately, on average; NaN where there were few. [s]
+    """
     reasons = [
         *_partitions(view, now_ns),
-        *_journal(sources, damage, now_ns),
+        *_journal(sources, damage, now_ns, flush_s),
         *_links(sources),
         *_record(sources, now_ns),
         *_unusable(sources, now_ns),
@@ -74,9 +92,20 @@ def judge(view: PlantView, now_ns: int, sources: Sources, damage: Sequence[str])
 
 @dataclass(slots=True)
 class Watchman:
-    """Remembers since when each reason holds."""
+    """Remembers since when each reason holds, and how long flushes took lately."""
 
     since_ns: dict[str, int] = field(default_factory=dict)
+    flushes: deque[tuple[int, int, float]] = field(default_factory=lambda: deque(maxlen=256))
+    """Moment, flushes so far, time they took so far. [UTC ns, 1, s]"""
+
+    def flush_s(self, now_ns: int, count: int, sum_s: float) -> float:
+        """Return how long flushes took in the last minutes, on average; NaN for too few. [s]"""
+        self.flushes.append((now_ns, count, sum_s))
+        while len(self.flushes) > 2 and self.flushes[1][0] <= now_ns - _FLUSHES_NS:
+            self.flushes.popleft()
+        _, count_then, sum_then_s = self.flushes[0] if len(self.flushes) > 1 else (0, 0, 0.0)
+        flushes = count - count_then
+        return (sum_s - sum_then_s) / flushes if flushes >= _FLUSHES_MIN else nan
 
     def step(self, health: Health, now_ns: int) -> Health:
         """Return the same with the moment each reason was first found."""
@@ -117,7 +146,9 @@ def _partitions(view: PlantView, now_ns: int) -> Iterator[Reason]:
         )
 
 
-def _journal(sources: Sources, damage: Sequence[str], now_ns: int) -> Iterator[Reason]:
+def _journal(
+    sources: Sources, damage: Sequence[str], now_ns: int, flush_s: float
+) -> Iterator[Reason]:
     if damage:
         yield Reason(
             "journal-damaged",
@@ -125,16 +156,22 @@ def _journal(sources: Sources, damage: Sequence[str], now_ns: int) -> Iterator[R
             f"{len(damage)} places in the journal are damaged, first: {damage[0]}",
             "check the disk; compare with a backup: kapelle verify",
         )
-    if sources.journal is not None:
-        fsync = sources.journal.fsync
-        count = sum(fsync.counts)
-        if count >= _FLUSHES_MIN and fsync.sum / count > _FSYNC_S:
-            yield Reason(
-                "journal-slow",
-                "degraded",
-                f"a flush takes {fsync.sum / count * 1e3:.0f} ms on average",
-                "give the journal a disk of its own: kapelle doctor measures one",
-            )
+    told = sources.journal() if sources.journal is not None else None
+    # A plant may be set up without a reserve.
+    if told is not None and told.reserve_bytes == 0 and told.free_bytes < _FREE[0][2]:
+        yield Reason(
+            "journal-full",
+            "failing",
+            "no space for the journal: readings are refused, reading and holding still work",
+            "free space; it resumes by itself",
+        )
+    if flush_s > _FLUSH_S:
+        yield Reason(
+            "journal-slow",
+            "degraded",
+            f"a flush took {flush_s * 1e3:.0f} ms on average in the last minutes",
+            "give the journal a disk of its own: kapelle doctor measures one",
+        )
     if sources.disk is not None:
         yield from _space(sources.disk())
     ahead_s = sources.clock_ahead_s() if sources.clock_ahead_s is not None else 0.0

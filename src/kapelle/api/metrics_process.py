@@ -8,6 +8,7 @@ from kapelle.api.families import bounded, counter, gauge, histogram
 from kapelle.api.health import STATES, Health
 from kapelle.api.sources import Sources
 from kapelle.history.counters import Counters as HistoryCounters
+from kapelle.journal.metrics import BOUNDS_S, JournalMetrics
 from kapelle.model.ids import NS_PER_S
 
 
@@ -55,17 +56,7 @@ def process(sources: Sources, health: Health, now_ns: int) -> Iterator[Metric]:
 
 def _disk(sources: Sources) -> Iterator[Metric]:
     if sources.journal is not None:
-        fsync = sources.journal.fsync
-        yield histogram(
-            "kapelle_log_fsync_seconds",
-            "Flushes of the journal.",
-            [],
-            [([], fsync.bounds, fsync.counts, fsync.sum)],
-        )
-    if sources.journal_bytes is not None:
-        yield gauge(
-            "kapelle_log_bytes", "Size of the journal.", [], [([], sources.journal_bytes())]
-        )
+        yield from _journal(sources.journal())
     if sources.disk is not None:
         disk = sources.disk()
         yield gauge(
@@ -85,6 +76,33 @@ def _disk(sources: Sources) -> Iterator[Metric]:
             [],
             [([], sources.energy_error_wh())],
         )
+
+
+def _journal(told: JournalMetrics) -> Iterator[Metric]:
+    for name, text, times in (
+        ("kapelle_log_fsync_seconds", "Flushes of the journal.", told.timings.fsync_s),
+        ("kapelle_log_commit_seconds", "Groups of entries, flush included.", told.timings.commit_s),
+        ("kapelle_log_checkpoint_seconds", "Moving the log into the database.",
+         told.timings.checkpoint_s),
+        ("kapelle_snapshot_seconds", "Snapshots, until durable.", told.timings.snapshot_s),
+    ):  # fmt: skip
+        yield histogram(name, text, [], [([], BOUNDS_S, times.counts, times.sum_s)])
+    for name, text, value in (
+        ("kapelle_log_bytes", "Size of the journal, its log included.", told.file_bytes),
+        ("kapelle_snapshot_bytes", "Size of all snapshots.", told.snapshot_bytes),
+        ("kapelle_log_reserve_bytes", "Kept back for shutting down; 0: the disk is full.",
+         told.reserve_bytes),
+        ("kapelle_log_waiting", "Requests that wait for the disk.", told.waiting),
+        ("kapelle_log_waiting_bytes", "What they hold.", told.waiting_bytes),
+        ("kapelle_log_entries", "Entries that are kept.", told.held),
+    ):  # fmt: skip
+        yield gauge(name, text, [], [([], value)])
+    yield gauge(
+        "kapelle_log_reader_lag_entries",
+        "Entries a reader has not taken over; they are not trimmed.",
+        ["reader"],
+        (([reader], lag) for reader, lag in bounded(told.lags).items()),
+    )
 
 
 def _quarantine(sources: Sources, now_ns: int) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 
 from kapelle.api.desk import OrderDesk
 from kapelle.api.health import Health, Watchman, judge
@@ -44,8 +45,12 @@ class Plant:
 
     def health(self) -> Health:
         """Say how the plant is now, and since when."""
-        now_ns = self.clock.now_ns()
-        return self.watchman.step(judge(self.view, now_ns, self.sources, self.damage()), now_ns)
+        now_ns, flush_s = self.clock.now_ns(), nan
+        if self.sources.journal is not None:
+            fsync = self.sources.journal().timings.fsync_s
+            flush_s = self.watchman.flush_s(now_ns, fsync.count, fsync.sum_s)
+        health = judge(self.view, now_ns, self.sources, self.damage(), flush_s)
+        return self.watchman.step(health, now_ns)
 
     @property
     def view(self) -> PlantView:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kapelle.api.families import Counted
 from kapelle.api.requests import Requests
 from kapelle.fleet.timings import Timings
 from kapelle.history.counters import Counters as HistoryCounters
 from kapelle.history.quarantine import Quarantine
 from kapelle.ingest.breaker import Mute
+from kapelle.journal.metrics import JournalMetrics
 
 
 class Breaker(Protocol):
@@ -27,13 +27,6 @@ class Follower(Protocol):
 
     async def turn(self) -> None:
         """Read all there is."""
-
-
-class JournalMeters(Protocol):
-    """What the embedded journal measures."""
-
-    fsync: Counted
-    """How long flushes took. [s]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +62,8 @@ class Sources:
     links: Mapping[str, LinkState] = field(default_factory=dict)
     """By adapter."""
     requests: Requests = field(default_factory=Requests)
-    journal: JournalMeters | None = None
-    journal_bytes: Callable[[], int] | None = None
-    """Size of the journal's files. [bytes]"""
+    journal: Callable[[], JournalMetrics] | None = None
+    """What the embedded journal measures."""
     disk: Callable[[], Disk] | None = None
     clock_ahead_s: Callable[[], float] | None = None
     """How far the plant's time is ahead of the host's clock. [s]"""
