@@ -9,6 +9,7 @@ from kapelle.fleet.estimate import step_estimate
 from kapelle.fleet.freshness import step_freshness
 from kapelle.fleet.mutes import apply_mutings, step_mutes
 from kapelle.fleet.readings import apply_readings
+from kapelle.fleet.sequence import step_counts
 from kapelle.fleet.sessions import apply_sessions
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.standing import step_standing
@@ -63,6 +64,7 @@ def step_tick(fleet: Fleet, tick: Tick, settings: FleetSettings) -> None:
     if tick.now_ns <= before_ns:
         return
     fleet.now_ns = tick.now_ns
+    step_counts(fleet, before_ns)
     news = step_freshness(fleet, settings, before_ns)
     step_estimate(fleet, settings)
     step_verification(fleet)

@@ -14,6 +14,8 @@ _CHUNK = 1 << 15
 """Rows handled at once, so that what is computed stays in the cache: measured 2-3 times faster."""
 _NO_SKEW = np.iinfo(np.int64).max
 _S_PER_NS = 1e-9
+_JUMP_NS = NS_PER_S
+"""A clock that seems to have gone ahead by more may be a single wrong stamp."""
 
 
 def step_freshness(
@@ -66,6 +68,13 @@ def _hear(fleet: Fleet, settings: FleetSettings, rows: NDArray[np.intp], mark_ns
         back = rows[set_back]
         fleet.skew_before_ns[back] = _NO_SKEW
         fleet.skew_ns[back] = fleet.received_at_ns[back] - mark_ns[set_back]
+    before_ns, off_ns = fleet.skew_before_ns[rows], fleet.received_at_ns[rows] - mark_ns
+    astray = (fleet.skew_ns[rows] < np.minimum(-_JUMP_NS, before_ns - _JUMP_NS)) & (
+        (off_ns >= before_ns - _JUMP_NS) & ~set_back
+    )
+    if astray.any():
+        # One stamp ahead of its time, and the newest agrees with what we knew: forget that one.
+        fleet.skew_ns[rows[astray]] = off_ns[astray]
 
     skew_ns = np.minimum(fleet.skew_ns[rows], fleet.skew_before_ns[rows])
     true_ns = np.minimum(mark_ns + skew_ns, fleet.received_at_ns[rows])

@@ -35,6 +35,14 @@ class FleetSettings:
     skew_window_s: float = 300.0
     """The clock error of a device is its least delay over this window and the one before. [s]"""
 
+    gap_windows_max: int = 4096
+    """Devices per partition of which we remember which reports are missing (544 bytes each).
+    Beyond it the oldest are given up: old reports of theirs are then neither late nor repeats."""
+    restart_reports: int = 3
+    """So many live reports in a row below a device's mark prove that its counters restarted."""
+    restart_live_s: float = 30.0
+    """Live is what arrives this soon after it was measured. [s]"""
+
     drift_share: tuple[float, ...] = (0.20, 0.15, 0.20, 0.35, 0.40, 0.15, 0.10)
     """How far a device on its own schedule strays from its last reading in the long run: standard
     deviation as a share of its nameplate, by `DeviceKind`. 0-1"""

@@ -1,0 +1,180 @@
+"""Which of a device's last 4,096 numbered reports came: windows, held only where some are missing.
+
+A window is a ring of bits: report number n has bit `n % 4096`. Bits of numbers that no report of
+the device's present boot was counted under are 0.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.model.ids import Flags, Ints, Longs
+
+WINDOW = 4096
+"""Numbers a window reaches back, the newest included."""
+_WORDS = WINDOW // 64
+_FEW = 64
+"""Windows the pool begins with; it doubles up to its bound."""
+
+Words = NDArray[np.uint64]
+Places = NDArray[np.intp]
+_ONE = np.uint64(1)
+_ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+class Gaps:
+    """The windows of one partition. Where a window lies in memory is no part of the state."""
+
+    def __init__(self) -> None:
+        self.evicted = 0
+        """Windows given up because others needed the space."""
+        self._opened = 0
+        self._row: Ints = np.empty(0, np.int32)
+        self._age: Longs = np.empty(0, np.int64)
+        self._missing: Ints = np.empty(0, np.int32)
+        self._bits: Words = np.empty((0, _WORDS), np.uint64)
+        self._slot: Ints = np.empty(0, np.int32)
+        """Where each row's window lies; -1: it has none."""
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._row >= 0))
+
+    def slots(self, rows: Places) -> Places:
+        """Return where the windows of some rows lie; -1 for those without."""
+        slots = np.full(len(rows), -1, np.intp)
+        known = rows < len(self._slot)
+        slots[known] = self._slot[rows[known]]
+        return slots
+
+    def bits(self, slots: Places) -> Words:
+        """Return a copy of some windows, shape (slots, 64)."""
+        return self._bits[slots]
+
+    def has(self, slots: Places, numbers: Longs) -> Flags:
+        """Tell which numbers came, one for each slot."""
+        word, bit = _place(numbers)
+        came: Flags = (self._bits[slots, word] & bit) != 0
+        return came
+
+    def add_next(self, slots: Places, numbers: Longs, began: Longs) -> Flags:
+        """Count the next number of each window, each window once; return which are whole now."""
+        word, bit = _place(numbers)
+        # The bit is that of the number a whole window back, which leaves.
+        leaves = ((self._bits[slots, word] & bit) == 0) & (numbers - WINDOW >= began)
+        self._bits[slots, word] |= bit
+        self._missing[slots] -= leaves
+        whole: Flags = self._missing[slots] == 0
+        return whole
+
+    def put(self, rows: Places, bits: Words, missing: Ints, most: int) -> Places:
+        """Give rows new windows, in this order; return the rows whose windows had to go for them.
+
+        Args:
+            rows: Each once.
+            bits: Shape (rows, 64).
+            missing: How many numbers each window lacks, > 0.
+            most: Windows the pool may hold. The oldest go first.
+        """
+        slots = self.slots(rows)
+        old = slots >= 0
+        self._bits[slots[old]], self._missing[slots[old]] = bits[old], missing[old]
+        new = np.flatnonzero(~old)
+        if not len(new):
+            return new
+        age = self._opened + np.arange(len(new))
+        self._opened += len(new)
+        over = len(self) + len(new) - most
+        gone = np.empty(0, np.intp)
+        if over > 0:
+            held = np.flatnonzero(self._row >= 0)
+            held = held[np.argsort(self._age[held])][:over]
+            unheld = max(0, over - len(held))
+            gone = np.concatenate([self._row[held], rows[new[:unheld]]]).astype(np.intp)
+            self.drop(self._row[held].astype(np.intp))
+            new, age = new[unheld:], age[unheld:]
+            self.evicted += over
+        self._reserve(len(self) + len(new), int(rows.max()) + 1, most)
+        free = np.flatnonzero(self._row < 0)[: len(new)]
+        self._row[free], self._age[free] = rows[new], age
+        self._bits[free], self._missing[free] = bits[new], missing[new]
+        self._slot[rows[new]] = free
+        return gone
+
+    def drop(self, rows: Places) -> None:
+        """Give up the windows of rows that have one."""
+        slots = self._slot[rows]
+        self._row[slots] = -1
+        self._slot[rows] = -1
+
+    def _reserve(self, windows: int, rows: int, most: int) -> None:
+        have = len(self._row)
+        if windows > have:
+            more = min(most, max(windows, 2 * have, _FEW)) - have
+            self._row = np.append(self._row, np.full(more, -1, np.int32))
+            self._age = np.append(self._age, np.zeros(more, np.int64))
+            self._missing = np.append(self._missing, np.zeros(more, np.int32))
+            self._bits = np.append(self._bits, np.zeros((more, _WORDS), np.uint64), axis=0)
+        if rows > len(self._slot):
+            more = max(rows, len(self._slot) * 5 // 4) - len(self._slot)
+            self._slot = np.append(self._slot, np.full(more, -1, np.int32))
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Return all there is to know, in the order of rows."""
+        held = np.flatnonzero(self._row >= 0)
+        held = held[np.argsort(self._row[held])]
+        return {
+            "row": self._row[held],
+            # Which is older, not by how much: that depends on how reports were cut into blocks.
+            "age": np.argsort(np.argsort(self._age[held])),
+            "missing": self._missing[held],
+            "bits": self._bits[held].reshape(-1),
+            "evicted": np.array([self.evicted], np.int64),
+        }
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, NDArray[np.generic]]) -> "Gaps":
+        """Return the windows that `columns` told of; none where it tells nothing."""
+        gaps = cls()
+        if columns:
+            gaps._row = np.array(columns["row"], np.int32)
+            gaps._age = np.array(columns["age"], np.int64)
+            gaps._missing = np.array(columns["missing"], np.int32)
+            gaps._bits = np.array(columns["bits"], np.uint64).reshape(-1, _WORDS)
+            gaps.evicted, gaps._opened = int(columns["evicted"][0]), len(gaps._row)
+            gaps._slot = np.full(int(gaps._row.max(initial=-1)) + 1, -1, np.int32)
+            gaps._slot[gaps._row] = np.arange(len(gaps._row), dtype=np.int32)
+        return gaps
+
+
+def _place(numbers: Longs) -> tuple[Places, Words]:
+    at = numbers & (WINDOW - 1)
+    return (at >> 6).astype(np.intp), _ONE << (at & 63).astype(np.uint64)
+
+
+def ring(first: Longs, count: Longs) -> Words:
+    """Return windows in which `count` numbers from `first` on are set, shape (windows, 64)."""
+    start = first & (WINDOW - 1)
+    end = start + np.clip(count, 0, WINDOW)
+    return _line(start, np.minimum(end, WINDOW)) | _line(np.zeros_like(start), end - WINDOW)
+
+
+def _line(start: Longs, end: Longs) -> Words:
+    base = np.arange(_WORDS, dtype=np.int64) * 64
+    return _ones(end[:, None] - base) & ~_ones(start[:, None] - base)
+
+
+def _ones(count: Longs) -> Words:
+    """Return numbers whose lowest bits are set, as many as `count` says."""
+    kept = np.clip(count, 0, 64)
+    return np.where(kept == 0, np.uint64(0), _ALL >> (64 - np.maximum(kept, 1)).astype(np.uint64))
+
+
+def add(bits: Words, window: Places, numbers: Longs) -> None:
+    """Set the bits of some numbers, each in the window at a place of `bits`."""
+    word, bit = _place(numbers)
+    np.bitwise_or.at(bits, (window, word), bit)
+
+
+def count(bits: Words) -> Ints:
+    """Return how many numbers each window has."""
+    counted: Ints = np.bitwise_count(bits).sum(axis=1, dtype=np.int32)
+    return counted
