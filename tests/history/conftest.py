@@ -1,5 +1,6 @@
 """A journal to record, and the truth to hold the record against."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Readings
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S
+
+sys.path.append(str(Path(__file__).parent))
 
 # How long an example takes says something about the machine, not about the record.
 settings.register_profile("unhurried", deadline=None)
