@@ -3,20 +3,27 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.history.conftest import START_NS, HandClock, make_readings, stored
 
+from kapelle.app import Doors, run_recorder
+from kapelle.config import Config, PlantSettings
+from kapelle.errors import Invalid
+from kapelle.history.catalog import Catalog
 from kapelle.history.reader import Reader
 from kapelle.history.service import READER, Recorder
 from kapelle.history.settings import HistorySettings
+from kapelle.history.store import Store
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Enrolled
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Cancel, Hold, Members, Notice, Order, Plan
+from kapelle.model.plant import Cancel, Hold, Members, Notice, Order, Plan, Tick
+from kapelle.registry.directory import Directory
 
 PROMPT = HistorySettings(flush_s=0.02)
 
@@ -181,6 +188,57 @@ def test_what_the_journal_has_forgotten_is_said(
     assert "entries 1 to 2" in found[0]["body"]
 
 
+def test_a_disk_that_fails_does_not_stop_the_plant_and_nothing_is_missing_after(
+    journal: MemoryJournal, clock: HandClock, tmp_path: Path
+) -> None:
+    place = tmp_path / "history"
+    place.write_text("in the way")
+    config = Config(plant=PlantSettings(partitions=2, data_dir=tmp_path), history=PROMPT)
+    doors = Doors(config, clock, journal, Directory(2), [])
+
+    async def play() -> None:
+        task = asyncio.create_task(run_recorder(doors))
+        await journal.append("p/0", [make_readings([(0, 0.0, 5.0)])], writer="ingest")
+        await until(lambda: doors.history.failures >= 2)
+        assert str(place) in doors.history.reason
+        assert not task.done()
+        place.unlink()
+        await until(lambda: doors.history.rows["readings"] == 1)
+        assert doors.history.reason == ""
+        # Nobody asks for it any more: the journal may go on without it.
+        task.cancel()
+        await asyncio.wait([task])
+        off = replace(config, history=HistorySettings(enabled=False))
+        await run_recorder(Doors(off, clock, journal, Directory(2), []))
+        assert READER not in await journal.marks("p/0")
+
+    asyncio.run(play())
+    assert stored(place) == [(0, START_NS, 5.0)]
+
+
+def test_an_hour_that_is_over_becomes_one_file_while_the_recorder_runs(
+    journal: MemoryJournal, clock: HandClock, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        recorder = recorder_of(journal, clock, tmp_path)
+        async with recording(recorder):
+            for second in range(4):
+                block = make_readings([(0, float(second), 1.0)])
+                await journal.append("p/0", [block], writer="ingest")
+                await until(lambda n=second: recorder.counters.rows["readings"] > n)
+            clock.ns += 2 * 3600 * NS_PER_S
+            # Time goes on by what is journalled: nothing but a tick is needed.
+            await journal.append("p/0", [Tick(clock.ns)], writer="owner")
+            await until(lambda: recorder.counters.merges > 0)
+
+    asyncio.run(play())
+    catalog = Catalog(tmp_path, read_only=True)
+    assert [(file.rows, file.level) for file in catalog.files("readings")] == [(4, 2)]
+    assert [file.rows for file in catalog.files("minutes")] == [1]
+    catalog.close()
+    assert len(stored(tmp_path)) == 4
+
+
 def enrolled(numbers: list[int], active: int = 1) -> Enrolled:
     count = len(numbers)
     unknown = np.full(count, np.nan)
@@ -212,9 +270,6 @@ def enrolled(numbers: list[int], active: int = 1) -> Enrolled:
 def test_a_query_reads_the_record_and_nothing_else(
     journal: MemoryJournal, clock: HandClock, tmp_path: Path, query: str
 ) -> None:
-    from kapelle.errors import Invalid
-    from kapelle.history.store import Store
-
     Store(tmp_path).close()
     with pytest.raises(Invalid):
         Reader(tmp_path).sql(query)

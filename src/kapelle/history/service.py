@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from sqlite3 import Error as SqliteError
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -35,6 +35,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class Ledger(Protocol):
+    """Whoever draws conclusions from rows: it is told of them before they are committed, and
+    works once they are. Both are called in the recorder's worker."""
+
+    def note(self, rows: Iterable[Rows]) -> dict[str, bytes | None]:
+        """Return the states to commit together with rows."""
+
+    def work(self, now_ns: int) -> int:
+        """Do what is due at the record's present; return how many rows it took."""
+
+
 class Recorder:
     """Keeps the record, from where it ends, until cancelled.
 
@@ -53,6 +64,7 @@ class Recorder:
         partitions: int,
         counters: Counters | None = None,
         files: Files | None = None,
+        ledger: Callable[[Store], Ledger] | None = None,
     ) -> None:
         self.counters = counters or Counters()
         self._journal = journal
@@ -61,6 +73,8 @@ class Recorder:
         self._directory = directory
         self._partitions = partitions
         self._files = files
+        self._ledger_of = ledger
+        self._ledger: Ledger | None = None
         self._topics = [partition_topic(p) for p in range(partitions)] + [PLANT]
         self._waiting: dict[str, list[Entry]] = {topic: [] for topic in self._topics}
         self._rows = 0
@@ -119,6 +133,7 @@ class Recorder:
         removed = store.recover()
         if removed:
             log.info("removed unfinished files of the history", extra={"files": removed})
+        self._ledger = self._ledger_of(store) if self._ledger_of is not None else None
         return store
 
     async def _begin(self, store: Store) -> None:
@@ -180,6 +195,8 @@ class Recorder:
                 for job in due(files, now_ns, self._settings):
                     if job not in self._given_up:
                         await self._merge(store, job, now_ns)
+            if self._ledger is not None:
+                self.counters.rows["energy"] += await self._work(self._ledger.work, now_ns)
             self.counters.expired_files += await self._work(expire, store, now_ns)
             await self._work(sweep, store, now_ns)
 
@@ -241,6 +258,8 @@ class Recorder:
             else:
                 rows += device_rows(int(topic.removeprefix("p/")), entries)
         rows = [self._in_time(part, now_ns) for part in rows]
+        if self._ledger is not None:
+            states |= self._ledger.note(rows)
         return store.commit(rows, now_ns=now_ns, positions=positions, states=states)
 
     def _in_time(self, part: Rows, now_ns: int) -> Rows:
