@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kapelle.errors import JournalFailed
@@ -114,12 +113,23 @@ def _file_flaw(path: Path, file: File) -> str:
         with pq.ParquetFile(path, page_checksum_verification=True) as opened:
             if opened.metadata.num_rows != file.rows:
                 return f"has {opened.metadata.num_rows} rows, not {file.rows}"
+            told = [opened.metadata.row_group(n) for n in range(opened.metadata.num_row_groups)]
+            if sum(group.num_rows for group in told) != file.rows:
+                return "its directory is damaged: row groups do not add up"
+            for group in told:
+                for n in range(group.num_columns):
+                    if group.column(n).num_values != group.num_rows:
+                        return f"its directory is damaged: {group.column(n).path_in_schema}"
+            rows = 0
             for batch in opened.iter_batches(_BATCH_ROWS):
                 batch.validate(full=True)
+                rows += batch.num_rows
+            if rows != file.rows:
+                return f"gives {rows} rows, not {file.rows}"
     except FileNotFoundError:
         return "is missing"
-    except (OSError, pa.ArrowException) as error:
-        return str(error).splitlines()[0]
+    except Exception as error:  # noqa: BLE001 -- flipped bits end in errors of every kind there.
+        return f"unreadable ({str(error).splitlines()[0] if str(error) else repr(error)})"
     return ""
 
 
