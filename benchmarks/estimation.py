@@ -4,8 +4,8 @@ Simulated devices are driven straight into the fold, without journal, sockets or
 pass in seconds. Beside it stand three naive ways to count a plant of which a part is silent.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.blocks import Readings
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.enums import Freshness, Metric
-from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
+from kapelle.model.ids import NS_PER_S, Flags
 from kapelle.model.plant import Tick
 from kapelle.sim.devices import Devices, FleetPlan, make_fleet
 from kapelle.sim.measured import Measured, MeasuredWeather, read_measured

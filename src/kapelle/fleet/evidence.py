@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import CLUSTERS, Fleet
+from kapelle.fleet.conditions import untrusted
 from kapelle.fleet.news import Places, anchor_age_s, is_free, is_sampled, nameplate_w, news
-from kapelle.model.enums import DeviceKind, Metric
+from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S, Floats, Longs
 from kapelle.model.plant import Evidence
 
@@ -22,6 +23,8 @@ PV_CLUSTER = "~"
 """Begins the name of a group of PV under one sky; others are `kind/vendor`."""
 _CELLS = len(DeviceKind) * OCTAVES
 _CADENCES = 24
+_VOID_S = 4096.0
+"""A reading that is no measured truth counts as being so old. [s]"""
 
 
 class Witness:
@@ -50,7 +53,7 @@ class Witness:
         if not len(rows_):
             return
         gap_s = fleet.gap_s[rows_].astype(np.float64)
-        steady = (gap_s > 0) & np.isfinite(gap_s)
+        steady = (gap_s > 0) & np.isfinite(gap_s) & ~untrusted(fleet, rows_.astype(np.int32))
         rows_, gap_s = rows_[steady], gap_s[steady]
         plate_w = nameplate_w(fleet, rows_)
         surprise_w = fleet.surprise[rows_] * plate_w
@@ -118,6 +121,8 @@ class Witness:
         plate_w = nameplate_w(fleet, rows)
         power_w = fleet.estimate_w[rows]
         age_s = (fleet.now_ns - fleet.heard_at_ns[rows]) / NS_PER_S
+        # Since when a void reading is void nobody knows exactly.
+        age_s[untrusted(fleet, rows.astype(np.int32))] = _VOID_S
         place = cells(fleet.kind[rows], age_s)
         parts = (np.ones(len(rows)), plate_w, power_w, plate_w * age_s, plate_w * plate_w)
         for total, part in zip(self._silent, parts, strict=True):

@@ -23,7 +23,7 @@ from kapelle.model.plant import Evidence, Summary
 Key = TypeVar("Key", int, str)
 
 MEMORY_S = 300.0
-"""Over about this long the liveliness of the plant is averaged (or 40 cadences): clouds change. [s]"""
+"""The liveliness of the plant is averaged over about this long (or 40 cadences). [s]"""
 _CADENCES_KEPT = 40.0
 _LEVEL_S = 60.0
 _CELL_S = 7200.0
@@ -32,6 +32,11 @@ _GROUP_S = 1800.0
 _BOX = 0.735
 """A sum that forgets over this part of a cadence weighs what devices do alone and what they do
 together as the error of the estimate does (`docs/estimation.md`)."""
+_TOGETHER = 1.2
+"""Delays weigh more than their part of the age where many devices move as one."""
+DRIFT_S = 300.0
+"""Over about this long (or 10 cadences) the direction of the whole is averaged. [s]"""
+_CADENCES_DRIFT = 10.0
 _BREAK_S = 60.0
 """After a longer pause in the summaries what ran before is not gone on with. [s]"""
 _HISTORY_LEVELS = 14
@@ -53,6 +58,9 @@ class Steady(msgspec.Struct):
     gap2: float = 0.0
     delay: float = 0.0
     elapsed_s: float = 0.0
+    moved_w: float = 0.0
+    """Surprises, forgotten over `_DRIFT_S`: where it goes on the whole. [W]"""
+    moved_s: float = 0.0
 
     @property
     def gap_s(self) -> float:
@@ -64,8 +72,20 @@ class Steady(msgspec.Struct):
         """Return the variance of the error of their sum."""
         if not self.seconds or not self.gap:
             return 0.0
-        age_s = 0.5 * self.gap2 / self.gap + 1.2 * self.delay / self.plate
+        age_s = 0.5 * self.gap2 / self.gap + _TOGETHER * self.delay / self.plate
         return self.squares / self.seconds * age_s / (0.5 * _BOX * self.gap_s)
+
+    @property
+    def drift_w_per_s(self) -> float:
+        """Return how fast their sum moves on the whole. [W/s]"""
+        return self.moved_w / self.moved_s if self.moved_s else 0.0
+
+    @property
+    def drifted_w(self) -> float:
+        """Return how far it has moved since the readings were taken. [W]"""
+        if not self.seconds or not self.gap:
+            return 0.0
+        return self.drift_w_per_s * (0.5 * self.gap2 / self.gap + self.delay / self.plate)
 
     @property
     def freedom(self) -> float:
@@ -84,6 +104,19 @@ class Level(msgspec.Struct):
     report_rate: float = 0.0
     seconds: float = 0.0
     elapsed_s: float = 0.0
+    moved: float = 0.0
+    """Moves of the level, forgotten over `DRIFT_S`."""
+    moved_s: float = 0.0
+
+    @property
+    def age_s(self) -> float:
+        """Return how old the readings are on the whole that make the level. [s]"""
+        return 0.5 * self.count_rate / self.report_rate if self.report_rate else 0.0
+
+    @property
+    def drifted(self) -> float:
+        """Return how far the kind has moved since."""
+        return self.moved / self.moved_s * self.age_s if self.moved_s else 0.0
 
     @property
     def is_settled(self) -> bool:
@@ -220,8 +253,13 @@ def _learn_steady(
         state.elapsed_s += dt_s
         state.ahead_w = state.ahead_w * exp(-dt_s / (_BOX * gap_s)) + off_w
         if state.elapsed_s > 2.0 * gap_s:
+            fade = exp(-dt_s / max(DRIFT_S, _CADENCES_DRIFT * gap_s))
+            state.moved_w = state.moved_w * fade + off_w
+            state.moved_s = state.moved_s * fade + dt_s
+            # What it does on the whole is made up for, and no error.
+            ahead_w = state.ahead_w - state.drift_w_per_s * _BOX * gap_s
             fade = exp(-dt_s / max(MEMORY_S, _CADENCES_KEPT * gap_s))
-            state.squares = state.squares * fade + state.ahead_w**2 * dt_s
+            state.squares = state.squares * fade + ahead_w**2 * dt_s
             state.seconds = state.seconds * fade + dt_s
 
 
@@ -239,6 +277,10 @@ def _learn_levels(levels: dict[int, Level], told: Mapping[int, list[float]], dt_
         state.seconds = state.seconds * fade + dt_s
         state.elapsed_s += dt_s
         moved = off_w / state.plate_w if state.plate_w else 0.0
+        if state.is_settled:
+            fade = exp(-dt_s / max(DRIFT_S, 2.0 * _CADENCES_DRIFT * state.age_s))
+            state.moved = state.moved * fade + moved
+            state.moved_s = state.moved_s * fade + dt_s
         before = state.exposure * fade
         state.exposure = before + plate_gap
         if state.exposure:
@@ -318,8 +360,9 @@ def level_then(learned: Learned, kind: int, age_s: float) -> float:
     found: list[tuple[float, float]] = []
     for moments in learned.history:
         known = [(m[0], m[1 + kind]) for m in moments if not isnan(m[1 + kind])]
-        found = known or found
-        if known and known[0][0] <= at_s:
+        if known and (not found or known[0][0] < found[0][0]):
+            found = known
+        if found and found[0][0] <= at_s:
             break
     if not found:
         return nan

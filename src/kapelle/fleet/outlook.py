@@ -1,4 +1,4 @@
-"""The mean and the error of a resource's sum, from what its partitions tell and what was learned."""
+"""The mean and the error of a resource's sum, from what partitions tell and what was learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,6 +47,8 @@ def look(
     told = merged(part.evidence for part in parts)
     made.steady_w2, freedom = _steady(learned, resource, parts, settings.live_common_share)
     _add_silent(made, learned, told, settings)
+    drifts_w = [state.drifted_w for state in learned.steady.get(resource, {}).values()]
+    made.moved_w += sum(drifts_w)
     made.other_w2 += sum(part.variance_w2 for part in parts)
     vendors: dict[str, float] = {}
     for part in parts:
@@ -85,9 +87,11 @@ def _add_silent(made: Outlook, learned: Learned, told: Evidence, settings: Fleet
         keep, scatter = keep_and_scatter(learned, kind, age_s, presumed)
         level = learned.levels.get(kind)
         unit = 1.0
-        then = level_then(learned, kind, age_s)
+        # The level is a mean of readings some of which are old.
+        lag_s = level.age_s if level is not None else 0.0
+        then = level_then(learned, kind, max(age_s - lag_s, 0.0))
         if level is not None and not isnan(then):
-            now = level.level
+            now = level.level + level.drifted
             if kind == DeviceKind.PV:
                 unit = max(now, 0.0)
                 scale = now / then if then > _DARK else 0.0

@@ -18,7 +18,6 @@ from kapelle.model.plant import (
     Notice,
     Order,
     Plan,
-    ResourceSummary,
     Spread,
     Summary,
 )
@@ -192,8 +191,8 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
 def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Aggregate:
     """Return the sum of a resource over all partitions that have spoken.
 
-    Errors that are independent between devices add as variances; the error that the silent devices
-    of one vendor share adds as such, over partitions too: it does not average away.
+    The silent are moved along with those of their kind who report, and the interval is as wide as
+    the plant has learned that it must be (`fleet.outlook`).
 
     Args:
         view: The plant.
@@ -237,7 +236,7 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
         commanded_w=sum(p.commanded_w for p in parts),
         phases=_places((p.phases for p in parts), max(Phase) + 1),
         excluded=_merged_counts(p.excluded for p in parts),
-        by_kind_w=_merged_powers(p.by_kind_w for p in parts),
+        by_kind_w=_merged_powers([*(p.by_kind_w for p in parts), outlook.by_kind_w]),
         vendors=_merged_vendors(p.vendors for p in parts),
         standings=_places((p.standings for p in parts), len(Standing)),
         conditions=_merged_counts(p.conditions for p in parts),

@@ -199,6 +199,7 @@ class _Tally:
         self.witness.add_news(rows)
         at = span(rows)
         std_w = fleet.estimate_std_w[at].astype(np.float64)
+        heard = heard & ((fleet.condition[at] & VOID) == 0)
         steady = heard.copy()
         flying = in_flight(fleet, settings, at)
         steady[flying] = False

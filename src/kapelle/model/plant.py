@@ -47,7 +47,7 @@ class Curve(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """Sums from which the plant learns how well it estimates: of bounded size, whatever the fleet's.
+    """Sums from which the plant learns how well it estimates; bounded, whatever the fleet's size.
 
     A cell is `kind * 16 + octave of the age`; see `fleet.evidence` for what is summed.
     """
@@ -114,6 +114,10 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     steady_std_w: float = 0.0
     """Sum of their standard deviations, of which they share a part. [W]"""
     evidence: Evidence = Evidence()
+    export_mwh: int = 0
+    """What the registers of its devices have counted towards the grid since each was first heard,
+    as published: the ledger knows better later. [mWh]"""
+    import_mwh: int = 0
     standings: list[int] = []
     """Number of devices in each `Standing`, by its number; empty where nothing is asked."""
     conditions: dict[str, int] = {}
@@ -247,6 +251,8 @@ class Correction(msgspec.Struct, frozen=True, tag=True):
     issued_by: str
     reason: str
     undoes: int = 0
+    key: str = ""
+    """Idempotency key of the request that made it."""
 
 
 class Verdict(msgspec.Struct, frozen=True, tag=True):
