@@ -15,6 +15,7 @@ import numpy as np
 
 from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.conditions import step_conditions
 from kapelle.fleet.enrol import apply_enrolled
 from kapelle.fleet.estimate import step_estimate
 from kapelle.fleet.fold import apply_entry
@@ -23,6 +24,7 @@ from kapelle.fleet.readings import apply_readings
 from kapelle.fleet.service import PartitionOwner
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import from_snapshot, to_snapshot
+from kapelle.fleet.standing import step_standing
 from kapelle.fleet.summary import summarise
 from kapelle.fleet.verify import step_verification
 from kapelle.journal.settings import JournalSettings
@@ -222,20 +224,25 @@ def _small(devices: int) -> Row:
 
 def _tick(fleet: Fleet) -> None:
     fleet.now_ns += 1
-    step_freshness(fleet, SETTINGS, fleet.now_ns)
+    news = step_freshness(fleet, SETTINGS, fleet.now_ns)
     step_estimate(fleet, SETTINGS)
     step_verification(fleet)
+    step_conditions(fleet, news)
+    step_standing(fleet)
 
 
 def _aggregate(devices: int) -> list[Row]:
     fleet = _fleet(devices, np.random.default_rng(1))
     _tick(fleet)
     rows = np.arange(devices, dtype=np.int32)
+    news = np.arange(0, devices, EVERY_S)
     times = 3 if devices >= 1_000_000 else 10
     parts_s = {
         "freshness": _best_s(lambda: step_freshness(fleet, SETTINGS, fleet.now_ns), times),
         "estimate": _best_s(lambda: step_estimate(fleet, SETTINGS), times),
         "verification": _best_s(lambda: step_verification(fleet), times),
+        "conditions": _best_s(lambda: step_conditions(fleet, news), times),
+        "standing": _best_s(lambda: step_standing(fleet), times),
         "curve": _best_s(lambda: curve.summed(fleet, rows), times),
         "summary": _best_s(lambda: summarise(fleet, SETTINGS), times),
     }
