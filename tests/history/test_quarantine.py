@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -226,6 +227,35 @@ def test_the_follower_reads_on_marks_and_survives_a_restored_journal(tmp_path: P
         await restored.append("p/0", [block([(1, "mqtt", "late: x", b"y")])], writer="ingest")
         await follower(restored).turn()
         assert quarantine.counts().by_code["late"] == {"open": 1}
+
+    asyncio.run(main())
+
+
+def test_a_lost_file_is_made_again_from_the_journal(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = SystemClock()
+        journal = MemoryJournal(clock)
+
+        async def follow(name: str) -> list[Kept]:
+            quarantine = Quarantine(tmp_path / name)
+            follower = QuarantineFollower(
+                journal=journal, quarantine=quarantine, partitions=2, clock=clock
+            )
+            await follower.turn()
+            found = everything(quarantine)
+            quarantine.close()
+            return [replace(kept, seq=0) for kept in found]
+
+        for n in range(6):
+            row = (n % 3, "mqtt", f"json: {n % 2}", b"{%d" % (n % 4))
+            await journal.append(f"p/{n % 2}", [block([row, BAD])], writer="ingest")
+            if n in (2, 3):
+                verdict = Verdict(n % 2, 1, [0, 1], "dropped", clock.now_ns(), "ann", "why")
+                await journal.append(PLANT, [verdict], writer="api")
+            # One follows all along; the other begins when everything has happened.
+            along = await follow("along.db")
+        assert await follow("again.db") == along
+        assert {kept.state for kept in along} == {"open", "dropped"}
 
     asyncio.run(main())
 

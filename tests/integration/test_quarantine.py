@@ -265,6 +265,13 @@ def test_rows_are_mended_replayed_once_and_keep_their_time(tmp_path: Path) -> No
             assert len(ids) == len(set(ids)) == 4
             assert rest["cursor"] is None
 
+            # Whatever the calendar knows may be asked for.
+            path = "/v1/quarantine?since=0001-01-01T00:00:00Z&until=9999-12-31T00:00:00Z&state=any"
+            assert len((await up.ask("GET", path))["rows"]) == 4
+            await up.ask("GET", "/v1/quarantine?cursor=x", status=422)
+            await up.ask("GET", "/v1/quarantine?device=%00", status=404)
+            await up.ask("GET", "/v1/quarantine/1:2", status=404)
+
             # Nothing by mistake: every row at once, neither, both, a field nobody knows.
             for wrong in (
                 {"filter": {}}, {}, {"ids": [], "filter": {"code": "x"}},

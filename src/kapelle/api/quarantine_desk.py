@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 import numpy as np
@@ -38,6 +39,7 @@ from kapelle.model.ids import PLANT, partition_topic
 from kapelle.model.plant import Verdict
 from kapelle.ports import Clock, Directory, Journal
 
+_LATEST_NS = 2**63 - 1
 _PAGE = 1_000
 _ROWS_TOLD = 20
 _WRITER = "api"
@@ -88,8 +90,8 @@ class QuarantineDesk:
             source=asked.source,
             device_no=device_no,
             state=state,
-            since_ns=to_ns(asked.since) if asked.since else 0,
-            until_ns=to_ns(asked.until) if asked.until else 2**63 - 1,
+            since_ns=_bounded_ns(asked.since, 0),
+            until_ns=_bounded_ns(asked.until, _LATEST_NS),
         )
 
     async def every(self, query: Query) -> AsyncIterator[Sequence[Kept]]:
@@ -320,6 +322,11 @@ class QuarantineDesk:
             with suppress(JournalFull):
                 await self.journal.append(topic, [Mutings(row, at_ns, at_ns)], writer=_WRITER)
         return list(unmuted)
+
+
+def _bounded_ns(at: datetime | None, otherwise_ns: int) -> int:
+    # The calendar goes on to the year 9999, and 64 bit only to 2262.
+    return otherwise_ns if at is None else max(0, min(to_ns(at), _LATEST_NS))
 
 
 def _check(asked: DropAsked, fix: Fix) -> None:

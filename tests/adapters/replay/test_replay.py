@@ -107,6 +107,10 @@ def test_fixes(raw: bytes, fix: Fix, expected: float) -> None:
         (b'{"revision":3,"status":"applied"}', Fix(), "ack"),
         (b'{"at_ns":1000000000000000000,"soc":1}', Fix(), "time-old"),
         (b"{cut", Fix(), "json"),
+        (b'{"power_w":1' + b"0" * 400 + b"}", Fix(scale={"power_w": 0.5}), "fix-unusable"),
+        (b'{"power_w":1,"x":' + b"[" * 3000 + b"]" * 3000 + b"}", Fix(negate_power=True),
+         "fix-unusable"),
+        (b'{"power_w":1e300}', Fix(scale={"power_w": 1e300}), "json"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_mended_says_why(raw: bytes, fix: Fix, code: str) -> None:

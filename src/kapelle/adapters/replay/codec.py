@@ -130,9 +130,12 @@ def mend(raw: bytes, fix: Fix) -> bytes:
     rows = told.get("readings", [told]) if isinstance(told, dict) else told
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise _Refused("fix-unusable: the row is no JSON object; replace its whole payload")
-    for row in rows:
-        _mend_row(row, fix)
-    return json.dumps(told, separators=(",", ":")).encode()
+    try:
+        for row in rows:
+            _mend_row(row, fix)
+        return json.dumps(told, separators=(",", ":")).encode()
+    except (OverflowError, RecursionError) as error:
+        raise _Refused(f"fix-unusable: {error}; replace the whole payload") from None
 
 
 def _object(pairs: list[tuple[str, object]], fix: Fix) -> dict[str, object]:
