@@ -31,6 +31,7 @@ from kapelle.errors import JournalDamaged, JournalFailed
 from kapelle.fleet.service import PartitionOwner
 from kapelle.fleet.timings import Timings
 from kapelle.history.counters import Counters as HistoryCounters
+from kapelle.history.ledger import Ledger
 from kapelle.history.quarantine import Quarantine
 from kapelle.history.quarantine_service import QuarantineFollower
 from kapelle.history.reader import Reader
@@ -168,10 +169,10 @@ async def run_recorder(doors: Doors) -> None:
     """
     config = doors.config
     if not config.history.enabled:
-        for topic in [partition_topic(p) for p in range(config.plant.partitions)] + [PLANT]:
-            await doors.journal.unmark(topic, READER)
+        await _let_go(doors)
         return
     pause_s = _RECORDER_PAUSE_S
+    failing_ns = 0
     while True:
         began_ns = doors.clock.now_ns()
         try:
@@ -182,6 +183,7 @@ async def run_recorder(doors: Doors) -> None:
                 directory=history_directory(config),
                 partitions=config.plant.partitions,
                 counters=doors.history,
+                ledger=lambda store: Ledger(store, config.plant.partitions),
             ).run()
         except (JournalFailed, JournalDamaged):
             raise
@@ -189,8 +191,12 @@ async def run_recorder(doors: Doors) -> None:
             # Whatever it is, dispatch goes on.
             if not doors.history.reason:
                 log.error("the history is not written", exc_info=failed)
+                failing_ns = doors.clock.now_ns()
             doors.history.failures += 1
             doors.history.reason = str(failed) or type(failed).__name__
+            if doors.clock.now_ns() - failing_ns > config.history.hold_s * NS_PER_S:
+                log.error("the journal goes on without the history")
+                await _let_go(doors)
         if doors.clock.now_ns() - began_ns > _RECORDER_PAUSE_S_MAX * NS_PER_S:
             pause_s = _RECORDER_PAUSE_S
         await doors.clock.sleep(pause_s)
@@ -201,6 +207,11 @@ async def run_quarantine(doors: Doors) -> None:
     """Keep what could not be used where it can be looked at."""
     if doors.quarantine is not None:
         await doors.quarantine.run()
+
+
+async def _let_go(doors: Doors) -> None:
+    for topic in [partition_topic(p) for p in range(doors.config.plant.partitions)] + [PLANT]:
+        await doors.journal.unmark(topic, READER)
 
 
 class Plant:

@@ -216,6 +216,29 @@ def test_a_disk_that_fails_does_not_stop_the_plant_and_nothing_is_missing_after(
     assert stored(place) == [(0, START_NS, 5.0)]
 
 
+def test_a_record_that_fails_for_long_does_not_fill_the_disk_with_journal(
+    journal: MemoryJournal, clock: HandClock, tmp_path: Path
+) -> None:
+    (tmp_path / "history").write_text("in the way")
+    rules = replace(PROMPT, hold_s=60.0)
+    config = Config(plant=PlantSettings(partitions=1, data_dir=tmp_path), history=rules)
+    doors = Doors(config, clock, journal, Directory(1), [])
+
+    async def play() -> None:
+        await journal.mark("p/0", READER, 0)
+        task = asyncio.create_task(run_recorder(doors))
+        await until(lambda: doors.history.failures >= 2)
+        assert READER in await journal.marks("p/0")
+        clock.ns += 61 * NS_PER_S
+        seen = doors.history.failures
+        await until(lambda: doors.history.failures >= seen + 2)
+        assert READER not in await journal.marks("p/0")
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(play())
+
+
 def test_an_hour_that_is_over_becomes_one_file_while_the_recorder_runs(
     journal: MemoryJournal, clock: HandClock, tmp_path: Path
 ) -> None:

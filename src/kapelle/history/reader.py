@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from kapelle.errors import Invalid, NotFound, Problem
+from kapelle.fleet.energy import EnergyQuality
 from kapelle.history import corrected, views
 from kapelle.history.catalog import FILE, Catalog, File
 from kapelle.history.tables import MINUTE_NS, PARTITIONS, QUARTER_NS, TABLES
@@ -152,6 +153,41 @@ class Reader:
             revision: What counts now; or as it stood at a revision (0: as first told); or every
                 revision with its author and reason.
         """
+        ledger = self._ledger(whose, starts_at_ns, ends_at_ns, revision)
+        return self._query(f"{ledger} ORDER BY device_no, time, register, revision")
+
+    def energy_sums(
+        self,
+        whose: int | str,
+        starts_at_ns: int,
+        ends_at_ns: int,
+        revision: Literal["latest"] | int = "latest",
+    ) -> pa.Table:
+        """Return the ledger's energy of each quarter-hour and register, summed over devices.
+
+        Columns: `starts_at_ns`, `register`, `mwh` (null: nobody knows), `devices`, how many of
+        them are `known`, `estimated`, `integrated` and `corrected`, all their `quality` bits, and
+        the latest `revision` and `computed_at_ns`. Arguments as of `energy`.
+        """
+        ledger = self._ledger(whose, starts_at_ns, ends_at_ns, revision)
+        counts = ", ".join(
+            f"count(*) FILTER (quality & {bit.value} > 0)::INTEGER AS {bit.name.lower()}"
+            for bit in EnergyQuality
+        )
+        return self._query(
+            f"SELECT starts_at_ns, register, sum(mwh)::BIGINT AS mwh, count(*)::INTEGER AS devices, "
+            f"count(mwh)::INTEGER AS known, {counts}, bit_or(quality) AS quality, "
+            f"max(revision) AS revision, max(computed_at_ns) AS computed_at_ns FROM ({ledger}) "
+            "GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+
+    def _ledger(
+        self,
+        whose: int | str,
+        starts_at_ns: int,
+        ends_at_ns: int,
+        revision: Literal["latest", "all"] | int,
+    ) -> str:
         files = self._files(starts_at_ns, ends_at_ns)
         rows = f"SELECT * FROM ({self._shown(files, 'energy')}) WHERE "
         rows += _within(starts_at_ns, ends_at_ns)
@@ -169,7 +205,7 @@ class Reader:
                 f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY device_no, time, "
                 "register ORDER BY revision DESC) = 1"
             )
-        return self._query(f"SELECT * FROM ({rows}) ORDER BY device_no, time, register, revision")
+        return f"SELECT * FROM ({rows})"
 
     def _corrected(
         self, name: str, starts_at_ns: int, ends_at_ns: int, step: Literal["1m", "15m"]
@@ -225,9 +261,9 @@ class Reader:
 
     def _query(self, query: str, *values: object) -> pa.Table:
         """Run a query of our own; the connection stays for the next one."""
-        if self._own is None:
-            self._own = duckdb.connect(":memory:", config=self._config)
-        with self._own.cursor() as cursor:
+        own = self._own or duckdb.connect(":memory:", config=self._config)
+        self._own = own
+        with own.cursor() as cursor:
             return cursor.sql(query, params=list(values)).to_arrow_table()
 
 

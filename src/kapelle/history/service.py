@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from sqlite3 import Error as SqliteError
@@ -22,7 +22,7 @@ from kapelle.history.rows import KINDS, count, device_rows, events, note
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Rows, Store
 from kapelle.history.tables import PARTITIONS, TABLES
-from kapelle.model.entries import Entry
+from kapelle.model.entries import Entry, Kind
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Clock, Journal
 
@@ -40,7 +40,7 @@ class Ledger(Protocol):
     works once they are. Both are called in the recorder's worker."""
 
     def note(self, rows: Iterable[Rows]) -> dict[str, bytes | None]:
-        """Return the states to commit together with rows."""
+        """Return the states to commit together with rows of one table and partition."""
 
     def work(self, now_ns: int) -> int:
         """Do what is due at the record's present; return how many rows it took."""
@@ -168,6 +168,9 @@ class Recorder:
             self._written_ns = max(self._written_ns, entries[-1].written_at_ns)
             self._rows += sum(map(count, entries))
             self.counters.waiting_rows = self._rows
+            if any(entry.kind == Kind.CORRECTION for entry in entries):
+                # Somebody waits for it.
+                self._is_full.set()
             if self._rows >= self._settings.flush_rows:
                 # Until the flush before has ended, the journal keeps what else there is.
                 self._has_room.clear()
@@ -248,19 +251,27 @@ class Recorder:
         positions: dict[str, int],
         now_ns: int,
     ) -> Sequence[File]:
-        rows: list[Rows] = []
         states: dict[str, bytes | None] = {}
-        for topic, entries in waiting.items():
-            if topic == PLANT:
-                rows += self._publisher.apply(entries)
-                rows += events(entries)
-                states[_PUBLISHER] = self._publisher.state()
-            else:
-                rows += device_rows(int(topic.removeprefix("p/")), entries)
-        rows = [self._in_time(part, now_ns) for part in rows]
-        if self._ledger is not None:
-            states |= self._ledger.note(rows)
-        return store.commit(rows, now_ns=now_ns, positions=positions, states=states)
+
+        def parts() -> Iterator[Rows]:
+            # One after the other: as tables, rows take several times what they took as entries.
+            for topic in list(waiting):
+                for part in self._rows_of(topic, waiting.pop(topic), states):
+                    kept = self._in_time(part, now_ns)
+                    if self._ledger is not None:
+                        states.update(self._ledger.note([kept]))
+                    yield kept
+
+        return store.commit(parts(), now_ns=now_ns, positions=positions, states=states)
+
+    def _rows_of(
+        self, topic: str, entries: list[Entry], states: dict[str, bytes | None]
+    ) -> list[Rows]:
+        if topic != PLANT:
+            return device_rows(int(topic.removeprefix("p/")), entries)
+        rows = [*self._publisher.apply(entries), *events(entries)]
+        states[_PUBLISHER] = self._publisher.state()
+        return rows
 
     def _in_time(self, part: Rows, now_ns: int) -> Rows:
         table = TABLES[part.table]

@@ -40,6 +40,9 @@ class HistorySettings:
     evidence_days: int = 800
     """Commands, answers, phases, sessions and published totals. Orders, notices, holds,
     corrections, memberships and energy are kept for good."""
+    hold_s: float = 86_400.0
+    """Where the record cannot be written for this long, the journal forgets what it would have
+    kept for it, lest it fill the disk; the record will have a gap, and say so. [s]"""
     stop_timeout_s: float = 20.0
     """A plant that stops waits this long for its last flush. [s]"""
 

@@ -57,14 +57,20 @@ class Store:
     """The record in one directory."""
 
     def __init__(
-        self, directory: Path, settings: HistorySettings | None = None, files: Files | None = None
+        self,
+        directory: Path,
+        settings: HistorySettings | None = None,
+        files: Files | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.directory = directory
         self.settings = settings or HistorySettings()
         self.files = files or Files()
-        self.files.make(directory)
-        self.catalog = Catalog(directory)
-        self._next_no = self.catalog.next_no()
+        if not read_only:
+            self.files.make(directory)
+        self.catalog = Catalog(directory, read_only=read_only)
+        self._next_no = 0 if read_only else self.catalog.next_no()
 
     def close(self) -> None:
         """Let go of the catalog."""
@@ -94,7 +100,8 @@ class Store:
             rows: They come after everything committed before.
             now_ns: The present; rows of days that are over go into one file per day.
             positions: How far each topic has been followed with these rows.
-            states: Whatever must be as old as the rows; None forgets.
+            states: Whatever must be as old as the rows, complete once they have been taken; None
+                forgets.
 
         Raises:
             OSError: The disk failed or is full; nothing of it counts.
