@@ -75,6 +75,10 @@ class Fleet:
     ramp_w_per_s: Floats32 = _column("f4", np.nan)
     revert_s: Floats32 = _column("f4", np.nan)
     report_every_s: Floats32 = _column("f4", np.nan)
+    meter_rollover_wh: Floats32 = _column("f4", 0)
+    """0: not declared. [Wh]"""
+    meter_resolution_wh: Floats32 = _column("f4", 0)
+    """0: not known. [Wh]"""
     cluster: Bytes = _column("u1", 0)
     """Which of a fixed number of groups the feeder falls into: neighbours share one sky."""
 
@@ -120,6 +124,16 @@ class Fleet:
     """Numbers that were skipped and have not come since."""
     undecided: Counts = _column("u4", 0)
     """Old reports of which we cannot tell any more whether they had come."""
+
+    # As metered (see `fleet.metering`). One row per register: export, import.
+    energy_mwh: Longs = _column("i8", 0, 2)
+    """Counted since the device was first heard. [mWh]"""
+    register_mwh: Longs = _column("i8", 0, 2)
+    """What the register read when it was last counted. [mWh]"""
+    register_at: Counts = _column("u4", 0, 2)
+    """When it was last looked at (device time); 0: never. [2**30 ns]"""
+    register_doubt: Bytes = _column("u1", 0)
+    """By register four bits: readings in a row that cannot be, and calm ones yet to come."""
 
     # Learned and derived at ticks.
     marked_at_ns: Longs = _column("i8", 0)

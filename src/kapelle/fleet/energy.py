@@ -220,8 +220,16 @@ def _devices(device_no: Ints) -> tuple[Places, Places]:
 def _limits(meters: Meters, device_no: Ints) -> tuple[Floats, Longs, Longs]:
     """Return how fast each device's register can rise, how far it may wobble, and its end."""
     of = np.searchsorted(meters.device_no, device_no)
-    power_w, rollover_wh = meters.power_w[of], meters.rollover_wh[of]
-    resolution_wh = meters.resolution_wh[of]
+    return limits(meters.power_w[of], meters.rollover_wh[of], meters.resolution_wh[of])
+
+
+def limits(
+    power_w: Floats, rollover_wh: Floats, resolution_wh: Floats
+) -> tuple[Floats, Longs, Longs]:
+    """Return how fast registers can rise [mWh/ns], how far they wobble and their end [mWh].
+
+    0 or NaN stands for what is not known.
+    """
     is_rated = power_w > 0
     power_w = np.where(is_rated, power_w, 0.0)
     most_w = np.where(is_rated, power_w * MARGIN + SLACK_W, np.inf)

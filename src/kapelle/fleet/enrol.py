@@ -21,6 +21,8 @@ _PLAIN = (
     "revert_s",
     "report_every_s",
 )
+_METER = ("meter_rollover_wh", "meter_resolution_wh")
+"""0 stands for what is not known: zeros take no memory."""
 
 
 def apply_enrolled(fleet: Fleet, block: Enrolled) -> None:
@@ -31,6 +33,7 @@ def apply_enrolled(fleet: Fleet, block: Enrolled) -> None:
     fleet.reserve(int(rows.max()) + 1)
     given: dict[str, NDArray[Any]] = {"active": block.active != 0}
     given |= {name: getattr(block, name) for name in _PLAIN}
+    given |= {name: np.nan_to_num(getattr(block, name)) for name in _METER}
     given |= {
         name: np.array(_codes(fleet.names[name], getattr(block, name)), np.int32)
         for name in _NAMED

@@ -7,6 +7,7 @@ from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases
 from kapelle.fleet.enrol import apply_enrolled, apply_members
 from kapelle.fleet.estimate import step_estimate
 from kapelle.fleet.freshness import step_freshness
+from kapelle.fleet.metering import step_energy
 from kapelle.fleet.mutes import apply_mutings, step_mutes
 from kapelle.fleet.readings import apply_readings
 from kapelle.fleet.sequence import step_counts
@@ -69,6 +70,7 @@ def step_tick(fleet: Fleet, tick: Tick, settings: FleetSettings) -> None:
     step_estimate(fleet, settings)
     step_verification(fleet)
     step_conditions(fleet, news)
+    step_energy(fleet)
     step_mutes(fleet, before_ns)
     step_standing(fleet)
     fleet.notices = step_alarms(fleet, before_ns)

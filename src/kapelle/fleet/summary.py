@@ -99,6 +99,8 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         steady_std_w=tally.steady_std_w,
         evidence=tally.witness.told(),
         standings=tally.told_standings(),
+        export_mwh=tally.export_mwh,
+        import_mwh=tally.import_mwh,
         conditions={name.lower(): n for name, n in tally.conditions.items() if n},
     )
 
@@ -132,6 +134,7 @@ class _Tally:
         self.witness = Witness(fleet, whole=whole)
         self.power_w = self.measured_w = self.uncontrolled_w = self.commanded_w = 0.0
         self.nameplate_w = self.measured_nameplate_w = 0.0
+        self.export_mwh = self.import_mwh = 0
         self.variance_w2 = self.steady_variance_w2 = self.steady_std_w = 0.0
         self.oldest_ns = 0
         """When the oldest reading counted as live or late was true; 0 without any."""
@@ -152,6 +155,8 @@ class _Tally:
         nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at])
         self.power_w += float(power_w.sum())
         self.nameplate_w += float(nameplate_w.sum())
+        self.export_mwh += int(fleet.energy_mwh[0, at].sum())
+        self.import_mwh += int(fleet.energy_mwh[1, at].sum())
         self.kinds |= int(np.bitwise_or.reduce(np.uint8(1) << kind))
         self.by_kind_w += np.bincount(kind, power_w, len(DeviceKind))
         states = vendor.astype(np.intp) * _STATES + freshness
