@@ -29,6 +29,7 @@ from kapelle.fleet.device_state import describe
 from kapelle.fleet.fold import apply_entry
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
+from kapelle.ingest.partition import split
 from kapelle.model.entries import Body
 from kapelle.model.enums import (
     AckStatus,
@@ -41,7 +42,7 @@ from kapelle.model.enums import (
     SessionEvent,
     Standing,
 )
-from kapelle.model.plant import Signal
+from kapelle.model.plant import Members, Signal, Tick
 
 ASKED_W = 3000.0
 NAMED = set(Standing) - {Standing.NONE, Standing.IN_SYNC, Standing.PENDING}
@@ -282,3 +283,30 @@ def test_kinds_that_switch_stand_too() -> None:
     world.order(rows, -world.made.enrolled.nameplate_down_w[rows])
     world.run(30)
     assert all(world.standing(int(place)) == Standing.IN_SYNC for place in rows)
+
+
+@settings(max_examples=60)
+@given(histories())
+def test_neighbours_in_a_partition_change_nothing(bodies: list[Body]) -> None:
+    """Per device, the same bytes whether its partition holds all devices or some."""
+    whole = Fleet.empty()
+    parts = [Fleet.empty(number, 2) for number in range(2)]
+    for position, body in enumerate(bodies, 1):
+        apply_entry(whole, entry(position, body), FleetSettings())
+        pieces: dict[int, Body] = {0: body, 1: body}
+        if isinstance(body, Members):
+            nos = body.device_nos
+            pieces = {k: Members(body.resource, [n for n in nos if n % 2 == k]) for k in (0, 1)}
+        elif not isinstance(body, Tick | Signal):
+            pieces = dict(split(body, 2))
+        for number, piece in pieces.items():
+            apply_entry(parts[number], entry(position, piece), FleetSettings())
+    names = (
+        "standing", "standing_at_s", "condition", "condition_at_s", "announced", "unanswered",
+        "lost_at_s", "taken_at_s", "same", "same_since_s", "window_wh", "proofs", "enrolments",
+    )  # fmt: skip
+    for part in parts:
+        for name in names:
+            theirs = getattr(whole, name)[..., part.partition : whole.size : 2]
+            mine = getattr(part, name)[..., : part.size]
+            np.testing.assert_array_equal(mine, theirs[..., : part.size], name)
