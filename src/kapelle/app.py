@@ -59,6 +59,11 @@ log = logging.getLogger(__name__)
 _NEVER = 2**31
 
 
+_CLOCK_LOOK_S = 5.0
+_CLOCK_IDLE_S = 300.0
+"""So long after the last order, and before the next, a clock that was set may be followed: all that
+was asked of devices has run out. [s]"""
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """What a role stands on: its settings, and who is behind each port."""
@@ -244,6 +249,19 @@ class Plant:
             tasks.create_task(run_recorder(self.doors), name="history")
             tasks.create_task(run_quarantine(self.doors), name="quarantine")
             tasks.create_task(self.api.run(), name="api")
+            tasks.create_task(self._free_clock(), name="clock")
+
+    async def _free_clock(self) -> None:
+        """Let the plant's time follow a host clock that was set, where no order depends on it."""
+        clock, idle_s = self.doors.clock, 0.0
+        assert isinstance(clock, SystemClock)
+        while True:
+            await clock.sleep(_CLOCK_LOOK_S)
+            soon_ns = clock.now_ns() + round(_CLOCK_IDLE_S * NS_PER_S)
+            orders = self.watch.view.orders.values()
+            needed = any(not each.is_over and each.order.starts_at_ns < soon_ns for each in orders)
+            idle_s = 0.0 if needed else idle_s + _CLOCK_LOOK_S
+            clock.free = idle_s >= _CLOCK_IDLE_S
 
 
 @asynccontextmanager
@@ -255,9 +273,9 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         JournalFailed, JournalDamaged: The disk cannot be used; the message says why.
         Invalid: The registry belongs to a plant with other partitions, or cannot be opened.
     """
-    clock = SystemClock()
     data_dir = Path(config.plant.data_dir)
     _make(data_dir)
+    clock = SystemClock(data_dir / "clock.json")
     async with AsyncExitStack() as opened:
         settings = replace(config.journal, directory=data_dir / "journal")
         journal = await opened.enter_async_context(open_journal(settings, clock))

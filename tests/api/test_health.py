@@ -64,6 +64,7 @@ CASES: list[tuple[str, str, Callable[[], Sources]]] = [
     ("disk-low", "failing", lambda: Sources(disk=lambda: Disk(1 << 20, 1 << 40))),
     ("disk-low", "degraded", lambda: Sources(disk=lambda: Disk(1 << 30, 1 << 40))),
     ("clock-set-back", "degraded", lambda: Sources(clock_ahead_s=lambda: 3600.0)),
+    ("clock-set-forward", "degraded", lambda: Sources(clock_ahead_s=lambda: -3600.0)),
     ("recorder-stopped", "degraded", lambda: Sources(history=HistoryCounters(reason="no space"))),
     ("recorder-behind", "degraded", lambda: Sources(
         history=HistoryCounters(oldest_ns=NOW - HOUR_NS))),

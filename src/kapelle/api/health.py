@@ -180,7 +180,14 @@ def _journal(
             "clock-set-back",
             "degraded",
             f"the host's clock is {ahead_s:.0f} s behind the plant's time, which never goes back",
-            "set the clock right; a clock that is ahead again is followed at once",
+            "set the clock right; while no order runs the plant approaches it by 3 min an hour",
+        )
+    if ahead_s < -_CLOCK_S:
+        yield Reason(
+            "clock-set-forward",
+            "degraded",
+            f"the host's clock was set {-ahead_s:.0f} s ahead of the plant's time",
+            "see that the clock is right; the plant follows it five minutes after the last order",
         )
     if sources.snapshot_at_ns is not None:
         at_ns = sources.snapshot_at_ns()

@@ -123,6 +123,10 @@ class Aggregate:
     standings: tuple[int, ...] = ()
     """Number of devices in each `Standing`, by its number."""
     conditions: dict[str, int] = field(default_factory=dict)
+    received: int = 0
+    duplicates: int = 0
+    late: int = 0
+    lost: int = 0
     """What is wrong with devices (`Condition`, lower case), and how many have it."""
 
 
@@ -240,6 +244,10 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
         vendors=_merged_vendors(p.vendors for p in parts),
         standings=_places((p.standings for p in parts), len(Standing)),
         conditions=_merged_counts(p.conditions for p in parts),
+        received=sum(p.received for p in parts),
+        duplicates=sum(p.duplicates for p in parts),
+        late=sum(p.late for p in parts),
+        lost=sum(p.lost for p in parts),
     )
 
 

@@ -102,6 +102,7 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         export_mwh=tally.export_mwh,
         import_mwh=tally.import_mwh,
         conditions={name.lower(): n for name, n in tally.conditions.items() if n},
+        **tally.counts,
     )
 
 
@@ -140,6 +141,7 @@ class _Tally:
         """When the oldest reading counted as live or late was true; 0 without any."""
         self.states: NDArray[np.intp] = np.zeros(vendors * _STATES, np.intp)
         self.shared_std_w: Floats = np.zeros(vendors)
+        self.counts = {"received": 0, "duplicates": 0, "late": 0, "lost": 0}
         self.phases: NDArray[np.intp] = np.zeros(_PHASES, np.intp)
         self.excluded: NDArray[np.intp] = np.zeros(len(Exclusion), np.intp)
         self.standings: NDArray[np.intp] = np.zeros(len(Standing), np.intp)
@@ -184,6 +186,8 @@ class _Tally:
 
         desired_w = fleet.desired_w[at]
         self.commanded_w += _sum(desired_w, desired_w == desired_w)
+        for name in self.counts:
+            self.counts[name] += int(getattr(fleet, name)[at].sum(dtype=np.int64))
         phase = fleet.phase[at]
         if phase.any():
             self.phases += np.bincount(phase, minlength=_PHASES)

@@ -122,6 +122,14 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """Number of devices in each `Standing`, by its number; empty where nothing is asked."""
     conditions: dict[str, int] = {}
     """What is wrong with devices (`Condition`, lower case), and how many have it."""
+    received: int = 0
+    """Reports that came since each device was first heard, repeats left out."""
+    duplicates: int = 0
+    """Repeats among all that came."""
+    late: int = 0
+    """Reports that filled a gap."""
+    lost: int = 0
+    """Reports that were numbered and have not come."""
 
 
 class Spread(msgspec.Struct, frozen=True):

@@ -1,47 +1,92 @@
-"""The system clock behind the Clock port."""
+"""The system clock behind the Clock port: the plant's own time, which no step of a host moves."""
 
 import asyncio
 import logging
+import os
 import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
 
 from kapelle.model.ids import NS_PER_S
 
 _SLEW_PER_S = 0.0005
-"""A wall clock that is a little off is approached this fast."""
+"""A wall clock that is off is approached this fast while anything depends on the time."""
 _BACK_PER_S = 0.05
-"""One that was set back further than `_STEP_NS` is approached this fast: an hour in twenty."""
+"""One that was set back is approached this fast while nothing does: an hour in twenty."""
 _STEP_NS = NS_PER_S
-"""A wall clock this far ahead is followed at once: it has just been set, and is right."""
+"""A wall clock this far off has been set."""
+_NEVER_RIGHT_NS = 6 * 3600 * NS_PER_S
+"""One that jumps ahead by more has never been right before, and is followed at once."""
+_NOTED_NS = NS_PER_S // 10
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
 
 
-class SystemClock:
-    """UTC that advances with the monotonic clock, keeps to the wall clock and never goes back."""
+class _Noted(msgspec.Struct, frozen=True):
+    """What a later process on this host goes on from."""
 
-    def __init__(self) -> None:
-        self._utc_ns = time.time_ns()
-        self._monotonic_ns = time.monotonic_ns()
+    boot_id: str
+    offset_ns: int
+    """Our time less the time since the host was switched on."""
+
+
+def _elapsed_ns() -> int:
+    # Time asleep has passed, too; the same for every process until the host starts again.
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class SystemClock:
+    """UTC that advances with elapsed time, approaches the wall clock and never goes back.
+
+    A wall clock that is set while orders run moves nothing: what was to last ten seconds lasts ten
+    seconds. It is taken over when `free` says that nothing depends on the time. With a file, that
+    holds over restarts as well, until the host itself starts again.
+    """
+
+    def __init__(
+        self,
+        noted: Path | None = None,
+        *,
+        wall_ns: Callable[[], int] | None = None,
+        elapsed_ns: Callable[[], int] | None = None,
+        boot_id: str | None = None,
+    ) -> None:
+        self.free = False
+        """Whether a wall clock that was set may be followed: no order runs, no command is out."""
+        self._noted = noted
+        self._wall_ns = wall_ns or (lambda: time.time_ns())
+        self._elapsed_ns = elapsed_ns or _elapsed_ns
+        self._boot_id = boot_id or _boot_id()
+        self._at_ns = self._elapsed_ns()
+        self._utc_ns = self._wall_ns()
+        self._noted_offset_ns = 0
+        self._is_told = False
+        kept = _read(noted)
+        if kept is not None and kept.boot_id == self._boot_id:
+            self._utc_ns = kept.offset_ns + self._at_ns
+            self._noted_offset_ns = kept.offset_ns
+        self._note()
 
     def now_ns(self) -> int:
-        """Return UTC in ns; it never goes back, whatever happens to the wall clock.
-
-        A wall clock set forward is followed at once: what expires by it has expired. One that was
-        set back is approached slowly, so that nothing expired comes to life again.
-        """
-        monotonic_ns = time.monotonic_ns()
-        elapsed_ns = monotonic_ns - self._monotonic_ns
+        """Return UTC in ns; it never goes back, whatever happens to the wall clock."""
+        at_ns = self._elapsed_ns()
+        elapsed_ns = at_ns - self._at_ns
         if elapsed_ns <= 0:
             return self._utc_ns
         reached_ns = self._utc_ns + elapsed_ns
-        off_ns = time.time_ns() - reached_ns
-        if abs(off_ns) <= _STEP_NS:
-            most_ns = int(elapsed_ns * _SLEW_PER_S)
+        off_ns = self._wall_ns() - reached_ns
+        self._tell(off_ns)
+        is_step = abs(off_ns) > _STEP_NS
+        if not (is_step and off_ns > 0 and (self.free or off_ns > _NEVER_RIGHT_NS)):
+            rate = _BACK_PER_S if is_step and self.free else _SLEW_PER_S
+            most_ns = int(elapsed_ns * rate)
             off_ns = max(-most_ns, min(most_ns, off_ns))
-        elif off_ns < 0:
-            off_ns = -int(elapsed_ns * _BACK_PER_S)
         self._utc_ns = reached_ns + off_ns
-        self._monotonic_ns = monotonic_ns
+        self._at_ns = at_ns
+        self._note()
         return self._utc_ns
 
     def not_before(self, utc_ns: int) -> None:
@@ -53,12 +98,54 @@ class SystemClock:
                 extra={"behind_s": behind_ns / NS_PER_S},
             )
         self._utc_ns += max(0, behind_ns)
+        self._note()
 
     def ahead_s(self) -> float:
         """Return how far our time is ahead of the wall clock: more than a moment where that was
-        set back. [s]"""
-        return (self.now_ns() - time.time_ns()) / NS_PER_S
+        set back, less than zero where it was set forward. [s]"""
+        return (self.now_ns() - self._wall_ns()) / NS_PER_S
 
     async def sleep(self, seconds: float) -> None:
         """Wait this long in elapsed time."""
         await asyncio.sleep(seconds)
+
+    def _tell(self, off_ns: int) -> None:
+        """Say once that the wall clock was set, and once that we agree again."""
+        if abs(off_ns) > _STEP_NS and not self._is_told:
+            log.warning(
+                "the clock of this host was set; the plant keeps its own time while orders run",
+                extra={"set_by_s": off_ns / NS_PER_S},
+            )
+            self._is_told = True
+        elif self._is_told and abs(off_ns) < _STEP_NS // 2:
+            log.info("the plant's time and the clock of this host agree again")
+            self._is_told = False
+
+    def _note(self) -> None:
+        offset_ns = self._utc_ns - self._at_ns
+        if self._noted is None or abs(offset_ns - self._noted_offset_ns) < _NOTED_NS:
+            return
+        self._noted_offset_ns = offset_ns
+        beside = self._noted.with_suffix(".new")
+        try:
+            beside.write_bytes(msgspec.json.encode(_Noted(self._boot_id, offset_ns)))
+            os.replace(beside, self._noted)
+        except OSError as error:
+            # Worth a restart's accuracy, not the plant's life: the journal says what time it was.
+            log.warning("the plant's time was not noted", extra={"reason": str(error)})
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _read(noted: Path | None) -> _Noted | None:
+    if noted is None:
+        return None
+    try:
+        return msgspec.json.decode(noted.read_bytes(), type=_Noted)
+    except (OSError, msgspec.MsgspecError):
+        return None
