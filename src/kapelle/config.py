@@ -20,7 +20,7 @@ from kapelle.api.settings import ApiSettings
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid, Problem
 from kapelle.fleet.settings import FleetSettings
-from kapelle.history.quarantine import QuarantineSettings
+from kapelle.history.kept import QuarantineSettings
 from kapelle.history.settings import HistorySettings
 from kapelle.ingest.settings import IngestSettings
 from kapelle.journal.settings import JournalSettings

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapelle.errors import Invalid
-from kapelle.history.quarantine import Kept, Quarantine, QuarantineSettings, Query, place_of
+from kapelle.history.kept import Kept, QuarantineSettings, Query, place_of
+from kapelle.history.quarantine import Quarantine
 from kapelle.history.quarantine_service import READER, QuarantineFollower
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Quarantined

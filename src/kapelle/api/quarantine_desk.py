@@ -30,7 +30,8 @@ from kapelle.api.quarantine_shapes import (
 )
 from kapelle.api.times import to_datetime, to_ns
 from kapelle.errors import JournalFull
-from kapelle.history.quarantine import Kept, Quarantine, Query
+from kapelle.history.kept import Kept, Query
+from kapelle.history.quarantine import Quarantine
 from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.check import check
 from kapelle.ingest.settings import IngestSettings

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, plant
 from kapelle.cli.output import Exit, Json, counted, out, print_json, print_table, say
 from kapelle.cli.quantities import duration_s
+from kapelle.cli.quarantine_view import print_muted, print_rows, show_row, sum_of, tell_action
 from kapelle.errors import Invalid, NotFound, Problem
 
 if TYPE_CHECKING:
-    from kapelle.api.quarantine_shapes import ActionTold, QuarantinedTold
+    pass
 
 dlq = typer.Typer(
     no_args_is_help=True,
@@ -34,10 +33,6 @@ Reason = Annotated[str, typer.Option(help="Kept in the journal.")]
 Author = Annotated[str, typer.Option(help="Who decides; kept in the journal.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-_SAMPLES_SHOWN = 3
-_NAME_WIDTH_MAX = 16
-_MARKS = {"stored": "●", "dropped": "○", "refused": "✕"}
 
 
 @dlq.command("ls")
@@ -63,7 +58,7 @@ def list_rows(
     if not told.rows:
         say("nothing is in quarantine" if state == "open" and not chosen else "no row matches")
         return
-    _print_rows(told.rows)
+    print_rows(told.rows)
     more = "; more: --limit, or kapelle dlq export" if told.cursor else ""
     say(f"kapelle dlq show ID · replay ID · drop ID{more}")
 
@@ -83,7 +78,7 @@ def counts(config: File = None, url: Url = None, json: Json = False) -> None:
         print_table([row.model_dump() for row in told.sources[:10]], ("source", "open"), "")
     if told.muted:
         out().print()
-        _print_muted([one.model_dump() for one in told.muted])
+        print_muted([one.model_dump() for one in told.muted])
     if rows:
         say(f"{counted(told.open, 'occurrence')} open; {told.bytes / 1e6:,.1f} MB held")
 
@@ -101,26 +96,7 @@ def show(
     if json:
         print_json(told.model_dump(mode="json"))
         return
-    seen = f"{_when(told.first_seen)} to {_when(told.last_seen)}"
-    facts = {
-        "row": f"{told.id} · {told.state}",
-        "device": told.device or "not enrolled",
-        "source": told.source,
-        "reason": told.reason,
-        "seen": f"{told.count:,} times, {seen}" if told.count > 1 else _when(told.first_seen),
-    }
-    if told.decided_at:
-        why = f": {told.decision_reason}" if told.decision_reason else ""
-        facts["decided"] = f"{told.verdict} by {told.decided_by}, {_when(told.decided_at)}{why}"
-    if told.fix:
-        facts["fix"] = str(told.fix)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
-    for name, fact in facts.items():
-        grid.add_row(name, Text(fact))
-    grid.add_row("sent", Text(told.raw))
-    out().print(grid)
+    show_row(told)
 
 
 @dlq.command()
@@ -224,7 +200,7 @@ def muted(config: File = None, url: Url = None, json: Json = False) -> None:
     if json:
         print_json(told.model_dump(mode="json"))
     elif told.muted:
-        _print_muted([one.model_dump() for one in told.muted])
+        print_muted([one.model_dump() for one in told.muted])
     else:
         say("no device is muted")
 
@@ -264,7 +240,7 @@ def _act(
         done = looked
         if not dry_run:
             if not json:
-                _tell_action(looked)
+                tell_action(looked)
             if looked.taken and _is_wanted(action, looked.taken, yes=yes):
                 done = client.quarantine_action(action, body)
             elif looked.taken:
@@ -273,10 +249,10 @@ def _act(
     if json:
         print_json(done.model_dump(mode="json"))
     elif dry_run:
-        _tell_action(looked)
+        tell_action(looked)
         say("nothing was changed (--dry-run)")
     elif not done.dry_run:
-        out().print(_sum_of(done), markup=False)
+        out().print(sum_of(done), markup=False)
         left = done.matched - done.taken
         if left > 0:
             say(f"{counted(left, 'more row')} match: run it again")
@@ -293,94 +269,6 @@ def _is_wanted(action: str, rows: int, *, yes: bool) -> bool:
         )
         raise Invalid("nothing was changed", [problem])
     return typer.confirm(f"{action} {counted(rows, 'row')}?", err=True)
-
-
-def _tell_action(told: "ActionTold") -> None:
-    if not told.taken:
-        say("no open row matches")
-        return
-    console = out()
-    console.print(_sum_of(told), markup=False)
-    for row in told.rows[:_SAMPLES_SHOWN]:
-        name = row.device or "not enrolled"
-        console.print(f"  {_MARKS[row.outcome]} {row.id} {name}", markup=False)
-        console.print(f"    {row.before}", markup=False, no_wrap=True, overflow="ellipsis")
-        if row.after is not None:
-            console.print(f"  → {row.after}", markup=False, no_wrap=True, overflow="ellipsis")
-        if row.reason:
-            console.print(f"    {row.reason}", style="yellow", markup=False)
-    if told.taken > _SAMPLES_SHOWN:
-        console.print(f"  … and {counted(told.taken - _SAMPLES_SHOWN, 'more row')}", style="dim")
-
-
-def _sum_of(told: "ActionTold") -> str:
-    would = "would be " if told.dry_run else ""
-    parts = []
-    if told.action == "drop":
-        parts.append(f"○ {counted(told.dropped, 'row')} {would}dropped")
-    else:
-        parts.append(f"● {counted(told.stored, 'row')} {would}stored")
-    refused = ", ".join(f"{count:,} {code}" for code, count in told.refused.items())
-    if refused:
-        parts.append(f"✕ {sum(told.refused.values()):,} refused and left open ({refused})")
-    if told.skipped:
-        parts.append(f"{told.skipped:,} not open any more")
-    return " · ".join(parts)
-
-
-def _print_rows(rows: "list[QuarantinedTold]") -> None:
-    """Print a line a row. Ids are typed again, so they are whole; what is wrong takes the rest."""
-    told = [
-        (
-            row.id,
-            _briefly(row.last_seen),
-            f"{row.count:,}",
-            _cut(row.device or "–", _NAME_WIDTH_MAX),
-            _cut(row.code, _NAME_WIDTH_MAX),
-            row.reason.partition(": ")[2] or row.reason,
-        )
-        for row in rows
-    ]
-    lines = [("id", "last seen", "×", "device", "code", "what is wrong"), *told]
-    widths = [max(len(line[place]) for line in lines) for place in range(5)]
-    console = out()
-    for number, (row_id, seen, count, device, code, what) in enumerate(lines):
-        start = (
-            f"{row_id:<{widths[0]}}  {seen:<{widths[1]}}  {count:>{widths[2]}}  "
-            f"{device:<{widths[3]}}  {code:<{widths[4]}}  "
-        )
-        text = _cut(start + what.replace("\n", " "), console.width)
-        console.print(text, style="bold" if number == 0 else "", markup=False, soft_wrap=True)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _print_muted(muted_rows: list[dict[str, object]]) -> None:
-    rows = [
-        {
-            "muted": row["device"] or "not enrolled",
-            "by": row["protocol"],
-            "since": _briefly(row["since"]),
-            "until": _briefly(row["until"]),
-            "not_kept": row["not_kept"],
-        }
-        for row in muted_rows
-    ]
-    print_table(rows, ("muted", "by", "since", "until", "not_kept"), "")
-
-
-def _briefly(at: object) -> str:
-    """Return the time of day where it is today's, else the day."""
-    if not isinstance(at, datetime):
-        return str(at)
-    is_today = at.date() == datetime.now(UTC).date()
-    return f"{at:%H:%M:%S}" if is_today else f"{at:%b %d}"
-
-
-def _when(at: object) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}Z" if isinstance(at, datetime) else str(at)
 
 
 def _body(

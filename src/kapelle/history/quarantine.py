@@ -7,142 +7,26 @@ order.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from kapelle.errors import Invalid
+from kapelle.history.kept import (
+    Counts,
+    Kept,
+    QuarantineSettings,
+    Query,
+    fingerprint,
+    place_of,
+)
+from kapelle.history.quarantine_schema import SCHEMA, VERSION
 from kapelle.model.blocks import Quarantined
 from kapelle.model.entries import Entry
 from kapelle.model.plant import Verdict
 
-State = Literal["open", "replayed", "dropped"]
-
 REPLAY = "replay/"
 """How the source of a row begins that was replayed and refused again; its id follows."""
 _CODE_LENGTH_MAX = 40
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE position (topic TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE kept (
-  seq INTEGER PRIMARY KEY,
-  part INTEGER NOT NULL, position INTEGER NOT NULL, place INTEGER NOT NULL,
-  device_no INTEGER NOT NULL, source TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
-  raw BLOB NOT NULL, print BLOB NOT NULL, size INTEGER NOT NULL,
-  received_at_ns INTEGER NOT NULL,
-  first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL, count INTEGER NOT NULL,
-  verdict TEXT NOT NULL DEFAULT '', decided_at_ns INTEGER NOT NULL DEFAULT 0,
-  decided_by TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT '', fix TEXT NOT NULL DEFAULT '',
-  state TEXT NOT NULL DEFAULT 'open'
-);
-CREATE UNIQUE INDEX kept_at ON kept (part, position, place);
-CREATE UNIQUE INDEX kept_print ON kept (part, print);
-CREATE INDEX kept_state ON kept (state, code, seq);
-CREATE INDEX kept_last ON kept (last_ns);
-CREATE TABLE tally (
-  code TEXT NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (code, state)
-) WITHOUT ROWID;
-CREATE TRIGGER kept_added AFTER INSERT ON kept BEGIN
-  INSERT INTO tally VALUES (new.code, new.state, new.count)
-    ON CONFLICT (code, state) DO UPDATE SET rows = rows + new.count;
-END;
-CREATE TRIGGER kept_changed AFTER UPDATE OF code, state, count ON kept BEGIN
-  UPDATE tally SET rows = rows - old.count WHERE code = old.code AND state = old.state;
-  INSERT INTO tally VALUES (new.code, new.state, new.count)
-    ON CONFLICT (code, state) DO UPDATE SET rows = rows + new.count;
-END;
-CREATE TRIGGER kept_gone AFTER DELETE ON kept BEGIN
-  UPDATE tally SET rows = rows - old.count WHERE code = old.code AND state = old.state;
-END;
-CREATE TABLE pushed_out (
-  code TEXT NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (code, state)
-) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantineSettings:
-    """How much of the unusable is kept; the newest stays."""
-
-    rows_max: int = 200_000
-    """Identical repeats are one row."""
-    bytes_max: int = 256 * 1024 * 1024
-    poll_s: float = 1.0
-    """How often the journal is looked at for more. [s]"""
-    action_rows_max: int = 10_000
-    """Rows replayed or dropped by one request."""
-
-    def __post_init__(self) -> None:
-        if self.rows_max < 1 or self.bytes_max < 1:
-            raise ValueError("rows_max and bytes_max are at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One row in quarantine, with its identical repeats."""
-
-    seq: int
-    """Rises with arrival here; what pages go by."""
-    partition: int
-    position: int
-    place: int
-    device_no: int
-    source: str
-    code: str
-    reason: str
-    raw: bytes
-    received_at_ns: int
-    first_ns: int
-    last_ns: int
-    count: int
-    verdict: str
-    decided_at_ns: int
-    decided_by: str
-    why: str
-    fix: str
-    state: State
-
-    @property
-    def id(self) -> str:
-        """`partition:position:row` of its first occurrence in the journal."""
-        return f"{self.partition}:{self.position}:{self.place}"
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which rows; what is not said does not restrict."""
-
-    code: str = ""
-    source: str = ""
-    """The whole source, or its beginning up to a slash: `mqtt`, `mqtt/dev-7`."""
-    device_no: int | None = None
-    state: State | Literal["any"] = "open"
-    since_ns: int = 0
-    """Rows last seen at or after this, …"""
-    until_ns: int = 2**63 - 1
-    """… and first seen before that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many rows there are, with repeats, and what was pushed out."""
-
-    by_code: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Code -> state -> occurrences; `pushed-out` is one of the states."""
-    by_source: Mapping[str, int] = field(default_factory=dict)
-    """Open occurrences of the sources with most of them."""
-    rows: int = 0
-    size: int = 0
-    """[bytes]"""
-
-    @property
-    def open(self) -> int:
-        """Occurrences nobody has decided on."""
-        return sum(states.get("open", 0) for states in self.by_code.values())
 
 
 class Quarantine:
@@ -157,10 +41,10 @@ class Quarantine:
             # Durable at `settle`: the journal keeps what has not been settled.
             self._db.execute("PRAGMA synchronous = NORMAL")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
+            if version not in (0, VERSION):
                 raise Invalid(f"{path} was written by another version ({version}); move it away")
             if version == 0:
-                self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
+                self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
         except sqlite3.Error as error:
             remedy = "move it away, and what the journal still holds is read again"
             raise Invalid(f"{path}: {error}; {remedy}") from error
@@ -221,9 +105,10 @@ class Quarantine:
             self._forget(beyond)
         self._db.execute("INSERT OR REPLACE INTO position VALUES (?, ?)", (topic, position))
 
-    def settle(self) -> None:
-        """Return once all that was applied is on the disk."""
-        self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    def settle(self) -> bool:
+        """Make durable what was applied; False where a reader was in the way, and it is not."""
+        busy: int = self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]
+        return not busy
 
     def find(self, query: Query, limit: int, before: int | None = None) -> list[Kept]:
         """Return rows, newest first; `before`: only those with a lower `seq`."""
@@ -258,17 +143,23 @@ class Quarantine:
             "SELECT code, sum(rows) FROM pushed_out GROUP BY code ORDER BY code"
         ):
             by_code.setdefault(code, {})["pushed-out"] = count
-        by_source = () if not sources else self._asked.execute(
-            "SELECT source, sum(count) FROM kept WHERE state = 'open' GROUP BY source"
-            " ORDER BY 2 DESC, 1 LIMIT ?",
-            (sources,),
+        by_source = (
+            ()
+            if not sources
+            else self._asked.execute(
+                "SELECT source, sum(count) FROM kept WHERE state = 'open' GROUP BY source"
+                " ORDER BY 2 DESC, 1 LIMIT ?",
+                (sources,),
+            )
         )
         return Counts(by_code, dict(by_source), self._rows, self._size)
 
-    def seen_since(self, since_ns: int) -> int:
-        """Return how many open rows came, or came again, at or after a moment."""
+    def seen_since(self, since_ns: int, most: int = 10_000) -> int:
+        """Return how many open rows came, or came again, at or after a moment; at most `most`."""
         found = self._asked.execute(
-            "SELECT count(*) FROM kept WHERE last_ns >= ? AND state = 'open'", (since_ns,)
+            "SELECT count(*) FROM"
+            " (SELECT 1 FROM kept WHERE state = 'open' AND last_ns >= ? LIMIT ?)",
+            (since_ns, most),
         )
         count: int = found.fetchone()[0]
         return count
@@ -356,39 +247,6 @@ _COLUMNS = (
     "seq, part, position, place, device_no, source, code, reason, raw, received_at_ns, first_ns,"
     " last_ns, count, verdict, decided_at_ns, decided_by, why, fix, state"
 )
-
-
-class _Stamped(msgspec.Struct):
-    at: str = ""
-    at_ns: int = 0
-
-
-_decode_stamped = msgspec.json.Decoder(_Stamped).decode
-
-
-def fingerprint(
-    device_no: int, source: bytes, code: bytes, raw: bytes, received_at_ns: int
-) -> bytes:
-    """Return what identical repeats share.
-
-    A report without a time of its own is another one each time it comes.
-    """
-    try:
-        stamped = _decode_stamped(raw)
-        arrival = b"" if stamped.at or stamped.at_ns else str(received_at_ns).encode()
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        arrival = b""
-    parts = (str(device_no).encode(), source, code, arrival, raw)
-    return blake2b(b"\0".join(parts), digest_size=16).digest()
-
-
-def place_of(row_id: str) -> tuple[int, int, int] | None:
-    """Return partition, position and row of an id; None where it is none."""
-    words = row_id.split(":")
-    if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
-        return None
-    partition, position, place = (int(word) for word in words)
-    return (partition, position, place) if max(partition, position, place) < 2**63 else None
 
 
 def _where(query: Query) -> tuple[list[str], list[object]]:

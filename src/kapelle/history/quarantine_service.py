@@ -86,7 +86,8 @@ class QuarantineFollower:
             positions = self.quarantine.positions()
             if positions == self._settled:
                 return
-            await asyncio.to_thread(self.quarantine.settle)
+            if not await asyncio.to_thread(self.quarantine.settle):
+                return
             for topic, position in positions.items():
                 if position != self._settled.get(topic):
                     await self._journal.mark(topic, READER, position)
