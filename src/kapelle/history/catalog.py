@@ -79,9 +79,7 @@ class Catalog:
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         path = directory / FILE
         if read_only:
-            self._db = sqlite3.connect(
-                f"file:{_quoted(path)}?mode=ro", uri=True, check_same_thread=False, timeout=10.0
-            )
+            self._db = _opened_to_read(path)
             return
         # One worker thread at a time uses it; which one, the loop decides.
         self._db = sqlite3.connect(
@@ -241,6 +239,29 @@ def _file(row: tuple[object, ...]) -> File:
     integers = (partition, starts, ends, first, last, rows, size, level, made_at, arrival, number)
     p, s, e, f, la, r, b, le, m, a, n = (int(str(value)) for value in integers)
     return File(str(table), p, s, e, f, la, r, b, le, str(columns), str(path), m, n, a)
+
+
+def _opened_to_read(path: Path) -> sqlite3.Connection:
+    for mode in ("mode=ro", "immutable=1"):
+        db = sqlite3.connect(
+            f"file:{_quoted(path)}?{mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=10.0,
+        )
+        try:
+            # Whoever only reads sees all of it as of one moment: this one.
+            db.execute("BEGIN")
+            db.execute("SELECT 1 FROM files LIMIT 1")
+        except sqlite3.OperationalError:
+            db.close()
+            # A directory we may not write to, of a plant that is stopped: nobody writes there.
+            if mode != "mode=ro" or path.with_name(f"{FILE}-wal").exists():
+                raise
+        else:
+            return db
+    raise AssertionError("one of the two ways was taken")
 
 
 def _quoted(path: Path) -> str:
