@@ -35,6 +35,7 @@ from kapelle.model.enums import DeviceKind, Metric, Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Tick
 from kapelle.runtime.clock import SystemClock
+from kapelle.runtime.limits import give_back_memory
 
 T0 = 1_700_000_100 * NS_PER_S
 SETTINGS = FleetSettings()
@@ -404,6 +405,9 @@ async def _hold(directory: Path) -> None:
             snapshot = await journal.load_snapshot(f"p/{partition}")
             assert snapshot is not None
             fleets.append(from_snapshot(snapshot))
+            del snapshot
+            # As an owner does.
+            give_back_memory()
     for second in range(EVERY_S):
         for fleet in fleets:
             nos = np.arange(fleet.size)[second::EVERY_S]

@@ -1,5 +1,6 @@
 """Connections cost open files; the limit is raised as far as an ordinary user may."""
 
+import ctypes
 import resource
 
 import pytest
@@ -25,3 +26,7 @@ def test_the_limit_is_raised_only_as_far_as_needed_and_allowed(
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: set_to.append(pair))
     assert limits.allow_files(count) == expected
     assert set_to == ([] if expected == soft else [(expected, hard)])
+
+
+def test_memory_that_was_freed_can_be_given_back() -> None:
+    assert limits.give_back_memory() == hasattr(ctypes.CDLL(None), "malloc_trim")

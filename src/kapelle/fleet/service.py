@@ -16,12 +16,15 @@ from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.model.plant import Notice, Signal, Summary, Tick
 from kapelle.ports import Clock, Journal, Lease
+from kapelle.runtime.limits import give_back_memory
 
 Decide = Callable[[Fleet, int], Sequence[Body]]
 """What to say in answer to the fleet as it stands, with the owner's epoch: commands, phases."""
 
 _WRITER = "owner"
 _LEASE_RETRY_S = 0.5
+_LARGE = 10_000
+"""Devices from which on it is worth giving memory back after a restore."""
 _NOTICES_MAX = 1000
 """More than these wait only while the journal has no space; the oldest are let go."""
 _BEATS_MISSED_MAX = 10
@@ -128,6 +131,10 @@ class PartitionOwner:
         else:
             self.fleet = Fleet.empty(self._partition, self.fleet.partitions)
         restored = self.fleet.position
+        # What reading it took besides the fleet itself.
+        del snapshot
+        if self.fleet.size >= _LARGE:
+            give_back_memory()
         check_whole(self._topic, restored, await self._journal.first(self._topic))
         while entries := await self._journal.read(
             self._topic, self.fleet.position, self._settings.read_limit
