@@ -35,7 +35,7 @@ def record(tmp_path: Path) -> Path:
 
 
 def flaws(record: Path, ends: dict[str, int] | None = None) -> list[str]:
-    found = examine_history(record, ENDS if ends is None else ends)
+    found = examine_history(record, lambda: ENDS if ends is None else ends)
     return [f"{f.subject}: {f.found}" for f in found if f.verdict is not Verdict.OK]
 
 
@@ -46,7 +46,7 @@ def test_a_sound_record_and_its_copy_are_called_sound(record: Path, tmp_path: Pa
     count = "SELECT count(*) AS n, sum(power_w) AS w FROM readings"
     told = [Reader(place).sql(count).to_pylist() for place in (record, tmp_path / "copy")]
     assert told[0] == told[1] == [{"n": 15, "w": 3000.0}]
-    assert list(examine_history(tmp_path / "nowhere", {})) == []
+    assert list(examine_history(tmp_path / "nowhere", dict)) == []
 
 
 def test_a_record_that_is_ahead_of_its_journal_is_named(record: Path) -> None:

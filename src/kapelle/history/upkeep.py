@@ -1,7 +1,7 @@
 """The long record looked at, and copied, from outside, also while a recorder writes it."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -17,21 +17,23 @@ QUARANTINE = "quarantine.db"
 _TRIES = 20
 _SHOWN = 20
 _BATCH_ROWS = 1 << 16
+Ends = Callable[[], Mapping[str, int]]
 _RESTORE = "restore the data directory from a backup; until then queries of its time fail"
 
 
-def examine_history(directory: Path, ends: Mapping[str, int]) -> Iterator[Finding]:
+def examine_history(directory: Path, ends: Ends) -> Iterator[Finding]:
     """Yield what is found in the record: every file that counts, decoded, and its positions.
 
     Args:
         directory: Of the record; where there is none, nothing is said.
-        ends: Last position of each topic of the journal, asked for later than the record.
+        ends: Returns the last position of each topic of the journal: asked after the record was,
+            which a plant that runs may have moved on.
     """
     if (directory / FILE).exists():
         yield from _examine_record(directory, ends)
     if (directory / QUARANTINE).exists():
         flaws = _database_flaws(directory / QUARANTINE)
-        flaws += _positions_flaws(_quarantine_positions(directory / QUARANTINE), ends)
+        flaws += _positions_flaws(_quarantine_positions(directory / QUARANTINE), ends())
         for what in flaws:
             yield Finding("quarantine", Verdict.BAD, what, f"remove {QUARANTINE}: it is made anew")
         if not flaws:
@@ -76,7 +78,7 @@ def _copied(source: Path, target: Path, file: File) -> bool:
     return True
 
 
-def _examine_record(directory: Path, ends: Mapping[str, int]) -> Iterator[Finding]:
+def _examine_record(directory: Path, ends: Ends) -> Iterator[Finding]:
     flaws = _database_flaws(directory / FILE)
     if flaws:
         for what in flaws:
@@ -84,7 +86,7 @@ def _examine_record(directory: Path, ends: Mapping[str, int]) -> Iterator[Findin
         return
     with closing(Catalog(directory, read_only=True)) as catalog:
         files = catalog.files()
-        for what in _positions_flaws(catalog.positions(), ends):
+        for what in _positions_flaws(catalog.positions(), ends()):
             remedy = "journal and history are of different times: restore both of one backup"
             yield Finding("history catalog", Verdict.BAD, what, remedy)
         rows = bytes_ = bad = 0

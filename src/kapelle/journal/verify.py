@@ -119,7 +119,6 @@ class JournalExamination:
         self._reads.close()
         self._db.close()
 
-    @property
     def ends(self) -> dict[str, int]:
         """Return where each topic ends by now."""
         return {topic: stand.last for topic, stand in self._read_topics().items()}
