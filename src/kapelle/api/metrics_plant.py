@@ -78,6 +78,17 @@ def _devices(view: PlantView, every: Aggregate) -> Iterator[Metric]:
         (([s.name.lower()], n) for s, n in zip(Standing, every.standings, strict=False)),
     )
     yield gauge(
+        "kapelle_device_reports",
+        "Reports of the devices there are, since each was first heard.",
+        ["result"],
+        (
+            (["received"], every.received),
+            (["duplicate"], every.duplicates),
+            (["late"], every.late),
+            (["lost"], every.lost),
+        ),
+    )
+    yield gauge(
         "kapelle_device_conditions",
         "Devices by what is wrong with them for longer than a moment.",
         ["condition"],
