@@ -123,11 +123,12 @@ class Aggregate:
     standings: tuple[int, ...] = ()
     """Number of devices in each `Standing`, by its number."""
     conditions: dict[str, int] = field(default_factory=dict)
+    """What is wrong with devices (`Condition`, lower case), and how many have it."""
     received: int = 0
     duplicates: int = 0
     late: int = 0
     lost: int = 0
-    """What is wrong with devices (`Condition`, lower case), and how many have it."""
+    """Reports, as `ResourceSummary` counts them."""
 
 
 def apply_plant(view: PlantView, entry: Entry) -> None:

@@ -391,7 +391,7 @@ class _Story:
         add(fleet.late, self._late)
         add(fleet.duplicates, self._repeated)
         add(fleet.undecided, self._undecided)
-        heard = ~self._bygone
+        heard = ~self._bygone & (self._rows.measured_at_ns > self._newest_ns[of])
         np.maximum.at(fleet.newest_ns, self._rows.row[heard], self._rows.measured_at_ns[heard])
         news = self._advance | self._late
         if news.any():

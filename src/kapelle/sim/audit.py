@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
 
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.fleet.columns import Fleet
+from kapelle.fleet.columns import Fleet, column_specs
 from kapelle.fleet.fold import apply_entry
+from kapelle.fleet.readings import apply_readings
 from kapelle.fleet.settings import FleetSettings
-from kapelle.fleet.snapshots import digest, from_snapshot
-from kapelle.model.blocks import Acks, Commands, Phases, Readings
+from kapelle.fleet.snapshots import digest, from_snapshot, to_snapshot
+from kapelle.model.blocks import Acks, Commands, Phases, Quarantined, Readings
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Metric, Phase
 from kapelle.model.ids import NS_PER_S, Bytes, Ints, Longs, partition_topic
@@ -28,6 +29,10 @@ _RANK[[Phase.PLANNED, Phase.SENT, Phase.RECEIVED, *_CARRIED_OUT]] = range(1, 8)
 _OWNERS = ("owner", "dispatch")
 _OVERTAKEN_NS_MIN = int(DispatchSettings().overtake_s * NS_PER_S)
 """A setpoint on its way is not replaced by another sooner than this."""
+_AGAIN_BLOCKS = 50
+_WEEK_NS = 7 * 86_400 * NS_PER_S
+_REPEATS = ("duplicates", "undecided")
+"""All that reports sent again may change."""
 _STRANDED_S = 30.0
 """An open command must have come to an end this long after its expiry. [s]"""
 
@@ -45,6 +50,8 @@ class Audit:
     stranded: int = 0
     readings: int = 0
     """Rows in the journal, repeats included."""
+    quarantined: int = 0
+    """Rows in the journal that could not be used."""
     lost: int = 0
     """Accepted readings that are not in the journal, or not in the state made from it."""
     applied_twice: int = 0
@@ -90,11 +97,18 @@ async def audit(
     """
     found = Audit()
     stored: list[Longs] = []
+    journal_rows: list[list[Readings]] = []
     for partition in range(partitions):
+        told: list[Readings] = []
+        journal_rows.append(told)
         fleet = Fleet.empty(partition, partitions)
         topic = partition_topic(partition)
         restored = await disk.journal.load_snapshot(topic)
         for entry in await disk.read_all(topic):
+            if isinstance(entry.body, Readings):
+                told.append(entry.body)
+            elif isinstance(entry.body, Quarantined):
+                found.quarantined += len(entry.body)
             _step(found, fleet, entry, settings, places, stored)
             at_snapshot = restored is not None and entry.position == restored.position
             if restored is not None and at_snapshot and not _same(restored, fleet):
@@ -103,8 +117,28 @@ async def audit(
         found.fleets.append(fleet)
     kept = np.unique(np.concatenate([np.empty(0, np.int64), *accepted]))
     held = np.unique(np.concatenate([np.empty(0, np.int64), *stored]))
+    _send_again(found, journal_rows, settings)
     found.lost = len(np.setdiff1d(kept, held, assume_unique=True)) + _unfolded(found, kept, places)
     return found
+
+
+def _send_again(found: Audit, told: list[list[Readings]], settings: FleetSettings) -> None:
+    """Send a slice of what was stored once more, a week later: nothing may change (R-26)."""
+    for fleet, blocks in zip(found.fleets, told, strict=True):
+        again = from_snapshot(to_snapshot(fleet))
+        for block in blocks[len(blocks) // 3 : len(blocks) // 3 + _AGAIN_BLOCKS]:
+            late = replace(block, received_at_ns=block.received_at_ns + _WEEK_NS)
+            apply_readings(again, late, settings)
+        changed = [
+            name
+            for name in column_specs()
+            if name not in _REPEATS
+            and getattr(again, name)[..., : fleet.size].tobytes()
+            != getattr(fleet, name)[..., : fleet.size].tobytes()
+        ]
+        if changed:
+            topic = partition_topic(fleet.partition)
+            found.problems.append(f"{topic}: sent again, reports change {', '.join(changed)}")
 
 
 def _same(restored: Snapshot, fleet: Fleet) -> bool:
@@ -181,9 +215,11 @@ def _apply_watched(
     held = fleet.order[Metric.POWER_W, rows]
     # Everybody here counts boots and reports, which makes negative numbers; 0 is nothing yet.
     old = rows[(newest <= held) & (held < 0)]
-    before = fleet.value[:, old].tobytes()
+    before, floor_ns = fleet.value[:, old].copy(), fleet.floor_ns[old].copy()
     apply_entry(fleet, entry, settings)
-    if fleet.value[:, old].tobytes() != before:
+    # Whose counters have just proved to begin anew is new with them.
+    same = fleet.floor_ns[old] == floor_ns
+    if fleet.value[:, old[same]].tobytes() != before[:, same].tobytes():
         found.applied_twice += len(old)
 
 
@@ -212,6 +248,8 @@ def _unfolded(found: Audit, kept: Longs, places: Ints) -> int:
         )
         known = place >= 0
         held = fleet.order[Metric.POWER_W, : fleet.size][known] & COUNTERS
-        behind = held < newest[place[known]]
+        # Whose counters began again has lower ones now.
+        again = fleet.floor_ns[: fleet.size][known] > 0
+        behind = (held < newest[place[known]]) & ~again
         missing += int(behind.sum())
     return missing

@@ -37,3 +37,16 @@ class VirtualClock:
     def step(self, seconds: float) -> None:
         """Set the host's clock forward (or back), as an operator or a bad time server would."""
         self._start_ns += round(seconds * NS_PER_S)
+
+
+class HostClock:
+    """The wall clock of a simulated host, which somebody sets."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.set_by_ns = 0
+        """How far it is from the true time."""
+        self._clock = clock
+
+    def wall_ns(self) -> int:
+        """Return what it shows."""
+        return self._clock.now_ns() + self.set_by_ns

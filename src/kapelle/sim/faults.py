@@ -43,6 +43,14 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStep:
+    """The clock of the plant's host is set, by an operator or a bad time server."""
+
+    at_s: float
+    by_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class FaultPlan:
     """The faults of a scenario; shares and probabilities 0-1."""
 
@@ -61,8 +69,34 @@ class FaultPlan:
     mttr_s: float = 0.0
     opt_out: float = 0.0
     """Probability that an owner refuses a command."""
+    sign_turned_fraction: float = 0.0
+    """Devices whose power has the wrong sign; their registers are right."""
+    kw_fraction: float = 0.0
+    """Devices that send kW where W is meant."""
+    one_way_fraction: float = 0.0
+    """Devices that are heard and cannot hear."""
+    contested_fraction: float = 0.0
+    """Devices with a twin that connects with the same credential, in turns."""
+    flapping_fraction: float = 0.0
+    """Devices whose connection breaks and returns every `flap_s`."""
+    flap_s: float = 20.0
+    poison: float = 0.0
+    """Probability that a report arrives as something nobody can read."""
+    reset_fraction: float = 0.0
+    """Devices that go back to the factory's state at `reset_s`: boot and numbers begin again."""
+    reset_s: float = 60.0
+    local_fraction: float = 0.0
+    """Devices that somebody on site takes over at `local_s`; they say so."""
+    local_s: float = 0.0
+    register_reset_fraction: float = 0.0
+    """Devices whose energy registers begin again at 0, at `reset_s`."""
+    register_jitter_wh: float = 0.0
+    """Registers now and then fall back by up to this. [Wh]"""
+    register_rollover_wh: float = 0.0
+    """Registers begin again at 0 when they reach this; 0: never. [Wh]"""
     group_loss: Sequence[GroupLoss] = field(default_factory=tuple)
     restart: Sequence[Restart] = field(default_factory=tuple)
+    clock_step: Sequence[ClockStep] = field(default_factory=tuple)
 
 
 class Faults:
@@ -97,6 +131,19 @@ class Faults:
         self._notice_ns = (rng.uniform(*_NOTICE_S, size=n) * NS_PER_S).astype(np.int64)
         self.reachable = np.ones(n, np.bool_)
         self._since_ns = np.zeros(n, np.int64)
+        # What came later draws from a stream of its own, so that old seeds stay what they were.
+        self._more = more = rng.spawn(1)[0]
+        self.sign_turned = _chosen(plan.sign_turned_fraction, n, more)
+        self.in_kw = _chosen(plan.kw_fraction, n, more)
+        self.deaf = _chosen(plan.one_way_fraction, n, more)
+        self.contested = _chosen(plan.contested_fraction, n, more)
+        self.flapping = _chosen(plan.flapping_fraction, n, more)
+        self.resets = _chosen(plan.reset_fraction, n, more)
+        self.register_resets = _chosen(plan.register_reset_fraction, n, more)
+        self._local = _chosen(plan.local_fraction, n, more)
+        self._local_ns = start_ns + round(plan.local_s * NS_PER_S)
+        self._turn_ns = (more.random(n) * plan.flap_s * NS_PER_S).astype(np.int64)
+        self._flap_ns = max(1, round(plan.flap_s * NS_PER_S))
 
     def kill(self) -> None:
         """Let the doomed fall silent for good: they obey nothing and say nothing."""
@@ -106,6 +153,8 @@ class Faults:
         """Let everything work from here on, but for devices that are dead and clocks that err."""
         self.plan = FaultPlan()
         self._groups = []
+        for link in (self.deaf, self.contested, self.flapping):
+            link[:] = False
         self._down[:] = False
         self._changes_ns[:] = _NEVER_NS
 
@@ -138,6 +187,41 @@ class Faults:
         """Return whose broken connection the plant's end has noticed by now."""
         silent: Flags = ~self.reachable & (now_ns >= self._since_ns + self._notice_ns)
         return silent
+
+    def local(self, now_ns: int) -> Flags:
+        """Return which devices somebody on site has taken over."""
+        return self._local & (now_ns >= self._local_ns)
+
+    def hears(self, now_ns: int) -> Flags:
+        """Return which devices hear what is sent to them, where they can be reached."""
+        heard: Flags = ~self.deaf & ~(self.contested & self._odd_turn(now_ns))
+        return heard
+
+    def turns(self, before_ns: int, now_ns: int) -> Flags:
+        """Return whose connection is taken over by a twin, or breaks, in this step."""
+        turned: Flags = self._turn(before_ns) != self._turn(now_ns)
+        return turned & (self.contested | self.flapping)
+
+    def _odd_turn(self, now_ns: int) -> Flags:
+        odd: Flags = self._turn(now_ns) % 2 == 1
+        return odd
+
+    def _turn(self, now_ns: int) -> Longs:
+        turn: Longs = (now_ns - self._start_ns + self._turn_ns) // self._flap_ns
+        return turn
+
+    def poisoned(self, size: int) -> Flags:
+        """Return which of some reports nobody can read."""
+        if self.plan.poison <= 0:
+            return np.zeros(size, np.bool_)
+        spoilt: Flags = self._more.random(size) < self.plan.poison
+        return spoilt
+
+    def jitter_wh(self, size: int) -> Floats:
+        """Draw how far registers fall back: 0 for nine of ten."""
+        falls = self._more.random(size) < 0.1
+        fell: Floats = falls * self._more.random(size) * self.plan.register_jitter_wh
+        return fell
 
     def _lasts(self, mean_s: float, size: int) -> Floats:
         """Draw log-normal durations with this mean."""

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.random import Generator
 
 from kapelle.errors import LinkLost
-from kapelle.model.blocks import Acks, Commands, Readings, Sessions
+from kapelle.ingest.partition import take
+from kapelle.model.blocks import Acks, Commands, Quarantined, Readings, Sessions
 from kapelle.model.enums import AckStatus, SessionEvent
 from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
 from kapelle.ports import Batch, Clock
@@ -54,6 +55,8 @@ class Ledger:
     accepted: int = 0
     quarantined: int = 0
     declined: int = 0
+    poisoned: int = 0
+    """Reports that arrived as something nobody can read; none of them is in `arrived`."""
     commands: int = 0
     kept: list[Longs] = field(default_factory=list)
     """`marks` of every reading that was confirmed and not refused."""
@@ -95,6 +98,7 @@ class SimAdapter:
         self._connected = np.zeros(n, np.bool_)
         self._connects_ns = np.full(n, start_ns)
         self._session = 0
+        self._turned_ns = start_ns
         self._held: list[tuple[Reports, Longs]] = []
         self._again: list[tuple[int, Batch]] = []
 
@@ -137,7 +141,8 @@ class SimAdapter:
         arrived = self._orders.take(now_ns)
         if arrived:
             orders = _in_order(arrived)
-            heard = orders.where(world.faults.reachable[orders.rows])
+            hears = world.faults.reachable & world.faults.hears(now_ns)
+            heard = orders.where(hears[orders.rows])
             if len(heard):
                 self._obey(heard, now_ns)
         self._report(world.reports(now_ns), now_ns)
@@ -182,7 +187,13 @@ class SimAdapter:
         self._connected[back] = False
         due = reachable & ~self._connected & (now_ns >= self._connects_ns)
         coming = np.flatnonzero(due).astype(np.int32)
-        going = np.flatnonzero(self._connected & self.world.faults.noticed(now_ns))
+        turned = self._connected & self.world.faults.turns(self._turned_ns, now_ns)
+        self._turned_ns = now_ns
+        # A twin takes over while the other is still there; what flaps is gone, and back next time.
+        coming = np.union1d(coming, np.flatnonzero(turned & self.world.faults.contested))
+        coming = coming.astype(np.int32)
+        flapped = turned & ~self.world.faults.contested
+        going = np.flatnonzero(self._connected & (self.world.faults.noticed(now_ns) | flapped))
         if not len(coming) and not len(going):
             return None
         self._connected[coming] = True
@@ -206,8 +217,9 @@ class SimAdapter:
         readings = self._readings(now_ns)
         acks = self._acks(now_ns)
         if sessions is not None or readings is not None or acks is not None:
+            readings, unreadable = self._spoilt(readings)
             raw = None if readings is None else _raw(readings)
-            batches.append(Batch(readings, raw, self.name, None, acks, sessions))
+            batches.append(Batch(readings, raw, self.name, unreadable, acks, sessions))
         self.ledger.arrived += sum(
             len(batch.readings) for batch in batches if batch.readings is not None
         )
@@ -242,6 +254,25 @@ class SimAdapter:
                 for metric in metrics
             },
         )
+
+    def _spoilt(self, readings: Readings | None) -> tuple[Readings | None, Quarantined | None]:
+        """Let some reports arrive as something nobody can read."""
+        if readings is None:
+            return None, None
+        spoilt = self.world.faults.poisoned(len(readings))
+        if not spoilt.any():
+            return readings, None
+        count = int(spoilt.sum())
+        self.ledger.poisoned += count
+        unreadable = Quarantined(
+            device_no=readings.device_no[spoilt],
+            received_at_ns=readings.received_at_ns[spoilt],
+            source=(self.name.encode(),) * count,
+            reason=(b"json: not JSON; send an object",) * count,
+            raw=(b"\xde\xad",) * count,
+        )
+        rows = np.flatnonzero(~spoilt)
+        return take(readings, rows) if len(rows) else None, unreadable
 
     def _acks(self, now_ns: int) -> Acks | None:
         parts = self._answers.take(now_ns)
@@ -344,7 +375,7 @@ class SimLink:
         self._closed = True
         self._arrived.set()
         lost = [
-            Batch(batch.readings, batch.raw, batch.source, acks=batch.acks)
+            Batch(batch.readings, batch.raw, batch.source, batch.unreadable, batch.acks)
             for batch in self._unconfirmed.values()
         ]
         self._unconfirmed.clear()

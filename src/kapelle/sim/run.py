@@ -16,13 +16,15 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
 from kapelle.model.plant import Notice, Order
+from kapelle.ports import Clock
 from kapelle.registry.directory import Bearer, Directory
+from kapelle.runtime.clock import SystemClock
 from kapelle.sim.air import index_of
 from kapelle.sim.audit import Audit, audit
-from kapelle.sim.clock import VirtualClock
+from kapelle.sim.clock import HostClock, VirtualClock
 from kapelle.sim.devices import Devices, make_fleet
 from kapelle.sim.disk import Disk
-from kapelle.sim.faults import Restart
+from kapelle.sim.faults import ClockStep, Restart
 from kapelle.sim.firm import firm_w
 from kapelle.sim.link import SimAdapter
 from kapelle.sim.loop import run_virtual
@@ -69,6 +71,8 @@ class Play:
     published: list[Published] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
+    host: HostClock | None = None
+    """The clock of the plant's host, where the scenario sets it."""
     restarts: int = 0
     problems: list[str] = field(default_factory=list)
     """What was seen to go wrong while it went on."""
@@ -163,7 +167,14 @@ def prepare(
         power_w.append(world.sum_w())
 
     adapter = SimAdapter(world, clock, link_rng, on_step=watch)
-    journal = MemoryJournal(clock)
+    # Where the host's clock is set, the plant's own keeps the time for it; else both are one.
+    host = HostClock(clock) if scenario.faults.clock_step else None
+    plant_clock: Clock = (
+        clock
+        if host is None
+        else SystemClock(wall_ns=host.wall_ns, elapsed_ns=clock.now_ns, boot_id="simulated")
+    )
+    journal = MemoryJournal(plant_clock)
     partitions = scenario.fleet.partitions
     return Play(
         scenario=scenario,
@@ -178,7 +189,7 @@ def prepare(
             config=Config(
                 plant=PlantSettings(partitions=partitions), fleet=fleet or FleetSettings()
             ),
-            clock=clock,
+            clock=plant_clock,
             journal=journal,
             directory=_directory(devices, partitions),
             adapters=[adapter],
@@ -189,6 +200,7 @@ def prepare(
         registers_wh=float((world.physics.export_wh - world.physics.import_wh).sum()),
         at_s=at_s,
         power_w=power_w,
+        host=host,
     )
 
 
@@ -211,6 +223,8 @@ async def _play(
                 group.create_task(_order(play, number, plan), name=f"order {number}")
             for fault in scenario.faults.restart:
                 group.create_task(_restart(play, stage, fault), name="restart")
+            for step in scenario.faults.clock_step:
+                group.create_task(_step_clock(play, step), name="clock step")
             if act is not None:
                 group.create_task(_as_coroutine(act(play, stage)), name="act")
     except TimeoutError:
@@ -326,6 +340,12 @@ async def _restart(play: Play, stage: Stage, fault: Restart) -> None:
     stage.kill(roles)
     await play.clock.sleep(fault.down_s)
     stage.start(roles)
+
+
+async def _step_clock(play: Play, step: ClockStep) -> None:
+    await play.wait_until(step.at_s)
+    assert play.host is not None
+    play.host.set_by_ns += round(step.by_s * NS_PER_S)
 
 
 def _result(play: Play, found: Audit) -> Result:

@@ -14,7 +14,7 @@ from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S
 from kapelle.sim.clock import NOON_NS
 from kapelle.sim.devices import FleetPlan
-from kapelle.sim.faults import FaultPlan, GroupLoss, Restart
+from kapelle.sim.faults import ClockStep, FaultPlan, GroupLoss, Restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,10 @@ def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None
         _checked(each, f"faults.restart[{i}]", _RESTART, problems, ("role", "at_s"))
         for i, each in enumerate(_tables(faults.pop("restart", ())))
     ]
+    steps = [
+        _checked(each, f"faults.clock_step[{i}]", _STEP, problems, ("at_s", "by_s"))
+        for i, each in enumerate(_tables(faults.pop("clock_step", ())))
+    ]
     orders = [
         _checked(each, f"orders[{i}]", _ORDER, problems, ("at_s", "duration_s"))
         for i, each in enumerate(_tables(table.get("orders", ())))
@@ -92,6 +96,7 @@ def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None
             **faults,
             group_loss=tuple(GroupLoss(**each) for each in losses),
             restart=tuple(Restart(**each) for each in restarts),
+            clock_step=tuple(ClockStep(**each) for each in steps),
         ),
         orders=tuple(OrderPlan(**each) for each in orders),
         start_ns=NOON_NS if start is None else round(start.timestamp()) * NS_PER_S,
@@ -262,6 +267,15 @@ _FAULTS = {
             "late_fraction",
             "frozen_fraction",
             "opt_out",
+            "sign_turned_fraction",
+            "kw_fraction",
+            "one_way_fraction",
+            "contested_fraction",
+            "flapping_fraction",
+            "poison",
+            "reset_fraction",
+            "local_fraction",
+            "register_reset_fraction",
         ),
         _SHARE,
     ),
@@ -273,12 +287,19 @@ _FAULTS = {
             "skew_s",
             "mtbf_s",
             "mttr_s",
+            "reset_s",
+            "local_s",
         ),
         _SECONDS,
     ),
+    "flap_s": _real(1, 86_400, " s"),
+    "register_jitter_wh": _real(0, 1000, " Wh"),
+    "register_rollover_wh": _real(0, 1e12, " Wh"),
     "group_loss": _ANY,
     "restart": _ANY,
+    "clock_step": _ANY,
 }
+_STEP = {"at_s": _SECONDS, "by_s": _real(-86_400, 86_400, " s")}
 _LOSS = {
     "by": _one_of("vendor", "provider", "feeder", "gateway"),
     "name": _TEXT,

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.random import Generator
 
 from kapelle.adapters.rank import rank
-from kapelle.model.enums import Metric
+from kapelle.model.enums import DeviceMode, Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
+from kapelle.sim.faults import Faults
 from kapelle.sim.physics import Physics
 
 _NOISE = 0.005
@@ -15,7 +16,8 @@ _NOISE = 0.005
 _NOISE_W = 2.0
 """And the least it makes of nothing. [W]"""
 
-
+_LATER_BOOT = 7
+"""Devices that will fall back have started so often."""
 COUNTERS = (1 << 40) - 1
 """The bits of an `order` in which boot and number of a simulated device fit."""
 
@@ -68,8 +70,10 @@ class Telemetry:
         *,
         skew_ns: Longs | None = None,
         frozen: Flags | None = None,
+        faults: Faults | None = None,
     ) -> None:
         n = len(period_s)
+        self._faults = faults
         self._rng = rng
         self._period_ns = (period_s * NS_PER_S).astype(np.int64)
         self._next_ns = now_ns + (rng.random(n) * self._period_ns).astype(np.int64)
@@ -78,6 +82,12 @@ class Telemetry:
         self._stuck_w = np.full(n, np.nan)
         self.boot = np.ones(n, np.int64)
         self.seq = np.zeros(n, np.int64)
+        self._register_wh = np.zeros((2, n))
+        """What registers that began again had counted before. [Wh]"""
+        self._reset_ns = np.iinfo(np.int64).max
+        if faults is not None and (faults.resets.any() or faults.register_resets.any()):
+            self._reset_ns = now_ns + round(faults.plan.reset_s * NS_PER_S)
+            self.boot[faults.resets] = _LATER_BOOT
 
     def due(self, now_ns: int) -> Ints:
         """Return the devices whose next report is due, and set the one after it."""
@@ -106,8 +116,41 @@ class Telemetry:
             Metric.MAX_W: np.round(physics.max_w[rows], 1),
             Metric.MIN_W: np.round(physics.min_w[rows], 1),
         }
+        if self._faults is not None:
+            self._err(self._faults, rows, physics, values)
         at_ns = physics.now_ns + self._skew_ns[rows]
         return Reports(rows, self.boot[rows], self.seq[rows], at_ns, values)
+
+    def _err(
+        self, faults: Faults, rows: Ints, physics: Physics, values: dict[Metric, Floats]
+    ) -> None:
+        """Let meters, registers and people on site do what they should not."""
+        power_w, plan = values[Metric.POWER_W], faults.plan
+        power_w[faults.sign_turned[rows]] *= -1.0
+        power_w[faults.in_kw[rows]] /= 1000.0
+        local = faults.local(physics.now_ns)[rows]
+        setpoint_w = np.where(local, np.nan, physics.setpoint_w[rows])
+        mode = np.where(np.isnan(setpoint_w), DeviceMode.OWN, DeviceMode.COMMAND)
+        values[Metric.SETPOINT_W] = setpoint_w
+        values[Metric.MODE] = np.where(local, DeviceMode.LOCAL, mode).astype(np.float64)
+        for place, metric in enumerate((Metric.EXPORT_WH, Metric.IMPORT_WH)):
+            register_wh = values[metric] - self._register_wh[place, rows]
+            if plan.register_rollover_wh > 0:
+                register_wh %= plan.register_rollover_wh
+            if plan.register_jitter_wh > 0:
+                register_wh = np.floor(register_wh - faults.jitter_wh(len(rows)))
+            values[metric] = np.maximum(register_wh, 0.0)
+
+    def reset(self, faults: Faults, physics: Physics) -> None:
+        """Let devices go back to the factory's state, and registers to 0, when it is time."""
+        if physics.now_ns < self._reset_ns:
+            return
+        self._reset_ns = np.iinfo(np.int64).max
+        self.boot[faults.resets], self.seq[faults.resets] = 1, 0
+        for place, counted_wh in enumerate((physics.export_wh, physics.import_wh)):
+            self._register_wh[place, faults.register_resets] = np.floor(
+                counted_wh[faults.register_resets]
+            )
 
     def restart(self, rows: Ints) -> None:
         """Let devices boot anew: their counters begin again under a higher boot number."""

@@ -49,6 +49,7 @@ class World:
             now_ns,
             skew_ns=self.faults.skew_ns,
             frozen=self.faults.frozen,
+            faults=self.faults,
         )
         self.lost = np.empty(0, np.int32)
         """Who lost its communications in the last step."""
@@ -59,8 +60,12 @@ class World:
         """Advance everything to a later moment; return answers of devices that now act."""
         self.lost, self.back = self.faults.step(now_ns)
         answers = self.agents.step(now_ns)
-        self.physics.setpoint_w = self.agents.setpoint_w
+        setpoint_w = self.agents.setpoint_w
+        local = self.faults.local(now_ns)
+        # Whoever is taken over on site says yes to everything, and does as it is told there.
+        self.physics.setpoint_w = np.where(local, np.nan, setpoint_w) if local.any() else setpoint_w
         self.physics.step(now_ns)
+        self.telemetry.reset(self.faults, self.physics)
         return answers
 
     def reports(self, now_ns: int) -> Reports:
