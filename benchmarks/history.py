@@ -26,7 +26,7 @@ from kapelle.history.reader import Reader
 from kapelle.history.service import Recorder
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Rows, Store
-from kapelle.history.tables import DAY_NS, HOUR_NS, METRICS, MINUTE_NS, TABLES
+from kapelle.history.tables import DAY_NS, HOUR_NS, METRICS, MINUTE_NS, PARTITIONS, TABLES
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
 from kapelle.model.blocks import Readings
@@ -35,7 +35,7 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.runtime.clock import SystemClock
 
 DAY_STARTS_NS = 1_763_769_600 * NS_PER_S
-PARTITIONS = 4
+SHARES = 4
 ROUNDS = 5
 _KEPT = ("device_no", "measured_at_ns", "received_at_ns", "order", "power_w", "soc", "export_wh")
 PEER = "PostgreSQL, COPY, index on (device, time)"
@@ -113,9 +113,9 @@ def _ours(directory: Path, devices: int) -> dict[object, float]:
     now_ns = DAY_STARTS_NS
     for rows in _tables(devices):
         now_ns += HOUR_NS
-        by_partition = np.asarray(rows["device_no"]) % PARTITIONS
+        by_partition = np.asarray(rows["device_no"]) % SHARES
         parts = [
-            Rows("readings", p, rows.filter(pa.array(by_partition == p))) for p in range(PARTITIONS)
+            Rows("readings", p, rows.filter(pa.array(by_partition == p))) for p in range(SHARES)
         ]
         started = time.perf_counter()
         store.commit(parts, now_ns=now_ns)
@@ -171,7 +171,11 @@ def _enrol(store: Store, devices: int, now_ns: int) -> None:
     arrays = [
         pa.array(known[f.name]) if f.name in known else pa.nulls(devices, f.type) for f in schema
     ]
-    store.commit([Rows("devices", 0, pa.table(arrays, schema=schema))], now_ns=now_ns)
+    store.commit(
+        [Rows("devices", 0, pa.table(arrays, schema=schema))],
+        now_ns=now_ns,
+        states={PARTITIONS: str(SHARES).encode()},
+    )
 
 
 def _ms(ask: Callable[[], object], rows: int) -> float:
@@ -251,10 +255,10 @@ async def _record(place: Path, rows: int) -> float:
     settings = JournalSettings(place / "journal", reserve_bytes=0, synchronous="off")
     async with open_journal(settings, clock) as journal:
         for first in range(0, rows, 1000):
-            partition = first // 1000 % PARTITIONS
+            partition = first // 1000 % SHARES
             at_ns = clock.now_ns() + np.arange(1000)
             block = Readings(
-                (draw.integers(0, 2500, 1000) * PARTITIONS + partition).astype(np.int32),
+                (draw.integers(0, 2500, 1000) * SHARES + partition).astype(np.int32),
                 at_ns,
                 at_ns,
                 at_ns,
@@ -271,7 +275,7 @@ async def _record(place: Path, rows: int) -> float:
             clock=clock,
             settings=HistorySettings(flush_s=1.0, compaction=False),
             directory=place / "history",
-            partitions=PARTITIONS,
+            partitions=SHARES,
         )
         started = time.perf_counter()
         task = asyncio.ensure_future(recorder.run())

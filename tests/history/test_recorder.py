@@ -262,6 +262,45 @@ def test_an_hour_that_is_over_becomes_one_file_while_the_recorder_runs(
     assert len(stored(tmp_path)) == 4
 
 
+def test_a_journal_that_was_made_anew_is_followed_from_its_beginning(
+    journal: MemoryJournal, clock: HandClock, tmp_path: Path
+) -> None:
+    def said(power_w: float) -> list[Notice]:
+        return [Notice(START_NS + n, "shortfall", "", 0, power_w) for n in range(3)]
+
+    async def play(journal: MemoryJournal, power_w: float) -> None:
+        recorder = recorder_of(journal, clock, tmp_path)
+        block = make_readings([(0, power_w, power_w)])
+        async with recording(recorder):
+            await journal.append("p/0", [block] * round(power_w), writer="ingest")
+            await journal.append(PLANT, said(power_w)[: round(power_w)], writer="owner")
+            await until(lambda: recorder.counters.rows["events"] >= power_w)
+            await until(lambda: recorder.counters.waiting_rows == 0)
+
+    asyncio.run(play(journal, 3.0))
+    asyncio.run(play(MemoryJournal(clock), 2.0))
+    assert [power_w for _, _, power_w in stored(tmp_path)] == [2.0, 3.0]
+    found = Reader(tmp_path).sql("SELECT kind, count(*) AS n FROM events GROUP BY 1 ORDER BY 1")
+    assert found.to_pylist() == [{"kind": "history", "n": 2}, {"kind": "notice", "n": 5}]
+
+
+def test_what_is_older_than_the_record_keeps_is_counted_and_left_out(
+    journal: MemoryJournal, clock: HandClock, tmp_path: Path
+) -> None:
+    day_s = 86_400.0
+
+    async def play() -> None:
+        recorder = recorder_of(journal, clock, tmp_path)
+        block = make_readings([(0, -day_s * days, 1.0) for days in (1, 45, 70)])
+        async with recording(recorder):
+            await journal.append("p/0", [block], writer="ingest")
+            await until(lambda: recorder.counters.rows["readings"] == 2)
+        assert recorder.counters.too_late_rows == 1
+
+    asyncio.run(play())
+    assert len(stored(tmp_path)) == 2
+
+
 def enrolled(numbers: list[int], active: int = 1) -> Enrolled:
     count = len(numbers)
     unknown = np.full(count, np.nan)

@@ -139,19 +139,25 @@ class Recorder:
     async def _begin(self, store: Store) -> None:
         """Take up each topic where the record ends, and ask the journal to keep what follows."""
         known = await self._work(store.catalog.positions)
+        state = await self._work(store.catalog.state, _PUBLISHER)
         gaps: list[Rows] = []
         for topic in self._topics:
-            position = known.get(topic, 0)
+            position, last = known.get(topic, 0), await self._journal.last(topic)
             first = await self._journal.first(topic)
-            if first > position + 1:
-                self.counters.gaps += 1
+            text = ""
+            if position > last:
+                # The record outlived its journal. What is in both is recognised as repeated.
+                text = f"{topic}: the journal ends at {last}, the record knew {position} entries"
+                position, state = first - 1, None if topic == PLANT else state
+            elif first > position + 1:
                 text = f"{topic}: entries {position + 1} to {first - 1} are not in the journal"
-                log.warning("the history has a gap", extra={"reason": text})
-                gaps.append(note(self._clock.now_ns(), first - 1, "gap", text))
                 position = first - 1
+            if text:
+                self.counters.gaps += 1
+                log.warning("the history has a gap", extra={"reason": text})
+                gaps.append(note(self._clock.now_ns(), position, "gap", text))
             self._positions[topic] = position
             await self._mark(topic, position)
-        state = await self._work(store.catalog.state, _PUBLISHER)
         self._publisher = Publisher(self._partitions, state)
         now_ns, positions = self._clock.now_ns(), dict(self._positions)
         states = {PARTITIONS: str(self._partitions).encode()}
