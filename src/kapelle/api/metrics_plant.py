@@ -45,6 +45,18 @@ def fleet(view: PlantView) -> Iterator[Metric]:
             for way, value in (("up", t.headroom_up_w), ("down", t.headroom_down_w))
         ),
     )
+    energy_wh: dict[tuple[str, str], float] = {}
+    for summary in view.summaries.values():
+        for part in summary.resources:
+            for way, mwh in (("export", part.export_mwh), ("import", part.import_mwh)):
+                key = part.resource, way
+                energy_wh[key] = energy_wh.get(key, 0.0) + mwh / 1000
+    yield gauge(
+        "kapelle_device_energy_wh",
+        "What registers have counted since each device was first heard, as published.",
+        ["group", "direction"],
+        sorted(energy_wh.items()),
+    )
     for every in (t for t in totals if t.resource == ALL):
         yield from _devices(view, every)
     if view.spreads:
