@@ -215,6 +215,16 @@ def test_zero_before_a_silence_is_no_reset() -> None:
     assert mwh[-1] == 200_000, marks
 
 
+def test_register_that_counts_in_kilowatt_hours_unsaid_is_not_too_steep() -> None:
+    # A kettle's meter: 1.2 kW, read every minute, one whole kilowatt-hour at a time.
+    rows = [1000.0 * (7 + minute // 50) for minute in range(200)]
+    mwh, marks = one(rows, power_w=1200.0, resolution_wh=0.0)
+    assert (mwh[-1], set(marks)) == (3_000_000, {"OK"})
+    # And wobbles by one.
+    mwh, marks = one([7000, 8000, 7000, 8000, 9000], power_w=1200.0, resolution_wh=0.0)
+    assert mwh == [0, 1_000_000, 1_000_000, 1_000_000, 2_000_000], marks
+
+
 def test_slow_register_is_counted_when_it_moves() -> None:
     # Five minutes at 4.8 kW, reported every minute.
     rows = [1000.0 + 400 * (minute // 5) for minute in range(30)]

@@ -11,7 +11,7 @@ from enum import IntEnum, unique
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.registers import LAG_NS, Mark, Meter, mend
+from kapelle.fleet.registers import LAG_NS, ROUND_MWH, Mark, Meter, mend
 from kapelle.model.enums import Quality
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints, Longs
 
@@ -189,6 +189,8 @@ def account(
     risen_mwh[starts] = 0
     passed_ns[starts] = 0
     odd = (risen_mwh < 0) | (risen_mwh > passed_ns * mwh_per_ns[at] + slack_mwh[at])
+    is_declared = _resolution_wh(meters, device_no[starts]) > 0
+    _excuse_round(odd, risen_mwh, register_mwh, passed_ns * mwh_per_ns[at], is_declared[at])
     if odd.any():
         boot = _boots(order)
         ends = np.append(starts[1:], rows)
@@ -199,7 +201,12 @@ def account(
                 np.cumsum(passed_ns[piece]).tolist(),
                 boot[piece].tolist(),
                 np.flatnonzero(odd[piece]).tolist(),
-                Meter(float(mwh_per_ns[device]), int(slack_mwh[device]), int(rollover_mwh[device])),
+                Meter(
+                    float(mwh_per_ns[device]),
+                    int(slack_mwh[device]),
+                    int(rollover_mwh[device]),
+                    bool(is_declared[device]),
+                ),
             )
             places = np.fromiter(found, np.intp, len(found)) + piece.start
             mark[places] = [each[0] for each in found.values()]
@@ -215,6 +222,28 @@ def _devices(device_no: Ints) -> tuple[Places, Places]:
     first = np.ones(len(device_no), np.bool_)
     first[1:] = device_no[1:] != device_no[:-1]
     return np.flatnonzero(first), np.cumsum(first) - 1
+
+
+def round_mwh(one_mwh: Longs, other_mwh: Longs) -> Longs:
+    """Return two steps of registers whose resolution is not known, as far as round numbers show
+    it (see `registers.ROUND_MWH`). [mWh]"""
+    steps_mwh = np.zeros(len(one_mwh), np.int64)
+    for unit in reversed(ROUND_MWH):
+        steps_mwh[(one_mwh % unit == 0) & (other_mwh % unit == 0)] = 2 * unit
+    return steps_mwh
+
+
+def _excuse_round(
+    odd: Flags, risen_mwh: Longs, register_mwh: Longs, most_mwh: Floats, is_declared: Flags
+) -> None:
+    """Take back what is odd only because a register counts in larger steps than was presumed."""
+    steep = np.flatnonzero(odd & (risen_mwh > 0) & ~is_declared)
+    steps_mwh = round_mwh(register_mwh[steep], register_mwh[steep - 1])
+    odd[steep] = risen_mwh[steep] > most_mwh[steep] + steps_mwh
+
+
+def _resolution_wh(meters: Meters, device_no: Ints) -> Floats:
+    return meters.resolution_wh[np.searchsorted(meters.device_no, device_no)]
 
 
 def _limits(meters: Meters, device_no: Ints) -> tuple[Floats, Longs, Longs]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.conditions import mark
-from kapelle.fleet.energy import Places, limits, to_mwh
+from kapelle.fleet.energy import Places, limits, round_mwh, to_mwh
 from kapelle.fleet.registers import LAG_NS
 from kapelle.model.enums import Condition, Metric
 from kapelle.model.ids import Bytes, Flags
@@ -52,13 +52,15 @@ def _count(fleet: Fleet, register: int, metric: Metric, rows: Places) -> None:
         fleet.meter_rollover_wh[rows].astype(np.float64),
         fleet.meter_resolution_wh[rows].astype(np.float64),
     )
+    unknown = ~(fleet.meter_resolution_wh[rows] > 0)
+    slack_mwh = np.maximum(slack_mwh, np.where(unknown, round_mwh(reads_mwh, base_mwh), 0))
     most_mwh = (passed_ns + LAG_NS) * mwh_per_ns + slack_mwh
 
     risen_mwh = reads_mwh - base_mwh
-    round_mwh = risen_mwh + rollover_mwh
+    on_mwh = risen_mwh + rollover_mwh
     held = (risen_mwh < 0) & (risen_mwh >= -slack_mwh)
-    turned = (risen_mwh < -slack_mwh) & (rollover_mwh > 0) & (round_mwh >= 0)
-    turned &= round_mwh <= np.minimum(most_mwh, rollover_mwh / 2)
+    turned = (risen_mwh < -slack_mwh) & (rollover_mwh > 0) & (on_mwh >= 0)
+    turned &= on_mwh <= np.minimum(most_mwh, rollover_mwh / 2)
     rises = (risen_mwh >= 0) & (risen_mwh <= most_mwh)
     fits = first | held | turned | rises
 
@@ -66,7 +68,7 @@ def _count(fleet: Fleet, register: int, metric: Metric, rows: Places) -> None:
     doubts, calm = state & _DOUBTS, state & _CALM
     falls = 2 * reads_mwh <= base_mwh
     begins = ~fits & (doubts >= np.where(falls, 1, 2))
-    counted_mwh = np.where(rises, risen_mwh, 0) + np.where(turned, round_mwh, 0)
+    counted_mwh = np.where(rises, risen_mwh, 0) + np.where(turned, on_mwh, 0)
     # A reset began at 0, if there was time for what it shows since.
     counted_mwh[begins & falls & (reads_mwh <= most_mwh)] = reads_mwh[
         begins & falls & (reads_mwh <= most_mwh)

@@ -59,6 +59,8 @@ class Meter(NamedTuple):
     """Two steps of its last digit: so far it may wobble. [mWh]"""
     rollover_mwh: int
     """It counts from 0 to below this and begins anew; 0: it never does. [mWh]"""
+    is_declared: bool = True
+    """Whether its resolution is known; if not, numbers that are round show it."""
 
 
 class _Step(NamedTuple):
@@ -76,6 +78,19 @@ class _Track:
     """When it last showed that level, at the latest."""
     rows: list[int]
     steps: list[_Step]
+
+
+ROUND_MWH = (1_000_000, 100_000)
+"""Many registers count whole kilowatt-hours or tenths, whatever unit they are sent in. Two numbers
+in a row that are so round are no accident."""
+
+
+def _round_mwh(one_mwh: int, other_mwh: int) -> int:
+    """Return two steps of a register, judged by how round two of its numbers are; 0: not at all."""
+    for unit in ROUND_MWH:
+        if one_mwh % unit == other_mwh % unit == 0:
+            return 2 * unit
+    return 0
 
 
 def mend(
@@ -154,17 +169,19 @@ class _Walk:
         """Return what a reading adds to a track; None where it does not go on from it."""
         reads_mwh = self._register_mwh[at]
         risen_mwh = reads_mwh - track.level_mwh
-        meter = self._meter
-        most_mwh = (self._path_ns[at] - track.since_ns) * meter.mwh_per_ns + meter.slack_mwh
+        meter, slack_mwh = self._meter, self._meter.slack_mwh
+        if not meter.is_declared:
+            slack_mwh = max(slack_mwh, _round_mwh(track.level_mwh, reads_mwh))
+        most_mwh = (self._path_ns[at] - track.since_ns) * meter.mwh_per_ns + slack_mwh
         if 0 <= risen_mwh <= most_mwh:
             return _Step(Mark.OK, risen_mwh, reads_mwh)
-        if -meter.slack_mwh <= risen_mwh < 0:
+        if -slack_mwh <= risen_mwh < 0:
             return _Step(Mark.JITTER, 0, track.level_mwh)
         if track.level_mwh < meter.rollover_mwh:
             on_mwh = risen_mwh + meter.rollover_mwh
             if risen_mwh < 0 <= on_mwh <= min(most_mwh, meter.rollover_mwh / 2):
                 return _Step(Mark.ROLLOVER, on_mwh, reads_mwh)
-            if -meter.slack_mwh <= risen_mwh - meter.rollover_mwh < 0:
+            if -slack_mwh <= risen_mwh - meter.rollover_mwh < 0:
                 return _Step(Mark.JITTER, 0, track.level_mwh)
         return None
 
