@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NAMES = ("journal", "fleet", "allocation", "mqtt", "http_bulk", "history")
+NAMES = ("journal", "fleet", "energy", "allocation", "mqtt", "http_bulk", "estimation", "history")
 
 
 def main() -> int:
