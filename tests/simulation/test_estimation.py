@@ -1,4 +1,4 @@
-"""The published interval holds the truth as often as it says, over worlds it has not been tuned to."""
+"""The published interval holds the truth as often as it says, in worlds it was not tuned to."""
 
 import importlib.util
 import sys
