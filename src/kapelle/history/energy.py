@@ -67,6 +67,8 @@ class Reported:
     def only(self, device_nos: Ints) -> Self:
         """Return the rows of some devices."""
         kept = np.isin(self.device_no, device_nos)
+        if kept.all():
+            return self
         return type(self)(
             self.device_no[kept],
             self.order[kept],

@@ -7,7 +7,8 @@ beside its rows is small and committed with them (`ledger_state`).
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -60,12 +61,21 @@ class Ledger:
 
         `now_ns` is the record's present: what was measured before has come, or comes late.
         """
-        made = 0
+        return sum(step() for step in self.steps(now_ns))
+
+    def steps(self, now_ns: int) -> list[Callable[[], int]]:
+        """Return what `work` does, piece by piece: between two, other work may be done."""
         through_ns = (now_ns - WATERMARK_NS) // QUARTER_NS * QUARTER_NS
-        for partition in range(self.partitions):
-            made += self._revise_late(partition, now_ns)
-            made += self.close(partition, through_ns, now_ns=now_ns)
-            made += self._revise_late(partition, now_ns)
+        pieces = [partial(self._keep_up, p, through_ns, now_ns) for p in range(self.partitions)]
+        return [*pieces, self._correct_asked]
+
+    def _keep_up(self, partition: int, through_ns: int, now_ns: int) -> int:
+        made = self._revise_late(partition, now_ns)
+        made += self.close(partition, through_ns, now_ns=now_ns)
+        return made + self._revise_late(partition, now_ns)
+
+    def _correct_asked(self) -> int:
+        made = 0
         for correction in self.state.asked():
             try:
                 made += self.correct(correction)

@@ -42,8 +42,8 @@ class Ledger(Protocol):
     def note(self, rows: Iterable[Rows]) -> dict[str, bytes | None]:
         """Return the states to commit together with rows of one table and partition."""
 
-    def work(self, now_ns: int) -> int:
-        """Do what is due at the record's present; return how many rows it took."""
+    def steps(self, now_ns: int) -> Sequence[Callable[[], int]]:
+        """Return what is due at the record's present; each step returns how many rows it took."""
 
 
 class Recorder:
@@ -205,7 +205,9 @@ class Recorder:
                     if job not in self._given_up:
                         await self._merge(store, job, now_ns)
             if self._ledger is not None:
-                self.counters.rows["energy"] += await self._work(self._ledger.work, now_ns)
+                # Between two steps the worker flushes: closing a large partition takes seconds.
+                for step in self._ledger.steps(now_ns):
+                    self.counters.rows["energy"] += await self._work(step)
             self.counters.expired_files += await self._work(expire, store, now_ns)
             await self._work(sweep, store, now_ns)
 
