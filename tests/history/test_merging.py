@@ -108,7 +108,7 @@ reports = st.builds(
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     st.lists(st.tuples(st.lists(reports, min_size=1, max_size=12), st.integers(0, 5)), max_size=7),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), max_size=8),
