@@ -1,19 +1,29 @@
 """The ledger says each quarter-hour once, revises it in the open, and forgets nothing."""
 
+import asyncio
 import random
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_worlds import MINUTE_NS, T0, Record, correction, powers, q, readings
+from tests.history.conftest import START_NS, HandClock
 
 from kapelle.errors import Invalid
 from kapelle.fleet.energy import EnergyQuality
 from kapelle.history.corrections import Energy, corrected, divided, in_force
 from kapelle.history.energy import latest, published
+from kapelle.history.ledger import Ledger
+from kapelle.history.reader import Reader
+from kapelle.history.service import Recorder
+from kapelle.history.settings import HistorySettings
 from kapelle.history.tables import QUARTER_NS
+from kapelle.journal.memory import MemoryJournal
+from kapelle.model.blocks import Readings
+from kapelle.model.enums import Metric
 
 MEASURED, ESTIMATED = EnergyQuality.MEASURED, EnergyQuality.ESTIMATED
 
@@ -331,3 +341,45 @@ def test_parts_add_up(total: int, weights: list[int]) -> None:
     parts = divided(total, weights)
     assert sum(parts) == total
     assert all(part >= 0 for part in parts)
+
+
+def test_a_plant_that_records_keeps_a_ledger(tmp_path: Path) -> None:
+    clock = HandClock()
+    journal = MemoryJournal(clock)
+    start_ns = -(-START_NS // QUARTER_NS) * QUARTER_NS
+    rows = range(46)
+
+    async def play() -> None:
+        settings = HistorySettings(flush_s=0.02)
+        recorder = Recorder(
+            journal=journal,
+            clock=clock,
+            settings=settings,
+            directory=tmp_path,
+            partitions=2,
+            ledger=lambda store: Ledger(store, 2),
+        )
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(recorder.run())
+            for minute in rows:
+                clock.ns = max(clock.ns, start_ns + minute * MINUTE_NS)
+                at_ns = np.array([start_ns + minute * MINUTE_NS])
+                wh = np.array([7000.0 + 20 * minute])
+                block = Readings(
+                    np.array([3], np.int32),
+                    at_ns,
+                    at_ns,
+                    at_ns,
+                    np.zeros(1, np.uint8),
+                    {Metric.EXPORT_WH: wh},
+                )
+                await journal.append("p/1", [block], writer="ingest")
+            async with asyncio.timeout(20):
+                while recorder.counters.rows["energy"] < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            task.cancel()
+
+    asyncio.run(play())
+    found = Reader(tmp_path).energy(3, start_ns, start_ns + 3 * QUARTER_NS).to_pylist()
+    assert [row["mwh"] for row in found if row["register"] == 0] == [300_000, 300_000]
+    assert {row["revision"] for row in found} == {0}
