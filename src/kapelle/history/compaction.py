@@ -70,7 +70,8 @@ def due(files: Iterable[File], now_ns: int, settings: HistorySettings) -> list[J
 def _job(span: Span, files: Sequence[File], now_ns: int, settings: HistorySettings) -> list[Job]:
     """Merge a span that is over for good; where it was and has late rows, wait for more."""
     loose = [file for file in files if file.level < _SETTLED]
-    if not loose and len(files) == 1 and files[0].ends_ns == span.ends_ns:
+    spans = [(file.starts_ns, file.ends_ns) for file in files]
+    if not loose and spans == [(span.starts_ns, span.ends_ns)]:
         return []
     if loose and len(loose) < len(files):
         quiet_ns = now_ns - max(file.made_at_ns for file in loose)
