@@ -74,6 +74,8 @@ def test_without_a_fix_it_reads_as_the_first_time(
         assert readings.device_no.tolist() == [4]
         assert readings.order.tolist() == first.order.tolist()
         assert readings.measured_at_ns.tolist() == [at_ns]
+        assert readings.received_at_ns.tolist() == [NOW - 5], "as it came, not as it is replayed"
+        assert readings.quality.tolist() == [Quality.REPLAYED]
         assert readings.values[Metric.POWER_W].tolist() == [power_w]
 
 
