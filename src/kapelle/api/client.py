@@ -14,6 +14,7 @@ import pyarrow.ipc
 from pydantic import BaseModel
 
 from kapelle.api.device_shapes import DevicesTold, DeviceTold
+from kapelle.api.energy_shapes import CorrectionsTold, Register, RepairTold
 from kapelle.api.quarantine_shapes import (
     ActionTold,
     MutedList,
@@ -32,6 +33,7 @@ from kapelle.api.shapes import (
     StatusTold,
 )
 from kapelle.errors import Conflict, Invalid, KapelleError, NotFound, Problem, Unreachable
+from kapelle.history.energy_series import Revision, Span
 from kapelle.history.reader import Series, Step
 
 _WAIT_S = 10.0
@@ -96,8 +98,7 @@ class Client:
             tolerance=tolerance,
             product=product,
         )
-        headers = {"Idempotency-Key": key} if key else {}
-        return self._ask(OrderTold, "POST", "/v1/orders", asked, headers)
+        return self._ask(OrderTold, "POST", "/v1/orders", asked, _key(key))
 
     def preview_order(
         self, *, target_w: float, resource: str = "all", duration_s: float = 900.0
@@ -251,6 +252,104 @@ class Client:
         path = f"/v1/history/resources/{quote(name, safe='')}"
         return self._ask_table(path, period | {"step": step, "series": series})
 
+    def energy(
+        self,
+        device_id: str | None = None,
+        *,
+        resource: str | None = None,
+        step: Span = "15m",
+        revision: Revision = "latest",
+        day: str | None = None,
+        month: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        tz: str = "UTC",
+    ) -> pa.Table:
+        """Return the ledger's energy of a device or a resource, a row per step and register.
+
+        Args:
+            device_id: Of the device; or
+            resource: name of the resource.
+            step: Quarter-hours, or local days or months of `tz`.
+            revision: As known now, as it stood at a revision (0: as first told), or `all` of them.
+            day: As of `device_history`.
+            month: The same.
+            since: The same.
+            until: The same.
+            tz: IANA name of a zone.
+
+        Raises:
+            Invalid: Not one of the two is named.
+        """
+        if (device_id is None) == (resource is None):
+            raise Invalid("whose energy?", [Problem("energy", "name one", "a device or resource")])
+        period = _said(day=day, month=month, to=until, tz=tz, **{"from": since})
+        whose = "resources" if device_id is None else "devices"
+        path = f"/v1/history/energy/{whose}/{quote(device_id or resource or '', safe='')}"
+        return self._ask_table(path, period | {"step": step, "revision": revision})
+
+    def correct_energy(
+        self,
+        device_id: str,
+        register: Register,
+        *,
+        since: str,
+        until: str,
+        method: Literal["set", "scale", "interpolate"],
+        value: float | None = None,
+        reason: str,
+        author: str = "",
+        dry_run: bool = False,
+        key: str = "",
+    ) -> RepairTold:
+        """Correct energy between two quarter-hours as a new revision, or say what that would do.
+
+        Args:
+            device_id: Whose.
+            register: Of which register.
+            since: From here, RFC 3339 with zone, on a quarter-hour.
+            until: Before here.
+            method: `set` it to `value` Wh in all, `scale` it by `value`, or `interpolate`.
+            value: See there.
+            reason: Stays in the ledger.
+            author: The same.
+            dry_run: Change nothing.
+            key: Sending the same again changes nothing more.
+        """
+        asked = _said(
+            device_id=device_id,
+            register=register,
+            to=until,
+            method=method,
+            value=value,
+            reason=reason,
+            author=author,
+            dry_run=dry_run,
+            **{"from": since},
+        )
+        return self._ask(RepairTold, "POST", "/v1/energy/corrections", asked, _key(key))
+
+    def undo_correction(
+        self,
+        correction_no: int,
+        reason: str,
+        *,
+        author: str = "",
+        dry_run: bool = False,
+        key: str = "",
+    ) -> RepairTold:
+        """Take a correction of energy back, or say what that would do."""
+        path = f"/v1/energy/corrections/{correction_no}/undo"
+        asked = _said(reason=reason, author=author, dry_run=dry_run)
+        return self._ask(RepairTold, "POST", path, asked, _key(key))
+
+    def corrections(
+        self, device_id: str = "", *, limit: int = 100, before: int | None = None
+    ) -> CorrectionsTold:
+        """Return corrections of energy, newest first."""
+        asked = urlencode(_said(device=device_id, limit=limit, before=before))
+        return self._ask(CorrectionsTold, "GET", f"/v1/energy/corrections?{asked}")
+
     def _ask_table(self, path: str, asked: dict[str, object]) -> pa.Table:
         query = {name: str(value) for name, value in asked.items()} | {"format": "arrow"}
         return pa.ipc.open_stream(self._send("GET", path, params=query)).read_all()
@@ -323,6 +422,10 @@ class _Problem(msgspec.Struct):
     title: str
     detail: str
     errors: list[_Fault] = []
+
+
+def _key(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key} if key else {}
 
 
 def _said(**fields: object) -> dict[str, object]:

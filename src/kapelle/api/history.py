@@ -18,7 +18,7 @@ from kapelle.history.reader import Reader, Series, Step
 
 JSON_ROWS_MAX = 100_000
 """Beyond this many rows an answer in JSON helps nobody; the other forms have no such bound."""
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The rows in the form asked for. In JSON: one object a row.",
         "content": {media: {} for media in tables.MEDIA_TYPES.values()},
@@ -65,7 +65,7 @@ Revision = Annotated[
 DeviceName = Annotated[str, Path(max_length=128)]
 
 
-@router.get("/devices/{device_id}", responses=_ANSWERS, response_class=Response)
+@router.get("/devices/{device_id}", responses=ANSWERS, response_class=Response)
 async def read_device(
     device_id: DeviceName, when: When, desk: Desk, step: Step = "1m", form: As = "json"
 ) -> Response:
@@ -78,7 +78,7 @@ async def read_device(
     return answer(await desk.ask(question), form)
 
 
-@router.get("/resources/{name:path}", responses=_ANSWERS, response_class=Response)
+@router.get("/resources/{name:path}", responses=ANSWERS, response_class=Response)
 async def read_resource(
     name: str,
     when: When,

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-
-import pyarrow as pa
+from typing import TypeVar
 
 from kapelle.adapters.http.problems import Refused
 from kapelle.errors import Invalid, NotFound
 from kapelle.history.reader import Reader
+
+T = TypeVar("T")
 
 
 class HistoryDesk:
@@ -17,7 +18,7 @@ class HistoryDesk:
         self.reader = reader
         self._turns = asyncio.Semaphore(at_once)
 
-    async def ask(self, question: Callable[[Reader], pa.Table]) -> pa.Table:
+    async def ask(self, question: Callable[[Reader], T]) -> T:
         """Return the answer to a question, found in a thread so that nobody else waits.
 
         Raises:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import nan
 
 from kapelle.api.desk import OrderDesk
+from kapelle.api.energy_desk import EnergyDesk
 from kapelle.api.health import Health, Watchman, judge
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
@@ -35,6 +36,8 @@ class Plant:
     """None where this process keeps none."""
     history: HistoryDesk | None = None
     """None where there is no long record here."""
+    energy: EnergyDesk | None = None
+    """The same."""
     directory: Directory | None = None
     fleets: Callable[[], Mapping[int, Fleet]] = dict
     """The live picture of each partition this process keeps: to read at once, and let go."""

@@ -12,11 +12,13 @@ from kapelle import __version__
 from kapelle.adapters.http import problems
 from kapelle.adapters.http.problems import Fault, Refused
 from kapelle.api import devices as device_routes
+from kapelle.api import energy as energy_routes
 from kapelle.api import history as history_routes
 from kapelle.api import quarantine as quarantine_routes
 from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk
+from kapelle.api.energy_desk import EnergyDesk
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.openapi import complete
@@ -77,6 +79,7 @@ def build(
         damage=journal.damage,
         quarantine=quarantine,
         history=history,
+        energy=_energy_desk(journal, history, directory, clock),
         directory=directory,
         fleets=fleets,
         sources=(known := sources if sources is not None else Sources()),
@@ -84,6 +87,14 @@ def build(
     front = _Front(app, telemetry, settings)
     raw = {TELEMETRY_PATH: TELEMETRY_PATH} if telemetry is not None else {}
     return Timed(front, known.requests, clock, raw)
+
+
+def _energy_desk(
+    journal: Journal, history: HistoryDesk | None, directory: Directory | None, clock: Clock
+) -> EnergyDesk | None:
+    if history is None or directory is None:
+        return None
+    return EnergyDesk(journal=journal, history=history, directory=directory, clock=clock)
 
 
 def application() -> FastAPI:
@@ -101,6 +112,7 @@ def application() -> FastAPI:
     app.include_router(quarantine_routes.router)
     app.include_router(device_routes.router)
     app.include_router(history_routes.router)
+    app.include_router(energy_routes.router)
     app.include_router(routes.open_to_all)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)

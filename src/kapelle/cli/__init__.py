@@ -9,6 +9,7 @@ from kapelle.cli import (
     backup,
     configuration,
     devices,
+    energy,
     examination,
     history,
     live,
@@ -49,6 +50,7 @@ app.add_typer(configuration.commands, name="config")
 app.add_typer(simulation.sim, name="sim")
 app.command()(history.query)
 app.add_typer(history.export, name="export")
+app.add_typer(energy.commands, name="energy")
 app.command()(simulation.bench)
 
 

@@ -117,7 +117,7 @@ def with_reader(
     from kapelle.app import history_directory
     from kapelle.history.reader import Reader
 
-    chosen = form or (_form_of(out) if out else "table")
+    chosen = form or (form_of(out) if out else "table")
     if chosen in _BINARY and out is None and sys.stdout.isatty():
         problem = Problem("--format", f"{chosen} is not for a terminal", "add --out FILE")
         raise Invalid("output", [problem])
@@ -145,7 +145,8 @@ def write(table: "pa.Table", out: Path | None, form: Form) -> None:
     say(f"● {counted(table.num_rows, 'row')} in {out}")
 
 
-def _form_of(out: Path) -> Form:
+def form_of(out: Path) -> Form:
+    """Return the form a file's ending names. Raises Invalid where it names none."""
     form = _FORMS.get(out.suffix.lower())
     if form is None:
         endings = ", ".join(_FORMS)

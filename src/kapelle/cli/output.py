@@ -130,3 +130,13 @@ def power(watts: float | None) -> str:
     if abs(watts) >= 1e6:
         return f"{watts / 1e6:,.2f} MW"
     return f"{watts / 1e3:,.1f} kW" if abs(watts) >= 1e3 else f"{watts:,.0f} W"
+
+
+def energy(mwh: int | None) -> str:
+    """Return an energy, given in mWh, with the unit that reads best."""
+    if mwh is None:
+        return "–"
+    for unit, size in (("GWh", 10**12), ("MWh", 10**9), ("kWh", 10**6)):
+        if abs(mwh) >= size:
+            return f"{mwh / size:,.3f} {unit}"
+    return f"{mwh / 1_000:,.1f} Wh" if mwh else "0 Wh"

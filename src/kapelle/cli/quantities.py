@@ -1,4 +1,4 @@
-"""Durations and moments as people type them: `20m`, `1h30m`, `+5m`, `14:30`, RFC 3339."""
+"""Durations, moments and energy as people type them: `1h30m`, `+5m`, `14:30`, `12.3kWh`."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,6 +7,8 @@ from kapelle.errors import Invalid, Problem
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(d|h|m|s)")
 _UNIT_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
+_ENERGY = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(wh|kwh|mwh|gwh)", re.IGNORECASE)
+_UNIT_WH = {"wh": 1.0, "kwh": 1e3, "mwh": 1e6, "gwh": 1e9}
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?Z?")
 
 
@@ -21,6 +23,17 @@ def duration_s(text: str, option: str = "--for") -> float:
     if total <= 0:
         raise Invalid("duration", [Problem(option, "is zero", "give at least 1s")])
     return total
+
+
+def energy_wh(text: str, option: str = "--set") -> float:
+    """Return an energy in Wh. Raises Invalid."""
+    found = _ENERGY.fullmatch(text.replace(" ", "").replace(",", ""))
+    if found is None:
+        remedy = "write it like 850Wh, 12.3kWh or 1.5MWh"
+        raise Invalid("energy", [Problem(option, f"{text!r} is no energy", remedy)])
+    number, unit = found.groups()
+    # Through whole mWh: 12.3 kWh are 12,300 Wh and not almost.
+    return round(float(number) * _UNIT_WH[unit.lower()], 3)
 
 
 def moment(text: str, now: datetime, option: str = "--at") -> str:

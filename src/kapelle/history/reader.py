@@ -175,7 +175,7 @@ class Reader:
             for bit in EnergyQuality
         )
         return self._query(
-            f"SELECT starts_at_ns, register, sum(mwh)::BIGINT AS mwh, count(*)::INTEGER AS devices, "
+            "SELECT starts_at_ns, register, sum(mwh)::BIGINT AS mwh, count(*)::INTEGER AS devices, "
             f"count(mwh)::INTEGER AS known, {counts}, bit_or(quality) AS quality, "
             f"max(revision) AS revision, max(computed_at_ns) AS computed_at_ns FROM ({ledger}) "
             "GROUP BY 1, 2 ORDER BY 1, 2"
@@ -192,8 +192,11 @@ class Reader:
         rows = f"SELECT * FROM ({self._shown(files, 'energy')}) WHERE "
         rows += _within(starts_at_ns, ends_at_ns)
         if isinstance(whose, str):
+            members = self._members(whose)
+            if not len(self._query(f"{members} LIMIT 1")):
+                raise NotFound(f"the history knows no resource {whose}")
             rows = (
-                f"SELECT ledger.* FROM ({rows}) AS ledger JOIN ({self._members(whose)}) AS member "
+                f"SELECT ledger.* FROM ({rows}) AS ledger JOIN ({members}) AS member "
                 "USING (device_no) WHERE starts_at_ns >= from_ns AND starts_at_ns < until_ns"
             )
         else:
