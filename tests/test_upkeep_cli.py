@@ -37,7 +37,7 @@ def devices(*numbers: int) -> list[Device]:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Return the configuration of a plant of two partitions that has been told of four devices."""
-    made = Config(plant=PlantSettings(partitions=2, data_dir=tmp_path / "data"))
+    made = Config(plant=PlantSettings(partitions=2, data_dir=tmp_path / "odd #1 at 100%"))
     asyncio.run(enrol(made, devices(1, 2, 3, 4)))
     return made
 

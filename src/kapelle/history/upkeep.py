@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from kapelle.errors import JournalFailed
 from kapelle.history.catalog import FILE, Catalog, File
-from kapelle.runtime.archive import copy_database, link_or_copy
+from kapelle.runtime.archive import copy_database, link_or_copy, read_only
 from kapelle.runtime.doctor import Finding, Verdict
 
 QUARANTINE = "quarantine.db"
@@ -137,7 +137,7 @@ def _file_flaw(path: Path, file: File) -> str:
 
 def _database_flaws(path: Path) -> list[str]:
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as db:
+        with closing(sqlite3.connect(read_only(path), uri=True, timeout=10.0)) as db:
             told = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)")]
     except sqlite3.Error as error:
         told = [str(error)]
@@ -154,7 +154,7 @@ def _positions_flaws(positions: Mapping[str, int], ends: Mapping[str, int]) -> l
 
 def _quarantine_positions(path: Path) -> dict[str, int]:
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as db:
+        with closing(sqlite3.connect(read_only(path), uri=True, timeout=10.0)) as db:
             return dict(db.execute("SELECT topic, position FROM position").fetchall())
     except sqlite3.Error:
         return {}

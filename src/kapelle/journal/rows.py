@@ -9,6 +9,7 @@ from pathlib import Path
 from kapelle.errors import JournalDamaged
 from kapelle.journal.codec import JournalNewer, checksum, decode
 from kapelle.model.entries import Entry, Kind
+from kapelle.runtime.archive import read_only
 
 _POSITION_BITS = 40
 SELECT = "SELECT place, kind, writer, epoch, at_ns, crc, body FROM entries"
@@ -26,7 +27,7 @@ class Reader:
     """A reading connection: it sees what was committed when it asks, and changes nothing."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+        self._db = sqlite3.connect(read_only(path), uri=True, check_same_thread=False)
 
     def close(self) -> None:
         """Close the connection."""

@@ -22,6 +22,7 @@ from kapelle.journal.snapshots import SnapshotFiles
 from kapelle.journal.store import MARKS_SINCE, NAME, check_format, failed, sealed
 from kapelle.model.entries import Entry
 from kapelle.ports import Snapshot
+from kapelle.runtime.archive import read_only
 from kapelle.runtime.doctor import Finding, Verdict
 
 _BUSY_S = 10.0
@@ -86,7 +87,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """Return a connection that changes nothing. Raises JournalFailed, JournalDamaged."""
     check_format(path)
     try:
-        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_BUSY_S)
+        return sqlite3.connect(read_only(path), uri=True, timeout=_BUSY_S)
     except sqlite3.Error as error:
         raise failed(error, path) from error
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -130,13 +131,18 @@ def link_or_copy(source: Path, target: Path) -> None:
         copy_file(source, target)
 
 
+def read_only(path: Path) -> str:
+    """Return the URI under which SQLite opens a file for reading, whatever its name."""
+    return f"file:{quote(str(path))}?mode=ro"
+
+
 def copy_database(source: Path, target: Path) -> None:
     """Copy an SQLite database as it is at one moment, also while others write to it."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30.0)) as ours,
+            closing(sqlite3.connect(read_only(source), uri=True, timeout=30.0)) as ours,
             closing(sqlite3.connect(target)) as theirs,
         ):
             ours.backup(theirs)
