@@ -197,6 +197,23 @@ def test_new_level_is_accepted_once_confirmed_and_never_counted() -> None:
     )  # fmt: skip
 
 
+def test_two_readings_of_another_level_are_not_believed_yet() -> None:
+    check(
+        [1000, 1010, 700_000, 700_010, 1040, 1050],
+        [0, 10_000, 10_000, 10_000, 40_000, 50_000],
+        "OK", "OK", "SUSPECT", "SUSPECT", "OK", "OK",
+    )  # fmt: skip
+
+
+def test_a_restart_beside_the_end_of_a_register_is_no_rollover() -> None:
+    check(
+        [999_800, 999_855, 5, 20],
+        [0, 55_000, 60_000, 75_000],
+        "OK", "OK", "RESET", "OK",
+        boots=[1, 1, 2, 2], rollover_wh=1e6,
+    )  # fmt: skip
+
+
 def test_what_nothing_has_confirmed_yet_waits() -> None:
     check([1000, 1010, 700_000], [0, 10_000, 10_000], "OK", "OK", "PENDING")
 
