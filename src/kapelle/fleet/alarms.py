@@ -59,11 +59,11 @@ def step_alarms(fleet: Fleet, before_ns: int, settings: AlarmSettings = DEFAULTS
 
     Args:
         fleet: The partition, after `step_conditions`.
-        before_ns: The tick before.
+        before_ns: The tick before; 0: there was none, and nothing is told yet.
         settings: Bounds.
     """
     window_ns = int(settings.window_s * NS_PER_S)
-    if fleet.now_ns // window_ns == before_ns // window_ns:
+    if not before_ns or fleet.now_ns // window_ns == before_ns // window_ns:
         return []
     size = fleet.size
     condition, announced = fleet.condition[:size], fleet.announced[:size]
