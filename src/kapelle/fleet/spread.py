@@ -44,7 +44,7 @@ def spread(fleet: Fleet) -> Spread | None:
         states += np.bincount(state, minlength=len(states))
 
         received_ns = fleet.received_at_ns[at]
-        old_s: Floats = (fleet.now_ns - received_ns) * _S_PER_NS
+        old_s = (fleet.now_ns - received_ns).astype(np.float64) * _S_PER_NS
         np.maximum(old_s, 0.0, out=old_s)
         place = _octaves(old_s, AGE_BOUNDS_S)
         out = idle | (received_ns == 0)
@@ -53,7 +53,7 @@ def spread(fleet: Fleet) -> Spread | None:
         age_s += float(old_s.sum())
 
         skew_ns = np.minimum(fleet.skew_ns[at], fleet.skew_before_ns[at])
-        off_s = skew_ns * _S_PER_NS
+        off_s = skew_ns.astype(np.float64) * _S_PER_NS
         size_s = np.abs(off_s)
         place = _octaves(size_s, SKEW_BOUNDS_S)
         place[off_s >= 0] += half
