@@ -234,6 +234,8 @@ def _tick(fleet: Fleet) -> None:
 
 def _aggregate(devices: int) -> list[Row]:
     fleet = _fleet(devices, np.random.default_rng(1))
+    # Twice: at the first every device is news, which it is once in its life.
+    _tick(fleet)
     _tick(fleet)
     rows = np.arange(devices, dtype=np.int32)
     news = np.arange(0, devices, EVERY_S)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.columns import CLUSTERS, Fleet
+from kapelle.fleet.columns import CLUSTERS, Fleet, span
 from kapelle.fleet.conditions import untrusted
 from kapelle.fleet.news import Places, anchor_age_s, is_free, is_sampled, nameplate_w, news
 from kapelle.model.enums import DeviceKind
@@ -49,7 +49,7 @@ class Witness:
     def add_news(self, rows: NDArray[np.int32]) -> None:
         """Add those of the rows whose reading came since the tick before."""
         fleet = self._fleet
-        rows_: Places = rows[news(fleet, rows)].astype(np.intp)
+        rows_: Places = rows[news(fleet, span(rows))].astype(np.intp)
         if not len(rows_):
             return
         gap_s = fleet.gap_s[rows_].astype(np.float64)

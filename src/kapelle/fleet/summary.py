@@ -212,11 +212,10 @@ class _Tally:
         steady = heard.copy()
         flying = in_flight(fleet, settings, at)
         steady[flying] = False
-        counts = steady.astype(np.float64)
-        self.steady_variance_w2 += float(np.einsum("i,i,i", counts, std_w, std_w))
-        self.steady_std_w += float(np.einsum("i,i", counts, std_w))
-
         others = np.flatnonzero(~steady)
+        std_w[others] = 0.0
+        self.steady_variance_w2 += float(np.einsum("i,i", std_w, std_w))
+        self.steady_std_w += float(std_w.sum())
         if not len(others):
             return
         every = rows[others].astype(np.intp)
