@@ -109,9 +109,7 @@ class Fleet:
     ahead_ns: Longs = _column("i8", 0)
     """Latest time ahead of ours that a device without counters has claimed."""
     restart_order: Longs = _column("i8", 0)
-    """Last report of what may be a restart of the counters, …"""
-    restart_ns: Longs = _column("i8", 0)
-    """… the newest time measured before it …"""
+    """Last report of what may be a restart of the counters …"""
     restart_count: Bytes = _column("u1", 0)
     """… and how many such reports came in a row."""
     received: Counts = _column("u4", 0)

@@ -349,31 +349,29 @@ class _Story:
         if not lower.any() and not suspect.any():
             return -1
         fleet, first = self._fleet, len(rows)
-        noted: dict[int, tuple[int, int, int]] = {}
+        noted: dict[int, tuple[int, int]] = {}
         telling = lower | (self._advance & (suspect[of] | _any_of(of, lower, len(suspect))[of]))
         for place in np.flatnonzero(telling).tolist():
             row = int(rows.row[place])
             if row in noted:
-                count, order, since_ns = noted[row]
+                count, order = noted[row]
             else:
-                count = int(fleet.restart_count[row])
-                order, since_ns = int(fleet.restart_order[row]), int(fleet.restart_ns[row])
+                count, order = int(fleet.restart_count[row]), int(fleet.restart_order[row])
             if not lower[place]:
                 # The old counter lives on.
-                noted[row] = (0, 0, 0)
+                noted[row] = (0, 0)
                 continue
             if count == 0 or int(rows.order[place]) <= order:
-                count, since_ns = 0, int(self._high_ns[place])
+                count = 0
             count += 1
             if count >= settings.restart_reports:
                 first = min(first, int(self._came[place]))
                 count = 0
-            noted[row] = (count, int(rows.order[place]), since_ns)
+            noted[row] = (count, int(rows.order[place]))
         if first < len(rows):
             return first
-        for row, (count, order, since_ns) in noted.items():
+        for row, (count, order) in noted.items():
             fleet.restart_count[row], fleet.restart_order[row] = count, order
-            fleet.restart_ns[row] = since_ns
             fleet.counting[row] &= np.uint8(0xFF & ~Counting.SUSPECT)
             if count:
                 fleet.counting[row] |= np.uint8(Counting.SUSPECT)
@@ -535,10 +533,10 @@ def apply_restart(fleet: Fleet, row: int) -> None:
         fleet.gaps.drop(np.array([row]))
     fleet.mark[row] = fleet.began[row] = 0
     fleet.counting[row] = Counting.FLOORED
-    # The device's own reports that proved it were measured later, and belong to its new life.
-    fleet.floor_ns[row] = fleet.restart_ns[row] or fleet.newest_ns[row]
     fleet.newest_ns[row] = max(fleet.newest_ns[row], fleet.measured_at_ns[:, row].max())
-    fleet.restart_count[row] = fleet.restart_order[row] = fleet.restart_ns[row] = 0
+    # With the reports that proved it: sent again, they are as old as all before.
+    fleet.floor_ns[row] = fleet.newest_ns[row]
+    fleet.restart_count[row] = fleet.restart_order[row] = 0
     mark(fleet, np.array([row]), Condition.COUNTER_RESTARTED, np.ones(1, np.bool_))
 
 
