@@ -32,6 +32,23 @@ skew_s = 0.0
 frozen_fraction = 0.0
 mtbf_s = 0
 mttr_s = 0
+sign_turned_fraction = 0.01
+kw_fraction = 0.01
+one_way_fraction = 0.01
+contested_fraction = 0.01
+flapping_fraction = 0.01
+flap_s = 20
+poison = 0.01
+reset_fraction = 0.01
+reset_s = 60
+local_fraction = 0.01
+local_s = 100
+register_reset_fraction = 0.01
+register_jitter_wh = 2
+register_rollover_wh = 1e6
+[[faults.clock_step]]
+at_s = 200
+by_s = -3600
 [[faults.group_loss]]
 by = "vendor"
 name = "bolt"
