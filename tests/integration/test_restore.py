@@ -51,12 +51,25 @@ class Site:
         )
 
     def run(self, *arguments: str, code: int = 0) -> Document:
-        done = subprocess.run(
+        done = self.ask(*arguments)
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        return msgspec.json.decode(done.stdout or done.stderr)
+
+    def ask(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             [*CLI, *arguments, "--json"], cwd=self.directory, env=self.environment,
             capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
-        assert done.returncode == code, (arguments, done.stdout, done.stderr)
-        return msgspec.json.decode(done.stdout or done.stderr)
+
+    def order(self, *arguments: str) -> Document:
+        """Order as soon as enough devices have been heard to take it."""
+        deadline = time.monotonic() + 60
+        while True:
+            done = self.ask("order", "create", *arguments)
+            if done.returncode == 0:
+                return msgspec.json.decode(done.stdout)
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(1.0)
 
     @contextmanager
     def plant(self) -> Iterator["subprocess.Popen[bytes]"]:
@@ -68,10 +81,7 @@ class Site:
             deadline = time.monotonic() + 60
             while True:
                 assert time.monotonic() < deadline, (self.directory / "log").read_text()
-                told = subprocess.run(
-                    [*CLI, "status", "--json"], cwd=self.directory, env=self.environment,
-                    capture_output=True, text=True, timeout=60, check=False,
-                )  # fmt: skip
+                told = self.ask("status")
                 if told.returncode == 0 and json.loads(told.stdout)["plant"]["devices"] == DEVICES:
                     break
             yield process
@@ -149,7 +159,7 @@ def test_a_lost_plant_goes_on_elsewhere_from_its_backup(tmp_path: Path) -> None:
             site.start_peers(plan, secrets)
             site.until(lambda s: s["connected"] == DEVICES, 60)
             calm = site.newest(8.0)
-            first = site.run("order", "create", "--kw", "60", "--for", "20m")
+            first = site.order("--kw", "60", "--for", "20m")
             site.until(lambda s: s["power_w"] > calm["power_w"] + 48_000, 30)
             accepted = _entries(tmp_path / "data")
             taken = site.run("backup", str(backup))
@@ -192,7 +202,7 @@ def test_a_lost_plant_goes_on_elsewhere_from_its_backup(tmp_path: Path) -> None:
             site.run("order", "cancel", str(first["order_no"]))
             site.until(lambda s: s["power_w"] < before["power_w"] - 40_000, 60)
             low = site.newest(6.0)
-            site.run("order", "create", "--kw", "60", "--for", "20m")
+            site.order("--kw", "60", "--for", "20m")
             site.until(lambda s: s["power_w"] > low["power_w"] + 48_000, 60)
             end = site.newest(3.0)
         assert end["commands"] > back["commands"]
