@@ -17,12 +17,26 @@ def test_a_report_leaves_out_what_the_device_does_not_know() -> None:
         np.array([1, 2]),
         np.array([7, 8]),
         np.array([10**18, 10**18 + 1]),
-        {Metric.POWER_W: np.array([1.5, -2.0]), Metric.SOC: np.array([np.nan, 0.5])},
+        {
+            Metric.POWER_W: np.array([1.5, -2.0]),
+            Metric.SOC: np.array([np.nan, 0.5]),
+            Metric.MODE: np.array([np.nan, 2.0]),
+        },
     )
     said = [(row, json.loads(payload)) for row, payload in wire.telemetry(reports)]
     assert said == [
         (4, {"at_ns": 10**18, "boot": 1, "seq": 7, "power_w": 1.5}),
-        (9, {"at_ns": 10**18 + 1, "boot": 2, "seq": 8, "power_w": -2.0, "soc": 0.5}),
+        (
+            9,
+            {
+                "at_ns": 10**18 + 1,
+                "boot": 2,
+                "seq": 8,
+                "power_w": -2.0,
+                "soc": 0.5,
+                "mode": "local",
+            },
+        ),
     ]
 
 

@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 
 from kapelle.model.blocks import Commands
-from kapelle.model.enums import AckStatus
+from kapelle.model.enums import AckStatus, DeviceMode, Metric
 from kapelle.model.ids import Ints
 from kapelle.sim.agents import Answers
 from kapelle.sim.telemetry import Reports
 
+_MODES: dict[float, str] = {float(mode): mode.name.lower() for mode in DeviceMode}
 _STATUS = {status.value: status.name.lower() for status in AckStatus}
 
 
@@ -35,7 +36,12 @@ _ENCODER = msgspec.json.Encoder()
 def telemetry(reports: Reports) -> Iterator[tuple[int, bytes]]:
     """Yield row and payload of each report; what a device has no value for is left out."""
     names = [metric.name.lower() for metric in reports.values]
-    columns = [values.tolist() for values in reports.values.values()]
+    columns: list[list[object]] = [
+        [_MODES.get(value, value) for value in values.tolist()]
+        if metric is Metric.MODE
+        else values.tolist()
+        for metric, values in reports.values.items()
+    ]
     head = (reports.rows, reports.boot, reports.seq, reports.at_ns)
     for row, boot, seq, at_ns, *values in zip(*(c.tolist() for c in head), *columns, strict=True):
         said = {"at_ns": at_ns, "boot": boot, "seq": seq}
