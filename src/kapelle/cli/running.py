@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 import uvloop
@@ -15,8 +15,13 @@ from kapelle.config import Config
 from kapelle.runtime import logs
 from kapelle.runtime.limits import allow_files
 
+if TYPE_CHECKING:
+    from kapelle.app import Plant
+
 T = TypeVar("T")
 _FILES_ADVISED = 4096
+_LISTEN_LOOKS = 200
+_LISTEN_LOOK_S = 0.05
 
 
 def up(
@@ -32,11 +37,7 @@ def up(
         for chatty in ("httpx", "uvicorn", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
     files = allow_files()
-    say(
-        f"plant {settings.plant.name} in {settings.plant.data_dir}: "
-        f"MQTT {settings.mqtt.host}:{settings.mqtt.port}, "
-        f"API http://{settings.api.host}:{settings.api.port}"
-    )
+    say(f"plant {settings.plant.name} in {settings.plant.data_dir}")
     if files < _FILES_ADVISED:
         say(f"only {files:,} open files are allowed, one per device: see kapelle doctor")
     run_until_signal(lambda: _run(settings))
@@ -63,5 +64,23 @@ async def _run(settings: Config) -> None:
     # Costly to import, and only needed here.
     from kapelle.app import open_plant
 
-    async with open_plant(settings) as plant:
+    async with open_plant(settings) as plant, asyncio.TaskGroup() as tasks:
+        tasks.create_task(_tell_addresses(plant, settings), name="addresses")
         await plant.run()
+
+
+async def _tell_addresses(plant: "Plant", settings: Config) -> None:
+    """Say where the plant listens, once it does: port 0 in the configuration is any free one."""
+    from kapelle.adapters.mqtt.endpoint import MqttEndpoint
+
+    await plant.api.ready.wait()
+    (endpoint,) = [one for one in plant.doors.adapters if isinstance(one, MqttEndpoint)]
+    for _ in range(_LISTEN_LOOKS):
+        if endpoint.port:
+            break
+        await asyncio.sleep(_LISTEN_LOOK_S)
+    scheme = "https" if settings.api.tls_certificate else "http"
+    say(
+        f"listening: MQTT {settings.mqtt.host}:{endpoint.port or 'not yet'}, "
+        f"API {scheme}://{settings.api.host}:{plant.api.port}"
+    )

@@ -189,9 +189,10 @@ def all_views(directory: Path, files: Sequence[File]) -> dict[str, str]:
     views["enrolments"] = shown(
         TABLES["devices"], scan(directory, TABLES["devices"], of["devices"])
     )
+    # Joined to anything else, it has no column that means something else there.
     views["devices"] = (
-        "SELECT * FROM enrolments QUALIFY row_number() OVER "
-        "(PARTITION BY device_no ORDER BY position DESC) = 1"
+        "SELECT * EXCLUDE (time, at_ns, position), time AS enrolled_at FROM enrolments QUALIFY "
+        "row_number() OVER (PARTITION BY device_no ORDER BY position DESC) = 1"
     )
     views["memberships"] = memberships(directory, of["members"], "enrolments")
     return views
