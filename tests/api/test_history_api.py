@@ -70,7 +70,7 @@ def make_record(directory: Path, day: str = SPRING) -> None:
     ]
     said = [
         {"resource": "all", "at_ns": at, "computed_at_ns": at + 10**9, "complete": True,
-         "devices": 2, "power_w": 1_000.0, "low_w": 900.0, "high_w": 1_100.0, "live": 2}
+         "devices": 2, "power_w": 1_000.0, "low_w": 900.0, "high_w": 1_100.0, "live": 1, "late": 0}
         for at in range(first_ns, last_ns, 30 * MINUTE_NS)
     ]  # fmt: skip
     store = Store(directory, files=HastyFiles())
@@ -212,7 +212,10 @@ def test_as_published_and_as_corrected(record: Path) -> None:
     assert [(row["power_w"], row["computed_at_ns"] - row["at_ns"]) for row in said] == [
         (1_000.0, 10**9)
     ] * 2
-    assert (said[0]["devices"], said[0]["live"], said[0]["stale"]) == (2, 2, None)
+    assert (said[0]["devices"], said[0]["live"], said[0]["coverage"]) == (2, 1, 0.5)
+    (mean, _) = ask(record, "resources/all", **when | {"step": "15m", "series": "published"}).json()
+    assert (mean["power_w"], mean["coverage"], mean["ticks"]) == (1_000.0, 0.5, 1)
+    assert mean["computed_at_ns"] == said[0]["computed_at_ns"]
     known = ask(record, "resources/all", **when).json()
     assert [(row["power_w"], row["coverage"]) for row in known] == [(1_800.0, 1.0)] * 4
 

@@ -187,6 +187,10 @@ def test_status_and_resources(plant: Any) -> None:
         assert every.power_w == 200.0
         assert every.low_w < 200.0 < every.high_w
         assert every.freshness["live"] == 8
+        assert every.coverage == 1.0
+        assert every.at is not None
+        assert every.computed_at is not None
+        assert (every.computed_at - every.at).total_seconds() == pytest.approx(every.age_s, abs=0.1)
         assert every.excluded == {"silent": 2}
         assert [r.resource for r in client.resources().resources] == ["all"]
         with pytest.raises(NotFound):

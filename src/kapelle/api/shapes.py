@@ -102,8 +102,14 @@ class ResourceTold(BaseModel):
     resource: str
     at: datetime | None = Field(description="Time of the oldest part of this answer.")
     age_s: float | None
+    computed_at: datetime | None = Field(
+        default=None, description="When the parts were added up; null where there are none."
+    )
     complete: bool = Field(description="Whether every partition has spoken.")
     devices: int
+    coverage: float | None = Field(
+        default=None, description="Share of the devices whose reports are live or late. 0-1"
+    )
     power_w: float = Field(description="Best estimate, positive towards the grid. [W]")
     low_w: float = Field(description="The true power lies in low_w to high_w in 95 % of cases.")
     high_w: float

@@ -7,6 +7,7 @@ from kapelle.api.shapes import NoticeTold, OrderTold, ReasonTold, ResourceTold
 from kapelle.api.times import to_datetime
 from kapelle.fleet.plant import Aggregate, OrderState
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
+from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Notice
 
 
@@ -36,12 +37,17 @@ def tell_order(state: OrderState) -> OrderTold:
 
 def tell_resource(total: Aggregate) -> ResourceTold:
     """Return a resource with everything that says how far its numbers can be trusted."""
+    heard = total.freshness[Freshness.LIVE] + total.freshness[Freshness.LATE]
+    has_age = total.tick_ns and total.age_s == total.age_s  # NaN differs from itself
+    computed_ns = total.tick_ns + round(total.age_s * NS_PER_S) if has_age else 0
     return ResourceTold(
         resource=total.resource,
         at=to_datetime(total.tick_ns) if total.tick_ns else None,
         age_s=_known(total.age_s),
+        computed_at=to_datetime(computed_ns) if computed_ns else None,
         complete=total.complete,
         devices=total.devices,
+        coverage=heard / total.devices if total.devices else None,
         power_w=total.power_w,
         low_w=total.low_w,
         high_w=total.high_w,

@@ -115,8 +115,9 @@ def published(source: str, resource: str, starts_at_ns: int, ends_at_ns: int, st
     The bounds are averaged like the power: errors that last longer than a step do not average out.
     """
     where = f"resource = {resource} AND time >= {at(starts_at_ns)} AND time < {at(ends_at_ns)}"
+    coverage = "(live + late) / nullif(devices, 0)"
     if not step_ns:
-        return f"SELECT * FROM ({source}) WHERE {where} ORDER BY time"
+        return f"SELECT *, {coverage} AS coverage FROM ({source}) WHERE {where} ORDER BY time"
     means = (
         "power_w",
         "low_w",
@@ -132,7 +133,8 @@ def published(source: str, resource: str, starts_at_ns: int, ends_at_ns: int, st
     return (
         f"SELECT make_timestamp_ns({start}) AS time, {start} AS starts_at_ns, "
         + ", ".join(f"avg({name}) AS {name}" for name in means)
-        + ", max(devices) AS devices, bool_and(complete) AS complete, count(*) AS ticks, "
+        + f", max(devices) AS devices, avg({coverage}) AS coverage, "
+        "bool_and(complete) AS complete, count(*) AS ticks, "
         f"max(computed_at_ns) AS computed_at_ns FROM ({source}) WHERE {where} "
         "GROUP BY 1, 2 ORDER BY 1"
     )
