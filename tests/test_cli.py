@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -320,3 +321,18 @@ def test_powers_read_well() -> None:
     assert [power(value) for value in (12.0, 1500.0, -2.5e6, None, float("nan"))] == [
         "12 W", "1.5 kW", "-2.50 MW", "–", "–",
     ]  # fmt: skip
+
+
+_COSTLY = ("duckdb", "pyarrow", "fastapi", "sqlalchemy")
+
+
+@pytest.mark.parametrize("command", ["--help", "version", "verify --help", "backup --help"])
+def test_a_command_that_needs_no_database_imports_none(command: str) -> None:
+    script = (
+        "import sys\nfrom kapelle import cli\ncode = cli.run()\n"
+        f"print(code, sorted(set({_COSTLY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.splitlines()[-1:] == ["0 []"], done.stderr

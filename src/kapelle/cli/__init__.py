@@ -6,7 +6,6 @@ from importlib.metadata import version as installed
 import typer
 
 from kapelle.cli import (
-    backup,
     configuration,
     devices,
     energy,
@@ -16,9 +15,9 @@ from kapelle.cli import (
     orders,
     quarantine,
     running,
+    safekeeping,
     simulation,
     status,
-    upkeep,
 )
 from kapelle.cli.output import Exit, Json, complain, exit_code, out, print_json
 from kapelle.errors import KapelleError
@@ -34,9 +33,9 @@ app = typer.Typer(
 app.command()(running.up)
 app.command()(simulation.demo)
 app.command()(examination.doctor)
-app.command()(upkeep.verify)
-app.command()(backup.backup)
-app.command()(backup.restore)
+app.command()(safekeeping.verify)
+app.command()(safekeeping.backup)
+app.command()(safekeeping.restore)
 app.command()(status.status)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)

@@ -1,4 +1,4 @@
-"""`kapelle backup` and `kapelle restore`: the whole plant in one directory, and back.
+"""The whole plant in one directory, and back.
 
 Why the copies fit together although the plant goes on meanwhile: whatever *reads* the journal is
 copied before it (history, quarantine, snapshots), so the journal in the backup holds everything
@@ -12,16 +12,10 @@ import shutil
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from kapelle import __version__
 from kapelle.app import history_directory
-from kapelle.cli.configuration import File, config_of
-from kapelle.cli.examination import show_findings
-from kapelle.cli.output import Exit, Json, out, print_json
-from kapelle.cli.upkeep import as_rows, examine
+from kapelle.cli.upkeep import examine
 from kapelle.config import Config
 from kapelle.errors import Conflict, DataDirectoryHeld, Invalid, RegistryUnavailable
 from kapelle.history.upkeep import copy_history
@@ -51,48 +45,6 @@ _DUMP = (
     "the registry is in PostgreSQL and not in this backup: run pg_dump now, after it, and keep both"
 )
 _SHARED = "files were linked, not copied: on the same disk it does not survive that disk"
-
-
-def backup(
-    destination: Annotated[Path, typer.Argument(help="Directory to make; must not exist.")],
-    config: File = None,
-    json: Json = False,
-) -> None:
-    """Copy everything the plant keeps into a new directory, while it runs or not."""
-    settings = config_of(config)
-    manifest = take(settings, destination)
-    if json:
-        print_json(_told(destination, manifest))
-        return
-    taken = manifest.taken
-    size = f"{len(manifest.files):,} files, {manifest.bytes / (1 << 20):,.1f} MiB"
-    out().print(f"● {destination}: {size}, as of {taken.taken_at}", soft_wrap=True)
-    for remark in taken.remarks:
-        out().print(f"▲ {remark}", markup=False, soft_wrap=True)
-
-
-def restore(
-    source: Annotated[Path, typer.Argument(help="A directory made by kapelle backup.")],
-    into: Annotated[
-        Path | None, typer.Option(help="Data directory to make; else the configured one.")
-    ] = None,
-    config: File = None,
-    json: Json = False,
-) -> None:
-    """Check a backup and make a data directory of it; exit 1 where what it holds is damaged."""
-    settings = config_of(config)
-    manifest, findings = put_back(settings, source, into or settings.plant.data_dir)
-    damaged = any(finding.verdict is Verdict.BAD for finding in findings)
-    target, next_ = into or settings.plant.data_dir, _next(settings, manifest, into)
-    if json:
-        told = _told(source, manifest) | {"into": str(target), "next": next_}
-        print_json(told | {"sound": not damaged, "findings": as_rows(findings)})
-    else:
-        show_findings(findings)
-        out().print(f"{'✕' if damaged else '●'} restored into {target}", soft_wrap=True)
-        for step in next_:
-            out().print(f"  → {step}", markup=False, soft_wrap=True)
-    raise typer.Exit(Exit.FAILED if damaged else Exit.OK)
 
 
 def take(config: Config, destination: Path) -> Manifest:
@@ -233,7 +185,8 @@ def _tell_anew(url: str, taken: Taken) -> None:
         registry.resend()
 
 
-def _next(config: Config, manifest: Manifest, into: Path | None) -> list[str]:
+def steps_after(config: Config, manifest: Manifest, into: Path | None) -> list[str]:
+    """Return what is left to do by hand after a restore."""
     steps = []
     if into is not None and into.absolute() != config.plant.data_dir.absolute():
         steps.append(f'set [plant] data_dir = "{into}" (or KAPELLE_PLANT__DATA_DIR)')
@@ -260,7 +213,8 @@ def _check_room(data: Path, destination: Path) -> None:
         raise Invalid(f"{place} has {free:,} MiB free, the backup needs {needs:,} MiB or more")
 
 
-def _told(place: Path, manifest: Manifest) -> dict[str, object]:
+def told(place: Path, manifest: Manifest) -> dict[str, object]:
+    """Return what JSON shows of a backup."""
     taken = manifest.taken
     return {
         "backup": str(place),

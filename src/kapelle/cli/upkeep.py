@@ -1,16 +1,12 @@
-"""`kapelle verify`: is what the plant keeps sound, and does it fit together."""
+"""Is what the plant keeps sound, and does it fit together."""
 
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import typer
 
 from kapelle.app import history_directory
-from kapelle.cli.configuration import File, config_of
-from kapelle.cli.examination import show_findings
-from kapelle.cli.output import Exit, Json, print_json
 from kapelle.config import Config
 from kapelle.errors import Invalid
 from kapelle.fleet.rehearsal import PartitionRehearsal, PlantRehearsal
@@ -20,33 +16,6 @@ from kapelle.journal.verify import JournalExamination, is_held
 from kapelle.model.ids import PLANT, Ints, partition_topic
 from kapelle.registry.examination import compare, examine_registry
 from kapelle.runtime.doctor import Finding, Verdict
-
-
-def verify(config: File = None, json: Json = False) -> None:
-    """Check everything the plant keeps: journal, snapshots, registry, history; exit 1 if damaged.
-
-    It only reads, and may run beside the plant.
-    """
-    findings = list(examine(config_of(config)))
-    report(findings, json=json)
-
-
-def report(findings: list[Finding], *, json: bool) -> None:
-    """Print findings and leave with the exit code they deserve."""
-    damaged = any(finding.verdict is Verdict.BAD for finding in findings)
-    if json:
-        print_json({"sound": not damaged, "findings": as_rows(findings)})
-    else:
-        show_findings(findings)
-    raise typer.Exit(Exit.FAILED if damaged else Exit.OK)
-
-
-def as_rows(findings: list[Finding]) -> list[dict[str, str]]:
-    """Return findings as JSON shows them."""
-    return [
-        {"subject": f.subject, "verdict": f.verdict, "found": f.found, "remedy": f.remedy}
-        for f in findings
-    ]
 
 
 def examine(config: Config, data: Path | None = None) -> Iterator[Finding]:
