@@ -4,14 +4,15 @@ Both work whether the plant runs or not; a running plant's newest seconds are no
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Json, counted, print_table, say
+from kapelle.cli.output import Json, cell, counted, print_table, say
+from kapelle.cli.output import out as console
 from kapelle.errors import Invalid, Problem
 
 if TYPE_CHECKING:
@@ -130,7 +131,11 @@ def write(table: "pa.Table", out: Path | None, form: Form) -> None:
 
     if form == "table":
         shown = tables.rows(table.slice(0, _SHOWN))
-        print_table(shown, table.column_names, "no rows")
+        columns = _fitting(shown, table.column_names, console().width)
+        print_table(shown, columns, "no rows")
+        left = [name for name in table.column_names if name not in columns]
+        if left and shown:
+            say(f"not shown, or empty: {', '.join(left)}; SELECT fewer, or --out FILE.csv")
         if table.num_rows > _SHOWN:
             say(f"{table.num_rows - _SHOWN:,} more rows; --out FILE.csv writes all of them")
         return
@@ -143,6 +148,23 @@ def write(table: "pa.Table", out: Path | None, form: Form) -> None:
     except OSError as error:
         raise Invalid("output", [Problem(str(out), str(error), "choose another file")]) from error
     say(f"● {counted(table.num_rows, 'row')} in {out}")
+
+
+def _fitting(rows: Sequence[Mapping[str, object]], columns: Sequence[str], width: int) -> list[str]:
+    """Return the columns that fit on a line: not the empty ones, and times in ns last of all."""
+    if len(columns) == 1:
+        return list(columns)
+    known = [name for name in columns if any(row[name] not in (None, "") for row in rows)]
+    if "time" in known:
+        known.sort(key=lambda name: name.endswith("_ns"))
+    chosen, taken = list[str](), -2
+    for name in known:
+        words = name.replace("_", " ")
+        taken += 2 + max(len(words), *(len(cell(row[name])) for row in rows))
+        if taken > width and chosen:
+            break
+        chosen.append(name)
+    return [name for name in columns if name in chosen]
 
 
 def form_of(out: Path) -> Form:

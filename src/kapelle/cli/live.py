@@ -70,7 +70,7 @@ def show(
         print_json(told.model_dump(mode="json"))
     else:
         for name, text in _facts(told, datetime.now(UTC)):
-            out().print(f"[dim]{name:<10}[/] {text}" if name else f"{'':<10} {text}")
+            out().print(f"[dim]{name:<10}[/] {text}" if name else text)
 
 
 def _line(told: "DeviceBrief", at: datetime) -> dict[str, object]:
