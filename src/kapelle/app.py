@@ -47,7 +47,7 @@ from kapelle.registry.directory import Directory as Enrolments
 from kapelle.registry.service import OutboxPump
 from kapelle.registry.store import Registry
 from kapelle.runtime.clock import SystemClock
-from kapelle.runtime.supervise import keep_open
+from kapelle.runtime.supervise import keep_open, leave_if_asked
 from kapelle.safety.service import LastHop
 
 _RECORDER_PAUSE_S = 1.0
@@ -193,6 +193,7 @@ async def run_recorder(doors: Doors) -> None:
         except (JournalFailed, JournalDamaged):
             raise
         except Exception as failed:
+            leave_if_asked()
             # Whatever it is, dispatch goes on.
             if not doors.history.reason:
                 log.error("the history is not written", exc_info=failed)

@@ -1,5 +1,6 @@
-"""Keeps an adapter's link open: reopens what was lost, with jittered back-off, saying it once."""
+"""Keeps what fails running: reopens lost links with jittered back-off, and says it once."""
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,7 @@ async def keep_open(
                 await use(link)
                 return
         except LinkLost as lost:
+            leave_if_asked()
             if not is_said:
                 _log.warning("link lost", extra={"adapter": lost.adapter, "reason": lost.reason})
                 is_said = True
@@ -46,3 +48,17 @@ async def keep_open(
             pause_s = _PAUSE_S_FIRST
         await clock.sleep(draw.uniform(0.0, pause_s))
         pause_s = min(_PAUSE_S_MAX, pause_s * 2)
+
+
+def leave_if_asked() -> None:
+    """Let a task that was cancelled go, although what ended it was an error on the way out.
+
+    For whoever catches an error to try again: it took the place of the cancellation, and without
+    this the task would never hear of it.
+
+    Raises:
+        CancelledError: Somebody has cancelled the present task.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
