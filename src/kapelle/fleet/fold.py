@@ -65,7 +65,7 @@ def step_tick(fleet: Fleet, tick: Tick, settings: FleetSettings) -> None:
     if tick.now_ns <= before_ns:
         return
     fleet.now_ns = tick.now_ns
-    step_counts(fleet, before_ns)
+    step_counts(fleet, settings, before_ns)
     news = step_freshness(fleet, settings, before_ns)
     step_estimate(fleet, settings)
     step_verification(fleet)

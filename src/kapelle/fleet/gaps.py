@@ -13,7 +13,7 @@ WINDOW = 4096
 """Numbers a window reaches back, the newest included."""
 _WORDS = WINDOW // 64
 _FEW = 64
-"""Windows the pool begins with; it doubles up to its bound."""
+"""Windows the pool begins with; it doubles."""
 
 Words = NDArray[np.uint64]
 Places = NDArray[np.intp]
@@ -27,9 +27,7 @@ class Gaps:
     def __init__(self) -> None:
         self.evicted = 0
         """Windows given up because others needed the space."""
-        self._opened = 0
         self._row: Ints = np.empty(0, np.int32)
-        self._age: Longs = np.empty(0, np.int64)
         self._missing: Ints = np.empty(0, np.int32)
         self._bits: Words = np.empty((0, _WORDS), np.uint64)
         self._slot: Ints = np.empty(0, np.int32)
@@ -65,38 +63,37 @@ class Gaps:
         whole: Flags = self._missing[slots] == 0
         return whole
 
-    def put(self, rows: Places, bits: Words, missing: Ints, most: int) -> Places:
-        """Give rows new windows, in this order; return the rows whose windows had to go for them.
+    def put(self, rows: Places, bits: Words, missing: Ints) -> None:
+        """Give rows new windows.
 
         Args:
             rows: Each once.
             bits: Shape (rows, 64).
             missing: How many numbers each window lacks, > 0.
-            most: Windows the pool may hold. The oldest go first.
         """
         slots = self.slots(rows)
-        old = slots >= 0
-        self._bits[slots[old]], self._missing[slots[old]] = bits[old], missing[old]
-        new = np.flatnonzero(~old)
-        if not len(new):
-            return new
-        age = self._opened + np.arange(len(new))
-        self._opened += len(new)
-        over = len(self) + len(new) - most
-        gone = np.empty(0, np.intp)
-        if over > 0:
-            held = np.flatnonzero(self._row >= 0)
-            held = held[np.argsort(self._age[held])][:over]
-            unheld = max(0, over - len(held))
-            gone = np.concatenate([self._row[held], rows[new[:unheld]]]).astype(np.intp)
-            self.drop(self._row[held].astype(np.intp))
-            new, age = new[unheld:], age[unheld:]
-            self.evicted += over
-        self._reserve(len(self) + len(new), int(rows.max()) + 1, most)
-        free = np.flatnonzero(self._row < 0)[: len(new)]
-        self._row[free], self._age[free] = rows[new], age
-        self._bits[free], self._missing[free] = bits[new], missing[new]
-        self._slot[rows[new]] = free
+        new = slots < 0
+        if new.any():
+            self._reserve(len(self) + int(new.sum()), int(rows.max()) + 1)
+            slots[new] = np.flatnonzero(self._row < 0)[: int(new.sum())]
+            self._row[slots[new]] = rows[new]
+            self._slot[rows[new]] = slots[new]
+        self._bits[slots], self._missing[slots] = bits, missing
+
+    def trim(self, most: int, heard_ns: Longs) -> Places:
+        """Keep at most so many windows; return the rows whose windows had to go.
+
+        Args:
+            most: How many.
+            heard_ns: When each row was heard from; those heard longest ago go first.
+        """
+        over = len(self) - most
+        if over <= 0:
+            return np.empty(0, np.intp)
+        held = np.sort(self._row[self._row >= 0]).astype(np.intp)
+        gone = held[np.argsort(heard_ns[held], kind="stable")[:over]]
+        self.drop(gone)
+        self.evicted += over
         return gone
 
     def drop(self, rows: Places) -> None:
@@ -105,12 +102,11 @@ class Gaps:
         self._row[slots] = -1
         self._slot[rows] = -1
 
-    def _reserve(self, windows: int, rows: int, most: int) -> None:
+    def _reserve(self, windows: int, rows: int) -> None:
         have = len(self._row)
         if windows > have:
-            more = min(most, max(windows, 2 * have, _FEW)) - have
+            more = max(windows, 2 * have, _FEW) - have
             self._row = np.append(self._row, np.full(more, -1, np.int32))
-            self._age = np.append(self._age, np.zeros(more, np.int64))
             self._missing = np.append(self._missing, np.zeros(more, np.int32))
             self._bits = np.append(self._bits, np.zeros((more, _WORDS), np.uint64), axis=0)
         if rows > len(self._slot):
@@ -123,8 +119,6 @@ class Gaps:
         held = held[np.argsort(self._row[held])]
         return {
             "row": self._row[held],
-            # Which is older, not by how much: that depends on how reports were cut into blocks.
-            "age": np.argsort(np.argsort(self._age[held])),
             "missing": self._missing[held],
             "bits": self._bits[held].reshape(-1),
             "evicted": np.array([self.evicted], np.int64),
@@ -136,10 +130,9 @@ class Gaps:
         gaps = cls()
         if columns:
             gaps._row = np.array(columns["row"], np.int32)
-            gaps._age = np.array(columns["age"], np.int64)
             gaps._missing = np.array(columns["missing"], np.int32)
             gaps._bits = np.array(columns["bits"], np.uint64).reshape(-1, _WORDS)
-            gaps.evicted, gaps._opened = int(columns["evicted"][0]), len(gaps._row)
+            gaps.evicted = int(columns["evicted"][0])
             gaps._slot = np.full(int(gaps._row.max(initial=-1)) + 1, -1, np.int32)
             gaps._slot[gaps._row] = np.arange(len(gaps._row), dtype=np.int32)
         return gaps

@@ -13,6 +13,7 @@ from kapelle.fleet.columns import Fleet, column_specs
 from kapelle.fleet.gaps import Gaps
 from kapelle.fleet.learned import Learned
 from kapelle.fleet.plant import OrderState, PlantView
+from kapelle.fleet.sequence import newest_told
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT, partition_topic
 from kapelle.model.plant import Notice, Signal, Summary
@@ -76,6 +77,7 @@ def to_snapshot(fleet: Fleet, settings: FleetSettings | None = None) -> Snapshot
     must be written, or copied, before the next entry is applied.
     """
     columns = {name: getattr(fleet, name)[..., : fleet.size] for name in column_specs()}
+    columns["newest_ns"] = newest_told(fleet)
     for resource, rows in sorted(fleet.members.items()):
         columns[_MEMBERS + resource] = rows
     columns |= {_GAPS + name: column for name, column in fleet.gaps.columns().items()}
