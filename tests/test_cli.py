@@ -16,8 +16,8 @@ from kapelle import cli
 from kapelle.api.shapes import OrderTold, PreviewTold, ReasonTold, StatusTold
 from kapelle.api.told import tell_resource
 from kapelle.cli import orders, status
-from kapelle.cli.output import Exit, exit_code, power
-from kapelle.cli.quantities import duration_s, moment
+from kapelle.cli.output import Exit, energy, exit_code, power
+from kapelle.cli.quantities import duration_s, energy_wh, moment
 from kapelle.errors import (
     Conflict,
     DataDirectoryHeld,
@@ -69,6 +69,9 @@ def test_each_kind_of_error_has_its_exit_code() -> None:
     assert {kind: exit_code(kind("no")) for kind in kinds} == kinds
 
 
+MENDED = ["--register", "import", "--reason", "why", "--day", "2026-11-22"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -84,6 +87,14 @@ def test_each_kind_of_error_has_its_exit_code() -> None:
         (["devices", "import", "fleet.csv"], 2, "fleet.csv"),
         (["devices", "ls", "-q", "colour:red"], 2, "colour"),
         (["resources", "add", "all", "kind:pv"], 2, "all"),
+        (["energy", "repair", "x", *MENDED], 2, "give one of the three"),
+        (["energy", "repair", "x", *MENDED, "--interpolate", "--set", "1Wh"], 2, "2 ways"),
+        (["energy", "repair", "x", *MENDED, "--set", "12.3 apples"], 2, "12.3kWh"),
+        (["energy", "repair", "x", *MENDED[:-2], "--scale", "2"], 2, "give either day"),
+        (["energy", "show", "x", "--day", "2026-11-22", "--revision", "last"], 2, "latest, all"),
+        (["energy", "show", "x", "--day", "2026-11-22"], 5, "kapelle up"),
+        (["query", "SELECT 1"], 3, "no history"),
+        (["export", "device", "x", "--day", "2026-11-22", "--out", "x.doc"], 2, ".parquet"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_no_traceback(
@@ -336,3 +347,32 @@ def test_a_command_that_needs_no_database_imports_none(command: str) -> None:
         [sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=60
     )
     assert done.stderr.splitlines()[-1:] == ["0 []"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "wh"),
+    [
+        ("850Wh", 850.0),
+        ("12.3kWh", 12_300.0),
+        ("1.5 MWh", 1.5e6),
+        ("1,250 wh", 1_250.0),
+        ("0Wh", 0),
+    ],
+)
+def test_energy_as_people_type_it(text: str, wh: float) -> None:
+    assert energy_wh(text) == wh
+
+
+@pytest.mark.parametrize("text", ["", "12", "kWh", "-1kWh", "1kW", "1e999 Whx"])
+def test_what_is_no_energy_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(Invalid, match=r"12\.3kWh"):
+        energy_wh(text)
+
+
+@pytest.mark.parametrize(
+    ("mwh", "told"),
+    [(None, "–"), (0, "0 Wh"), (1, "0.0 Wh"), (75_000, "75.0 Wh"), (12_300_000, "12.300 kWh"),
+     (1_500_000_000, "1.500 MWh"), (-2_000_000, "-2.000 kWh")],
+)  # fmt: skip
+def test_energy_in_the_unit_that_reads_best(mwh: int | None, told: str) -> None:
+    assert energy(mwh) == told

@@ -101,6 +101,8 @@ def check(correction: Correction, known: Sequence[Correction]) -> None:
         raise Invalid(f"{correction.value:g} is not energy: write a number from 0 upwards")
     if correction.method == "set" and correction.value > 1e15:
         raise Invalid(f"{correction.value:g} Wh is more than any meter counts")
+    if correction.method == "scale" and correction.value > 1e6:
+        raise Invalid(f"no unit is {correction.value:g} times another")
     if not correction.reason.strip() or not correction.issued_by.strip():
         raise Invalid("a correction needs an author and a reason: both stay in the ledger")
 
