@@ -59,10 +59,10 @@ class Witness:
         surprise_w = fleet.surprise[rows_] * plate_w
         self._add_steady(rows_, gap_s, plate_w, surprise_w)
         if self._whole:
-            free = np.flatnonzero(is_free(fleet, rows_))
-            rows_ = rows_[free]
-            self._add_levels(rows_, gap_s[free], plate_w[free], surprise_w[free])
-            self._add_anchors(rows_, plate_w[free])
+            free = is_free(fleet, rows_)
+            self._add_levels(rows_, gap_s, plate_w, surprise_w * free)
+            free_ = np.flatnonzero(free)
+            self._add_anchors(rows_[free_], plate_w[free_])
 
     def _add_steady(self, rows: Places, gap_s: Floats, plate_w: Floats, off_w: Floats) -> None:
         fleet = self._fleet
@@ -77,7 +77,11 @@ class Witness:
             total += np.bincount(place, part, _CADENCES)
 
     def _add_levels(self, rows: Places, gap_s: Floats, plate_w: Floats, off_w: Floats) -> None:
-        """Each report stands for the time since the one before it."""
+        """Each report stands for the time since the one before it.
+
+        Who is under command counts with what he last did by himself: an order takes those that
+        can give something, and the mean of all others is no move of anybody.
+        """
         fleet = self._fleet
         kind = fleet.kind[rows]
         own_w = fleet.own_w[rows]

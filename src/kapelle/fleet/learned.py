@@ -97,6 +97,9 @@ class Level(msgspec.Struct):
     """One kind, as far as it reports and is on its own schedule; shares of nameplate."""
 
     level: float = 0.0
+    chained: float = 0.0
+    """Moves of those on their own schedule, added up since the beginning: the level but for who is
+    in it. Two moments are compared by this, as devices that fall silent take no level along."""
     exposure: float = 0.0
     plate_rate_w: float = 0.0
     """Nameplate of those who report, from how much of it does in a second. [W]"""
@@ -166,7 +169,7 @@ class Learned(msgspec.Struct):
     steady: dict[str, dict[int, Steady]] = {}
     levels: dict[int, Level] = {}
     history: list[list[list[float]]] = []
-    """By octave: the last moments [s] and each kind's level then."""
+    """By octave: the last moments [s] and what each kind had `chained` by then."""
     cells: dict[int, Cell] = {}
     groups: dict[str, Group] = {}
     ticks: int = 0
@@ -281,6 +284,7 @@ def _learn_levels(levels: dict[int, Level], told: Mapping[int, list[float]], dt_
             fade = exp(-dt_s / max(DRIFT_S, 2.0 * _CADENCES_DRIFT * state.age_s))
             state.moved = state.moved * fade + moved
             state.moved_s = state.moved_s * fade + dt_s
+        state.chained += moved
         before = state.exposure * fade
         state.exposure = before + plate_gap
         if state.exposure:
@@ -348,12 +352,13 @@ def _remember(learned: Learned, now_s: float) -> None:
 
 
 def _told_level(level: Level | None) -> float:
-    return level.level if level is not None and level.is_settled else nan
+    return level.chained if level is not None and level.is_settled else nan
 
 
 def level_then(learned: Learned, kind: int, age_s: float) -> float:
     """Return where a kind stood some time ago, as a share of nameplate; NaN where never known.
 
+    It differs from the present level by what devices moved since, not by which of them report.
     Before the first moment that is known it is taken to have stood as it stood then.
     """
     at_s = learned.now_ns / NS_PER_S - age_s
@@ -366,7 +371,9 @@ def level_then(learned: Learned, kind: int, age_s: float) -> float:
             break
     if not found:
         return nan
-    return float(np.interp(at_s, [at for at, _ in found], [level for _, level in found]))
+    then = float(np.interp(at_s, [at for at, _ in found], [chained for _, chained in found]))
+    level = learned.levels[kind]
+    return then + level.level - level.chained
 
 
 def keep_and_scatter(
