@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from kapelle.errors import JournalConflict, JournalFailed, JournalFull
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.fold import apply_entry
+from kapelle.fleet.joined import joined
 from kapelle.fleet.retention import Generations, check_whole
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import from_snapshot, to_snapshot
@@ -139,7 +140,7 @@ class PartitionOwner:
         while entries := await self._journal.read(
             self._topic, self.fleet.position, self._settings.read_limit
         ):
-            for entry in entries:
+            for entry in joined(entries):
                 apply_entry(self.fleet, entry, self._settings)
                 self._note_notices(entry)
         if self._notices:
@@ -197,7 +198,7 @@ class PartitionOwner:
         since_ns = self.fleet.now_ns
         since = self.fleet.position
         async for entries in self._journal.follow(self._topic, self.fleet.position):
-            for entry in entries:
+            for entry in joined(entries):
                 await self._apply(entry)
             fleet, settings = self.fleet, self._settings
             if since_ns == 0:

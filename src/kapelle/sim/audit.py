@@ -129,12 +129,11 @@ def _send_again(found: Audit, told: list[list[Readings]], settings: FleetSetting
         for block in blocks[len(blocks) // 3 : len(blocks) // 3 + _AGAIN_BLOCKS]:
             late = replace(block, received_at_ns=block.received_at_ns + _WEEK_NS)
             apply_readings(again, late, settings)
+        after, before = to_snapshot(again).columns, to_snapshot(fleet).columns
         changed = [
             name
             for name in column_specs()
-            if name not in _REPEATS
-            and getattr(again, name)[..., : fleet.size].tobytes()
-            != getattr(fleet, name)[..., : fleet.size].tobytes()
+            if name not in _REPEATS and after[name].tobytes() != before[name].tobytes()
         ]
         if changed:
             topic = partition_topic(fleet.partition)
@@ -212,15 +211,17 @@ def _apply_watched(
     rows, back = np.unique(fleet.rows(readings.device_no), return_inverse=True)
     newest = np.full(len(rows), np.iinfo(np.int64).min)
     np.maximum.at(newest, back, readings.order)
-    held = fleet.order[Metric.POWER_W, rows]
-    # Everybody here counts boots and reports, which makes negative numbers; 0 is nothing yet.
-    old = rows[(newest <= held) & (held < 0)]
-    before, floor_ns = fleet.value[:, old].copy(), fleet.floor_ns[old].copy()
+    # Everybody here counts boots and reports, which makes negative numbers; 0 is nothing yet. What
+    # the newest report did not say, an older one may.
+    held, before = fleet.order[:, rows], fleet.value[:, rows]
+    floor_ns = fleet.floor_ns[rows]
+    old = (newest <= held) & (held < 0)
     apply_entry(fleet, entry, settings)
     # Whose counters have just proved to begin anew is new with them.
-    same = fleet.floor_ns[old] == floor_ns
-    if fleet.value[:, old[same]].tobytes() != before[:, same].tobytes():
-        found.applied_twice += len(old)
+    old &= fleet.floor_ns[rows] == floor_ns
+    # Bytes, because NaN is not equal to itself.
+    changed = fleet.value[:, rows].view(np.int64) != before.view(np.int64)
+    found.applied_twice += int((old & changed).sum())
 
 
 def _count(found: Audit, phases: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
