@@ -287,6 +287,35 @@ def test_a_lasting_error_is_trimmed_but_not_while_the_plan_moves() -> None:
     assert abs(plant.state.running[1].trim_w) < 10.0
 
 
+def test_an_old_error_is_not_trimmed_again_and_again() -> None:
+    """While nobody sums the fleet up the last error stays, and says nothing any more."""
+    plant = Plant()
+    plant.order(10_000.0)
+    plant.step(1)
+    plant.power_w = 9_000.0
+    for at_s in range(2, 20):
+        plant.step(at_s)
+    before_w = plant.state.running[1].trim_w
+    assert 0.0 < before_w < SETTINGS.trim_max * 10_000.0
+    for at_s in range(20, 60):
+        plant.step(at_s, summaries=False)
+    assert plant.state.running[1].trim_w == before_w
+    # One partition that speaks is not the whole.
+    for at_s in range(60, 80):
+        plant.say(plant.summary(0, at_s))
+        plant.step(at_s, summaries=False)
+    assert plant.state.running[1].trim_w == before_w
+    # Neither are summaries of long ago, newer than the last as they may be.
+    for at_s in range(80, 90):
+        for partition in range(2):
+            plant.say(plant.summary(partition, at_s - 40))
+        plant.step(at_s, summaries=False)
+    assert plant.state.running[1].trim_w == before_w
+    plant.step(90)
+    step_w = plant.state.running[1].trim_w - before_w
+    assert 0.0 < step_w <= SETTINGS.trim_per_s * 5.0 * 1_000.0
+
+
 def test_a_target_out_of_reach_is_announced_with_size_and_cause_and_so_is_its_end() -> None:
     plant = Plant()
     plant.order(18_000.0)

@@ -45,6 +45,37 @@ def test_with_a_tenth_dead_the_plant_delivers(
     assert box.notices == []
 
 
+@pytest.mark.parametrize("part", [0.6, -0.6])
+def test_nobody_under_an_order_is_taken_for_weather(
+    make_box: Any, make_faults: Any, part: float
+) -> None:
+    """What an order takes from a kind, and who fell silent, moves nobody on his own schedule.
+
+    No device here moves but by an order, so that every watt that is said beyond the truth is the
+    plant's own invention. It stays below a part in a thousand, for whichever devices are dead, and
+    so what is delivered keeps to what was promised.
+    """
+    errors, delivered = [], []
+    for seed in range(11, 14):
+        faults = make_faults(dead=0.1, command_loss=0.02, ack_loss=0.02, telemetry_loss=0.01)
+        box = make_box(devices=200, partitions=1, seed=seed, faults=faults)
+        box.run(ORDERED_S)
+        known = total(box.view)
+        box.order(part * (known.headroom_up_w if part > 0 else known.headroom_down_w), 75.0)
+        box.run(SETTLED_S)
+        off_w = []
+        while box.now_s < ORDERED_S + 74.0:
+            box.run(box.now_s + 1.0)
+            off_w.append(total(box.view).power_w - box.power_w.sum())
+        t, share = box.share()
+        errors.append(np.mean(off_w) / abs(box.plans[0].committed_w))
+        delivered.append(share[t >= SETTLED_S].mean())
+    assert np.abs(errors).max() < 0.003
+    assert abs(np.mean(errors)) < 0.001
+    assert min(delivered) >= 0.99
+    assert max(delivered) <= 1.01
+
+
 def test_a_lost_vendor_is_made_up_for_and_taken_back(
     make_box: Any, make_faults: Any, settle_time: Settle
 ) -> None:

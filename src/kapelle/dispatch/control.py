@@ -35,7 +35,8 @@ class Running:
     """Devices not counted on at the last step; -1 before the first."""
     settled_at_ns: int = 0
     """From here on measurements tell about the present plan."""
-    stepped_at_ns: int = 0
+    trimmed_ns: int = 0
+    """The oldest tick in the aggregate that the trim last followed."""
     signal: Signal | None = None
     signalled_at_ns: int = 0
     ends_at_ns: int = 0
@@ -236,12 +237,16 @@ def _beyond_w(power_w: float, lowest_w: float, highest_w: float) -> float:
 def _trim(running: Running, cycle: _Cycle, known: Aggregate, plan: Plan, target_w: float) -> None:
     """Integrate slowly what remains between target and estimate, while the estimate can tell.
 
-    It rests while measurements still lag behind a plan that moved, while too little is measured,
-    within the estimate's own error, and at the end of the range.
+    It stands still while a partition is not summed up anew. It rests while measurements still lag
+    behind a plan that moved, while too little is measured, within the estimate's own error, and at
+    the end of the range.
     """
     settings, now_ns = cycle.settings, cycle.now_ns
-    elapsed_s = (now_ns - running.stepped_at_ns) / NS_PER_S if running.stepped_at_ns else 0.0
-    running.stepped_at_ns = now_ns
+    # Counted in ticks: while a partition tells nothing new, no more of its old error is taken up.
+    elapsed_s = (known.tick_ns - running.trimmed_ns) / NS_PER_S if running.trimmed_ns else 0.0
+    running.trimmed_ns = max(known.tick_ns, running.trimmed_ns)
+    if elapsed_s <= 0.0 or not known.age_s <= settings.summary_age_s_max:
+        return
     error_w = target_w - known.power_w
     if abs(error_w) <= known.std_w:
         running.trim_w *= exp(-elapsed_s / settings.trim_fades_s)
