@@ -28,9 +28,10 @@ def make_fleet(phase: Phase = Phase.APPLIED, kind: DeviceKind = DeviceKind.BATTE
     return fleet
 
 
-def read(fleet: Fleet, at_s: float, power_w: float) -> None:
+def read(fleet: Fleet, at_s: float, power_w: float, ahead_s: float = 0.0) -> None:
     fleet.value[Metric.POWER_W] = power_w
-    fleet.measured_at_ns[Metric.POWER_W] = fleet.heard_at_ns[:] = s(at_s)
+    fleet.heard_at_ns[:] = s(at_s)
+    fleet.measured_at_ns[Metric.POWER_W] = s(at_s + ahead_s)
     fleet.now_ns = s(at_s + 0.5)
     step_verification(fleet, SETTINGS)
 
@@ -60,6 +61,14 @@ def test_readings_count(
     for at_s, power_w in readings:
         read(fleet, at_s, power_w)
     assert (fleet.followed[0], fleet.strayed[0]) == (followed, strayed)
+
+
+def test_a_device_whose_clock_was_set_back_is_held_against_its_meter_at_once() -> None:
+    fleet = make_fleet()
+    read(fleet, 6, 3000.0, ahead_s=100.0)
+    read(fleet, 10, 0.0)
+    read(fleet, 14, 0.0)
+    assert (fleet.followed[0], fleet.strayed[0]) == (0, 2)
 
 
 def test_who_would_be_there_anyway_proves_nothing_without_an_answer() -> None:

@@ -15,7 +15,7 @@ from kapelle.fleet.conditions import VOID
 from kapelle.fleet.desired import holds_setpoint
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
-from kapelle.model.enums import Exclusion, Freshness, Phase
+from kapelle.model.enums import Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import ALL, NS_PER_S, Flags, Floats, Ints, Longs
 
 _NS_PER_MS = 1_000_000
@@ -253,7 +253,10 @@ def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
     asked = fleet.order_no[:size] != 0
     followed = fleet.followed[:size] >= settings.verify_after
     # Without an answer, what the meter showed before this command proves nothing about it.
-    followed &= _ANSWERED[phase] | (fleet.seen_at_ns[:size] > fleet.tried_at_ns[:size])
+    # (By our clock: the device's own may err.)
+    is_held = fleet.seen_at_ns[:size] == fleet.measured_at_ns[Metric.POWER_W, :size]
+    is_held &= fleet.heard_at_ns[:size] > fleet.tried_at_ns[:size]
+    followed &= _ANSWERED[phase] | is_held
     found[followed & asked & _PROVEN_BY_METER[phase]] = Phase.VERIFIED
     strayed = fleet.strayed[:size] >= settings.diverge_after
     found[strayed & asked & _IN_FORCE[phase]] = Phase.DIVERGED
