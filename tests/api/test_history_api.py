@@ -39,6 +39,7 @@ TOKEN = "test-token-of-32-characters-here"
 MINUTE_NS = 60 * 10**9
 WH_A_QUARTER = 150
 ZONE = "Europe/Vienna"
+EVER = {"from": "1970-01-01T00:00:00Z", "to": "2200-01-01T00:00:00Z"}
 SPRING, AUTUMN = "2025-03-30", "2025-10-26"
 
 
@@ -231,6 +232,9 @@ def test_as_published_and_as_corrected(record: Path) -> None:
         ("devices/dev-0", {"day": SPRING, "month": "2025-03"}, 422, "period-invalid"),
         ("devices/dev-0", {"day": SPRING, "tz": "Mars/Olympus"}, 422, "period-invalid"),
         ("devices/dev-0", {"day": SPRING, "step": "2m"}, 422, "request-invalid"),
+        ("resources/all", {**EVER, "step": "1m"}, 413, "period-too-long"),
+        ("energy/resources/all", EVER, 422, "history-question"),
+        ("devices/dev-0", {"day": "0001-01-01"}, 422, "period-invalid"),
         ("devices/dev-0", {"day": SPRING, "format": "xls"}, 422, "request-invalid"),
         ("energy/devices/dev-0", {"day": SPRING, "revision": "last"}, 422, "request-invalid"),
         ("energy/devices/dev-0", {"day": SPRING, "revision": "-1"}, 422, "request-invalid"),

@@ -34,6 +34,9 @@ def test_a_month_and_two_moments() -> None:
         ({"since": "2026-01-01T00:00:00", "until": "2026-01-02T00:00:00"}, "time zone"),
         ({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}, "before it begins"),
         ({"day": "2026-01-01", "tz": "Mars/Olympus"}, "IANA"),
+        ({"day": "0001-01-01"}, "1970 to 2200"),
+        ({"month": "9999-12"}, "month"),
+        ({"since": "0001-01-01T00:00:00+14:00", "until": "2026-01-01T00:00:00Z"}, "1970"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(asked: dict[str, str], said: str) -> None:

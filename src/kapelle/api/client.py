@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -33,10 +33,15 @@ from kapelle.api.shapes import (
     StatusTold,
 )
 from kapelle.errors import Conflict, Invalid, KapelleError, NotFound, Problem, Unreachable
-from kapelle.history.energy_series import Revision, Span
-from kapelle.history.reader import Series, Step
+
+if TYPE_CHECKING:
+    # DuckDB is costly to import, and behind the API.
+    from kapelle.history.energy_series import Revision, Span
+    from kapelle.history.reader import Series, Step
 
 _WAIT_S = 10.0
+_LONG_WAIT_S = 60.0
+"""For what reads much, or waits for the recorder."""
 _URL = "http://127.0.0.1:8080"
 _TOKEN_FILE = Path("kapelle-data/api.token")
 
@@ -210,7 +215,7 @@ class Client:
         self,
         device_id: str,
         *,
-        step: Step = "1m",
+        step: "Step" = "1m",
         day: str | None = None,
         month: str | None = None,
         since: str | None = None,
@@ -236,8 +241,8 @@ class Client:
         self,
         name: str = "all",
         *,
-        step: Step = "15m",
-        series: Series = "corrected",
+        step: "Step" = "15m",
+        series: "Series" = "corrected",
         day: str | None = None,
         month: str | None = None,
         since: str | None = None,
@@ -257,8 +262,8 @@ class Client:
         device_id: str | None = None,
         *,
         resource: str | None = None,
-        step: Span = "15m",
-        revision: Revision = "latest",
+        step: "Span" = "15m",
+        revision: "Revision" = "latest",
         day: str | None = None,
         month: str | None = None,
         since: str | None = None,
@@ -327,7 +332,8 @@ class Client:
             dry_run=dry_run,
             **{"from": since},
         )
-        return self._ask(RepairTold, "POST", "/v1/energy/corrections", asked, _key(key))
+        path = "/v1/energy/corrections"
+        return self._ask(RepairTold, "POST", path, asked, _key(key), _LONG_WAIT_S)
 
     def undo_correction(
         self,
@@ -341,7 +347,7 @@ class Client:
         """Take a correction of energy back, or say what that would do."""
         path = f"/v1/energy/corrections/{correction_no}/undo"
         asked = _said(reason=reason, author=author, dry_run=dry_run)
-        return self._ask(RepairTold, "POST", path, asked, _key(key))
+        return self._ask(RepairTold, "POST", path, asked, _key(key), _LONG_WAIT_S)
 
     def corrections(
         self, device_id: str = "", *, limit: int = 100, before: int | None = None
@@ -352,7 +358,8 @@ class Client:
 
     def _ask_table(self, path: str, asked: dict[str, object]) -> pa.Table:
         query = {name: str(value) for name, value in asked.items()} | {"format": "arrow"}
-        return pa.ipc.open_stream(self._send("GET", path, params=query)).read_all()
+        body = self._send("GET", path, params=query, wait_s=_LONG_WAIT_S)
+        return pa.ipc.open_stream(body).read_all()
 
     def _ask(
         self,
@@ -361,8 +368,9 @@ class Client:
         path: str,
         asked: dict[str, object] | None = None,
         headers: dict[str, str] | None = None,
+        wait_s: float = _WAIT_S,
     ) -> Told:
-        return shape.model_validate_json(self._send(method, path, asked, headers))
+        return shape.model_validate_json(self._send(method, path, asked, headers, wait_s=wait_s))
 
     def _send(
         self,
@@ -371,9 +379,12 @@ class Client:
         asked: dict[str, object] | None = None,
         headers: dict[str, str] | None = None,
         params: dict[str, str] | None = None,
+        wait_s: float = _WAIT_S,
     ) -> bytes:
         try:
-            answer = self._http.request(method, path, json=asked, headers=headers, params=params)
+            answer = self._http.request(
+                method, path, json=asked, headers=headers, params=params, timeout=wait_s
+            )
         except httpx.HTTPError as error:
             raise Unreachable(f"{self._url}: {error}; is the plant running there?") from error
         if answer.is_success:

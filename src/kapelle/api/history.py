@@ -15,9 +15,12 @@ from kapelle.api.routes import authenticate
 from kapelle.api.tables import Form
 from kapelle.errors import Invalid
 from kapelle.history.reader import Reader, Series, Step
+from kapelle.model.ids import NS_PER_S
 
 JSON_ROWS_MAX = 100_000
 """Beyond this many rows an answer in JSON helps nobody; the other forms have no such bound."""
+STEPS_MAX = 1_000_000
+"""Steps of a resource in one answer: two years of minutes, 28 of quarter-hours."""
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The rows in the form asked for. In JSON: one object a row.",
@@ -91,6 +94,11 @@ async def read_resource(
     form: As = "json",
 ) -> Response:
     """Read what a resource did, as published at the time or as known now."""
+
+    length_s = (when.ends_at_ns - when.starts_at_ns) // NS_PER_S
+    if length_s > STEPS_MAX * (900 if step == "15m" else 60):
+        most = f"{STEPS_MAX:,} steps are told at once"
+        raise Refused(413, "period-too-long", f"{most}; ask for a shorter period or `step=15m`")
 
     def question(reader: Reader) -> pa.Table:
         return reader.resource(name, when.starts_at_ns, when.ends_at_ns, step, series)
