@@ -41,6 +41,8 @@ _BREAK_S = 60.0
 """After a longer pause in the summaries what ran before is not gone on with. [s]"""
 _HISTORY_LEVELS = 14
 _HISTORY_LENGTH = 16
+_FREE = 0.9
+"""Where fewer of those who report are on their own schedule they are no fair sample of a kind."""
 _DARK = 0.02
 """PV at a lower share of nameplate teaches nothing about clouds."""
 
@@ -233,7 +235,7 @@ def _learn(learned: Learned) -> None:
     all_ = told.get(ALL, Evidence())
     if not broken:
         _learn_levels(learned.levels, all_.levels, dt_s)
-    _learn_groups(learned, all_.groups, 1.0 if broken else dt_s)
+    _learn_groups(learned, all_, 1.0 if broken else dt_s)
     _learn_cells(learned.cells, all_.anchors, now_s)
     _remember(learned, now_s)
 
@@ -291,13 +293,20 @@ def _learn_levels(levels: dict[int, Level], told: Mapping[int, list[float]], dt_
             state.level = ((state.level + moved) * before + power_gap) / state.exposure
 
 
-def _learn_groups(learned: Learned, told: Mapping[str, list[float]], dt_s: float) -> None:
+def _learn_groups(learned: Learned, told: Evidence, dt_s: float) -> None:
     sums: dict[str, list[float]] = {}
-    for name, (count, total, square) in told.items():
+    free: dict[int, float] = {}
+    for name, (count, _, _) in told.groups.items():
+        if not name.startswith(PV_CLUSTER):
+            kind = int(name.partition("/")[0])
+            free[kind] = free.get(kind, 0.0) + count
+    for name, (count, total, square) in told.groups.items():
         pv = name.startswith(PV_CLUSTER)
         kind = int(DeviceKind.PV) if pv else int(name.partition("/")[0])
         level = learned.levels.get(kind)
-        if level is None:
+        reports = told.levels.get(kind, [0.0] * 5)[4]
+        if level is None or free.get(kind, 0.0) < _FREE * reports:
+            # Whom an order leaves differ from their kind all alike: nothing they share by nature.
             continue
         off = total - count * level.level
         square += count * level.level**2 - 2.0 * level.level * total
@@ -397,7 +406,8 @@ def keep_and_scatter(
             continue
         age = cell.age / cell.count
         ridge = 1e-4 * cell.freedom
-        keep = (cell.both + ridge) / (cell.then2 + ridge)
+        # A few readings may say that distances grow; taken on over hours that has no bounds.
+        keep = min(max((cell.both + ridge) / (cell.then2 + ridge), 0.0), 1.0)
         rest = max(cell.now2 - 2.0 * keep * cell.both + keep * keep * cell.then2, 0.0)
         first = share * share * age / (age + half_s)
         rest = (rest + 3.0 * first) / (cell.freedom + 3.0)
@@ -411,7 +421,7 @@ def keep_and_scatter(
         rest *= exp(at - ages[0])
     elif at > ages[-1]:
         ratio = exp(at - ages[-1])
-        keep, rest = max(keep, 0.0) ** ratio, rest * min(ratio, 4.0)
+        keep, rest = keep**ratio, rest * min(ratio, 4.0)
     return keep, rest
 
 
