@@ -67,14 +67,14 @@ def test_nobody_silent_strays_further_than_he_was(
 
 
 def test_whom_an_order_leaves_alone_share_no_weather() -> None:
-    """Half of a kind runs and is taken: that the rest stands still is nothing vendors share."""
+    """Some of a kind run and are taken: that the rest stands still is nothing vendors share."""
 
     def tick(free: float, at: float) -> Evidence:
         # Ten reports of 1 W devices, the mean of what they do by themselves is -0.5.
         return Evidence(
             levels={LOAD: [10.0, 10.0, -5.0, 0.0, 10.0]},
             groups={
-                f"{LOAD}/{vendor}": [free / 2, free / 2 * at, free / 2 * (at * at + 0.25)]
+                f"{LOAD}/{vendor}": [free / 2, free / 2 * at, free / 2 * (at * at + 0.01)]
                 for vendor in ("acme", "bolt")
             },
         )
@@ -84,7 +84,7 @@ def test_whom_an_order_leaves_alone_share_no_weather() -> None:
         hear(learned, told(second, tick(10.0, -0.5)))
     before = shared(learned, f"{LOAD}/")
     for second in range(120, 240):
-        hear(learned, told(second, tick(4.0, 0.0)))
+        hear(learned, told(second, tick(8.0, 0.0)))
     assert shared(learned, f"{LOAD}/") == before
 
 
