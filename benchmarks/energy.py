@@ -1,13 +1,21 @@
 """How fast registers become energy: a quarter-hour of a million devices into whole numbers."""
 
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.energy import Meters, account, arrange, intervals
 from kapelle.fleet.metering import step_energy
+from kapelle.history.ledger import Ledger
+from kapelle.history.settings import HistorySettings
+from kapelle.history.store import Rows, Store
+from kapelle.history.tables import TABLES
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S
 
@@ -17,13 +25,16 @@ QUARTER_S = 900
 LOOK_BACK = 2
 """Quarter-hours the ledger reads again beside the one it closes."""
 PARTITIONS = 8
+FLUSH_S = 30
+WATERMARK_S = 120
 Row = dict[str, object]
 
 
 def run(quick: bool) -> list[Row]:
     """Return the numbers; `quick` takes a tenth of the devices."""
     devices = 100_000 if quick else 1_000_000
-    return [_closing(devices, 0.0), _closing(devices, 0.01), _tick(devices)]
+    computed = [_closing(devices, 0.0), _closing(devices, 0.01), _tick(devices)]
+    return [*computed, _ledger(20_000 if quick else 100_000)]
 
 
 def _best_s(call: Callable[[], object], times: int) -> float:
@@ -109,3 +120,58 @@ def _tick(devices: int) -> Row:
         "peer": f"aim {aim_ms:g} ms",
         "note": "40 bytes a device that has registers, none for others",
     }
+
+
+def _ledger(devices: int) -> Row:
+    """Measure the ledger on a record as the recorder leaves it: a flush every 30 s."""
+    took = []
+    with tempfile.TemporaryDirectory(dir=os.environ.get("KAPELLE_BENCH_DIR", ".")) as name:
+        store = Store(Path(name), HistorySettings())
+        ledger = Ledger(store, PARTITIONS)
+        for flush in range(3 * QUARTER_S // FLUSH_S + WATERMARK_S // FLUSH_S):
+            rows = _flush(devices, flush * FLUSH_S)
+            now_ns = T0 + (flush + 1) * FLUSH_S * NS_PER_S
+            store.commit(rows, now_ns=now_ns, states=ledger.note(rows))
+            began, made = time.perf_counter(), ledger.work(now_ns)
+            if made >= 2 * devices:
+                took.append(time.perf_counter() - began)
+        store.close()
+    aim_s = 10.0 * devices / 100_000
+    return {
+        "name": f"ledger: close a quarter-hour of {devices:,} devices from the record's files",
+        "value": min(took),
+        "unit": "s",
+        "ratio": aim_s / min(took),
+        "peer": f"aim {aim_s:g} s",
+        "note": f"read every {EVERY_S} s, flushed every {FLUSH_S} s, {PARTITIONS} partitions",
+    }
+
+
+def _flush(devices: int, starts_s: int) -> list[Rows]:
+    schema, number = TABLES["readings"].schema, np.arange(devices, dtype=np.int32)
+    phase_s = number * 7919 % EVERY_S
+    number = number[(phase_s - starts_s) % EVERY_S < FLUSH_S]
+    within_s = (number * 7919 % EVERY_S - starts_s) % EVERY_S
+    at_ns = T0 + (starts_s + within_s.astype(np.int64)) * NS_PER_S
+    known = {
+        "device_no": number,
+        "order": at_ns,
+        "measured_at_ns": at_ns,
+        "received_at_ns": at_ns + 200_000_000,
+        "quality": np.zeros(len(number), np.uint8),
+        "power_w": np.full(len(number), 3000.0),
+        "export_wh": np.rint(number * 13.0 + starts_s * 50 / 60),
+    }
+    rows = pa.table(
+        [
+            pa.array(known[field.name])
+            if field.name in known
+            else pa.nulls(len(number), field.type)
+            for field in schema
+        ],
+        schema=schema,
+    )
+    return [
+        Rows("readings", p, rows.filter(pa.array(number % PARTITIONS == p)))
+        for p in range(PARTITIONS)
+    ]

@@ -1,8 +1,10 @@
 """However readings are cut, repeated, late and merged: the record holds each once, and the tiers
 are what a slow and obvious calculation finds."""
 
+import sqlite3
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.history.conftest import START_NS, HastyFiles, stored
 
+from kapelle.errors import HistoryFailed
 from kapelle.history.compaction import Merge, due
 from kapelle.history.reader import Reader, Session
 from kapelle.history.retention import expire, sweep
@@ -216,3 +219,83 @@ def test_a_late_row_waits_for_others_of_its_day(tmp_path: Path) -> None:
     assert merge_all(store, now_ns + 601 * NS_PER_S) == 1
     assert Reader(tmp_path).sql("SELECT power_w FROM minutes").to_pylist() == [{"power_w": 6.0}]
     store.close()
+
+
+def test_when_a_reading_came_is_kept_to_the_nanosecond(tmp_path: Path) -> None:
+    received_ns = [MIDNIGHT_NS + delay for delay in (0, 1, 123_456_789_012, -5, -(10**18))]
+    store = Store(tmp_path)
+    for minute, received in enumerate(received_ns):
+        store.commit([rows_of([Report(1, minute, 1.0)], received)], now_ns=START_NS)
+    assert store.read("readings")["received_at_ns"].to_pylist() == received_ns
+    store.close()
+    told = Reader(tmp_path).sql("SELECT received_at_ns FROM readings ORDER BY time")
+    assert told.column(0).to_pylist() == received_ns
+
+
+def test_a_record_of_another_layout_is_refused_by_name(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as db:
+        db.execute("PRAGMA user_version = 1")
+    with pytest.raises(HistoryFailed, match="layout 1"):
+        Store(tmp_path)
+    with pytest.raises(HistoryFailed, match="layout 1"):
+        Reader(tmp_path).sql("SELECT 1")
+
+
+reports = st.builds(
+    Report, st.integers(0, 4), st.integers(-100, 100), st.just(nan) | st.floats(-9e3, 9e3)
+)
+
+
+@given(
+    flushes=st.lists(st.lists(reports, min_size=1, max_size=12), min_size=1, max_size=5),
+    merged=st.integers(0, 5),
+    first=st.integers(-100, 100),
+    minutes=st.integers(0, 200),
+)
+@settings(max_examples=30)
+def test_one_device_is_what_a_query_finds_of_it(
+    flushes: list[list[Report]], merged: int, first: int, minutes: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        store = Store(Path(name), SETTINGS, HastyFiles())
+        for number, flush in enumerate(flushes):
+            now_ns = START_NS + number * NS_PER_S
+            store.commit([rows_of(flush, now_ns)], now_ns=now_ns)
+            if number < merged:
+                merge_all(store, now_ns)
+        store.close()
+        reader = Reader(Path(name))
+        bounds = [MIDNIGHT_NS + m * 20 * NS_PER_S for m in (first, first + minutes)]
+        for device in range(6):
+            wanted = reader.sql(
+                f"SELECT * FROM readings WHERE device_no = {device} AND measured_at_ns >= "
+                f"{bounds[0]} AND measured_at_ns < {bounds[1]} ORDER BY time, rank"
+            )
+            found = reader.device(device, *bounds, "raw")
+            assert found.schema.names == wanted.schema.names
+            assert found.schema.types == wanted.schema.types
+            assert found.equals(wanted)
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut", "flipped"])
+def test_a_damaged_file_is_named(tmp_path: Path, harm: str) -> None:
+    store = Store(tmp_path)
+    rows = [Report(1, minute, float(minute * 7 % 13)) for minute in range(500)]
+    [file] = store.commit([rows_of(rows, START_NS)], now_ns=START_NS + 3 * DAY_NS)
+    store.close()
+    path = tmp_path / file.path
+    body = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(body[:-100] if harm == "cut" else bytes(300) + body[300:])
+    reader, span = Reader(tmp_path), (MIDNIGHT_NS, MIDNIGHT_NS + DAY_NS)
+    for ask in (
+        lambda: reader.sql("SELECT sum(power_w + device_no + received_at_ns) FROM readings"),
+        lambda: reader.device(1, *span, "raw"),
+        lambda: reader.device(1, *span, "1m"),
+    ):
+        with pytest.raises(HistoryFailed, match=r"kapelle verify") as said:
+            ask()
+        assert harm == "flipped" or file.path in str(said.value)

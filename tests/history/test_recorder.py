@@ -335,3 +335,55 @@ def test_a_query_reads_the_record_and_nothing_else(
     Store(tmp_path).close()
     with pytest.raises(Invalid):
         Reader(tmp_path).sql(query)
+
+
+class FailingLedger:
+    """Notes nothing, and fails at the first of its two steps until it is mended."""
+
+    def __init__(self) -> None:
+        self.is_mended = False
+        self.done = 0
+
+    def note(self, rows: object) -> dict[str, bytes | None]:
+        raise ZeroDivisionError
+
+    def steps(self, now_ns: int) -> list[Callable[[], int]]:
+        return [self._fail, self._do]
+
+    def _fail(self) -> int:
+        if not self.is_mended:
+            raise ZeroDivisionError("a bug")
+        return 0
+
+    def _do(self) -> int:
+        self.done += 1
+        return 1
+
+
+def test_a_ledger_that_fails_does_not_stop_the_record_and_is_told(
+    journal: MemoryJournal, clock: HandClock, tmp_path: Path
+) -> None:
+    ledger = FailingLedger()
+
+    async def play() -> None:
+        recorder = Recorder(
+            journal=journal,
+            clock=clock,
+            settings=PROMPT,
+            directory=tmp_path,
+            partitions=2,
+            ledger=lambda _: ledger,
+        )
+        counters = recorder.counters
+        async with recording(recorder):
+            for second in range(3):
+                await journal.append("p/0", [make_readings([(0, second, 1.0)])], writer="ingest")
+                await until(lambda done=second: ledger.done > done)
+                assert counters.ledger_reason == "a bug"
+                assert counters.reason == ""
+            ledger.is_mended = True
+            await journal.append("p/0", [make_readings([(0, 3, 1.0)])], writer="ingest")
+            await until(lambda: counters.ledger_reason == "")
+
+    asyncio.run(play())
+    assert len(stored(tmp_path)) == 4

@@ -247,6 +247,13 @@ def _record(sources: Sources, now_ns: int) -> Iterator[Reason]:
             f"the history is not written: {history.reason}",
             "mend its disk; the journal keeps for it what it has not taken over",
         )
+    if history.ledger_reason:
+        yield Reason(
+            "ledger-failing",
+            "degraded",
+            f"the energy ledger stands still: {history.ledger_reason}",
+            "kapelle verify finds damaged files; readings are kept, and it is tried again",
+        )
     lag_s = history.lag_s(now_ns)
     if lag_s > _RECORDER_LAG_S:
         yield Reason(

@@ -108,7 +108,7 @@ def arrange(
     if len(device_no) == 0:
         return np.zeros(0, np.intp)
     counted = order < 0
-    by_time = np.lexsort((received_at_ns, order, measured_at_ns, device_no))
+    by_time = _sorted(device_no, measured_at_ns, order, received_at_ns)
     if counted.any():
         places = _by_counters(device_no, order, measured_at_ns, received_at_ns, by_time)
     else:
@@ -126,7 +126,7 @@ def _by_counters(
     device_no: Ints, order: Longs, measured_at_ns: Longs, received_at_ns: Longs, by_time: Places
 ) -> Places:
     """Return all rows in order, taking each device's word for it where it counts its reports."""
-    places = np.lexsort((received_at_ns, measured_at_ns, order, device_no))
+    places = _sorted(device_no, order, measured_at_ns, received_at_ns)
     device, number, at_ns = device_no[places], order[places], measured_at_ns[places]
     boot = _boots(number)
     first = np.ones(len(places), np.bool_)
@@ -145,6 +145,20 @@ def _by_counters(
         return places
     # Stable: within a run, and at equal times, the order by counters stays.
     return places[np.lexsort((key_ns, device))]
+
+
+def _sorted(device_no: Ints, *keys: Longs) -> Places:
+    """Return the stable order of rows by device and keys."""
+    # Reports mostly come in the order they were made in: one sort by device is enough then.
+    places = np.argsort(device_no, kind="stable")
+    is_level = device_no[places[1:]] == device_no[places[:-1]]
+    for key in keys:
+        ordered = key[places]
+        if (is_level & (ordered[1:] < ordered[:-1])).any():
+            columns: list[Ints | Longs] = [*reversed(keys), device_no]
+            return np.lexsort(columns)
+        is_level &= ordered[1:] == ordered[:-1]
+    return places
 
 
 def _ascends(device: Ints, key_ns: Longs) -> bool:

@@ -10,7 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kapelle.errors import HistoryFailed
+
 FILE = "catalog.db"
+LAYOUT = 2
+"""Of the catalog and the files in it, in the database's `user_version`."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -80,6 +84,7 @@ class Catalog:
         path = directory / FILE
         if read_only:
             self._db = _opened_to_read(path)
+            _check_layout(self._db, path)
             return
         # One worker thread at a time uses it; which one, the loop decides.
         self._db = sqlite3.connect(
@@ -87,6 +92,9 @@ class Catalog:
         )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
+        if not self._db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+            self._db.execute(f"PRAGMA user_version = {LAYOUT}")
+        _check_layout(self._db, path)
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -239,6 +247,16 @@ def _file(row: tuple[object, ...]) -> File:
     integers = (partition, starts, ends, first, last, rows, size, level, made_at, arrival, number)
     p, s, e, f, la, r, b, le, m, a, n = (int(str(value)) for value in integers)
     return File(str(table), p, s, e, f, la, r, b, le, str(columns), str(path), m, n, a)
+
+
+def _check_layout(db: sqlite3.Connection, path: Path) -> None:
+    found = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if found != LAYOUT:
+        db.close()
+        raise HistoryFailed(
+            f"{path.parent} is a history of layout {found}, this version knows {LAYOUT}: move it "
+            "away and a new one begins, or use the version that wrote it"
+        )
 
 
 def _opened_to_read(path: Path) -> sqlite3.Connection:

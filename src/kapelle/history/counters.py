@@ -33,6 +33,8 @@ class Counters:
     failures: int = 0
     reason: str = ""
     """Why no record is written now; empty while all is well."""
+    ledger_reason: str = ""
+    """Why the ledger of energy stands still, for some devices or all; empty while all is well."""
 
     def lag_s(self, now_ns: int) -> float:
         """Return the age of the oldest row that is not yet in the record; 0 without any. [s]"""

@@ -30,6 +30,21 @@ from kapelle.model.plant import Correction
 UNKNOWN = -1
 """Energy nobody knows; in tables null."""
 _COLUMNS = ("export_wh", "import_wh")
+REPORTED = (
+    "device_no",
+    "order",
+    "measured_at_ns",
+    "received_at_ns",
+    "quality",
+    "power_w",
+    *_COLUMNS,
+)
+"""What is read of the table `readings`."""
+LEDGERED = (
+    *("device_no", "starts_at_ns", "register", "mwh", "quality", "revision"),
+    *("measured_mwh", "measured_quality", "correction_no"),
+)
+"""What is read of the table `energy`."""
 _MANY = len(REGISTERS)
 
 
@@ -46,7 +61,7 @@ class Reported:
 
     @classmethod
     def of(cls, rows: pa.Table) -> Self:
-        """Take up rows of the table `readings`."""
+        """Take up rows of the table `readings`, in the order they arrived in."""
         device_no = numbers(rows, "device_no").astype(np.int32)
         order = numbers(rows, "order").astype(np.int64)
         measured_at_ns = numbers(rows, "measured_at_ns").astype(np.int64)

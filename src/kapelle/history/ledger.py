@@ -16,7 +16,17 @@ import pyarrow as pa
 from kapelle.errors import Invalid
 from kapelle.fleet.energy import Meters
 from kapelle.history.corrections import REGISTERS, check, in_force, reach
-from kapelle.history.energy import Grid, Reported, changes, ledgered, measure, meters_of, newest
+from kapelle.history.energy import (
+    LEDGERED,
+    REPORTED,
+    Grid,
+    Reported,
+    changes,
+    ledgered,
+    measure,
+    meters_of,
+    newest,
+)
 from kapelle.history.ledger_state import LedgerState, PartitionState
 from kapelle.history.order import numbers
 from kapelle.history.settings import LATE_DAYS
@@ -32,6 +42,7 @@ _BACK_NS = (QUARTER_NS, 6 * HOUR_NS, (LATE_DAYS + 1) * DAY_NS)
 """How far is read for readings to go on from: further only for those who have too few."""
 _BEFORE = 4
 """Readings from which it is told what a register that jumps is about."""
+_FEW = 1000
 _CELLS = 1 << 20
 """Intervals computed at once."""
 _STEP_NS = 4 * QUARTER_NS
@@ -125,8 +136,9 @@ class Ledger:
             for group in _chunked(device_no[mine], (last_ns - first_ns) // QUARTER_NS + 1):
                 # What lay in a gap was interpolated between its far ends: both sides may change.
                 start_ns, end_ns = self._around(partition, group, first_ns, last_ns, now_ns)
-                edges_ns = [state.behind.get(no, start_ns) for no in group.tolist()]
-                start_ns = min(start_ns, *edges_ns) // QUARTER_NS * QUARTER_NS
+                edges_ns = state.edges_of(group)
+                start_ns = min([start_ns, *edges_ns[edges_ns >= 0].tolist()])
+                start_ns = start_ns // QUARTER_NS * QUARTER_NS
                 end_ns = min(-(-end_ns // QUARTER_NS) * QUARTER_NS, state.closed_ns)
                 if start_ns < end_ns:
                     parts += self._settle(partition, state, group, start_ns, end_ns, None, now_ns)
@@ -212,19 +224,18 @@ class Ledger:
         again_ns = began_ns - QUARTER_NS
         here = self._reported(partition, None, again_ns - _BACK_NS[0], now_ns + QUARTER_NS)
         spoke = np.unique(here.device_no[here.measured_at_ns >= began_ns])
-        late = np.array([no for no in spoke.tolist() if no in state.behind], np.int32)
+        edges_ns = state.edges_of(spoke)
+        late, edges_ns = spoke[edges_ns >= 0], edges_ns[edges_ns >= 0]
         parts = []
         for group in _chunked(np.setdiff1d(spoke, late), (through_ns - again_ns) // QUARTER_NS):
             parts += self._settle(partition, state, group, again_ns, through_ns, here, now_ns)
         spans = self.state.spans(partition) | _changed(parts, began_ns)
-        edges_ns = np.array([state.behind[no] for no in late.tolist()], np.int64)
         for day in np.unique(edges_ns // DAY_NS).tolist():
             mine = edges_ns // DAY_NS == day
             start_ns = int(edges_ns[mine].min())
             for group in _chunked(late[mine], (through_ns - start_ns) // QUARTER_NS):
                 parts += self._settle(partition, state, group, start_ns, through_ns, None, now_ns)
-        oldest_ns = through_ns - LATE_DAYS * DAY_NS
-        state.behind = {no: edge for no, edge in state.behind.items() if edge >= oldest_ns}
+        state.forget_before(through_ns - LATE_DAYS * DAY_NS)
         return self._commit(partition, parts, state, now_ns, spans)
 
     def _settle(
@@ -314,15 +325,18 @@ class Ledger:
     def _reported(
         self, partition: int, device_no: Ints | None, starts_ns: int, ends_ns: int
     ) -> Reported:
-        only = None if device_no is None else device_no.tolist()
-        rows = self.store.read("readings", partition, starts_ns, ends_ns, device_nos=only)
+        rows = self.store.scan(
+            "readings", partition, starts_ns, ends_ns, device_nos=device_no, columns=REPORTED
+        )
         return Reported.of(rows)
 
     def _ledgered(
         self, partition: int, device_no: Ints, starts_at_ns: int, ends_at_ns: int
     ) -> Grid:
-        rows = self.store.read(
-            "energy", partition, starts_at_ns, ends_at_ns, device_nos=device_no.tolist()
+        # Whoever is left out costs more than whoever is read in vain.
+        few = device_no if len(device_no) <= _FEW else None
+        rows = self.store.scan(
+            "energy", partition, starts_at_ns, ends_at_ns, device_nos=few, columns=LEDGERED
         )
         return ledgered(device_no, starts_at_ns, ends_at_ns, rows)
 

@@ -1,6 +1,7 @@
 """What the ledger keeps beside its rows, in the catalog: small, and committed with them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -16,21 +17,46 @@ from kapelle.model.ids import Bytes, Ints, Longs
 from kapelle.model.plant import Correction
 
 _ASKED = "energy/asked"
+_PARTS = ("state", "behind", "metered")
 
 
-class PartitionState(msgspec.Struct):
-    """How far one partition is."""
+@dataclass(slots=True)
+class PartitionState:
+    """How far one partition is. Columns are bytes: of a million devices all may be silent."""
 
     closed_ns: int = 0
     """Every interval before was closed; 0: none yet."""
-    behind: dict[int, int] = {}
-    """Devices that are known only up to an earlier edge: they were silent when it was closed."""
+    behind: bytes = b""
+    """Devices that are known only up to an earlier edge: they were silent when it was closed.
+    Their numbers [i4], ascending; then the edges [i4, quarter-hours since 1970]."""
     metered: bytes = b""
     """By row of the partition: registers its device has ever reported, as bits."""
 
     def copy(self) -> "PartitionState":
         """Return a state that may be changed until it is committed."""
-        return PartitionState(self.closed_ns, dict(self.behind), self.metered)
+        return replace(self)
+
+    def edges_of(self, device_no: Ints) -> Longs:
+        """Return up to which edge each device is known; -1 of those that are not behind. [ns]"""
+        known, quarters = self._behind()
+        if not len(known):
+            return np.full(len(device_no), -1, np.int64)
+        of = np.minimum(np.searchsorted(known, device_no), len(known) - 1)
+        return np.where(known[of] == device_no, quarters[of] * QUARTER_NS, -1)
+
+    def forget_before(self, oldest_ns: int) -> None:
+        """Wait no longer for those that were silent for so long."""
+        known, quarters = self._behind()
+        kept = quarters * QUARTER_NS >= oldest_ns
+        if not kept.all():
+            self._keep(known[kept], quarters[kept])
+
+    def _behind(self) -> tuple[Ints, Longs]:
+        known, quarters = np.frombuffer(self.behind, np.int32).reshape(2, -1)
+        return known, quarters.astype(np.int64)
+
+    def _keep(self, device_no: Ints, quarters: Longs) -> None:
+        self.behind = np.stack([device_no, quarters]).astype(np.int32).tobytes()
 
     def learn(self, reported: Reported, partitions: int) -> None:
         """Remember who has which register: power does not make up for it when it is silent."""
@@ -41,7 +67,7 @@ class PartitionState(msgspec.Struct):
         metered[: len(self.metered)] = np.frombuffer(self.metered, np.uint8)
         for register in range(len(REGISTERS)):
             said = np.isfinite(reported.register_wh[register])
-            metered[np.unique(rows[said])] |= np.uint8(1 << register)
+            metered[rows[said]] |= np.uint8(1 << register)
         self.metered = metered.tobytes()
 
     def metered_of(self, device_no: Ints, partitions: int) -> Bytes:
@@ -72,14 +98,15 @@ class PartitionState(msgspec.Struct):
             through[place] = np.where(settled.any(axis=1), last, 0)
         is_lame = through[1] - through[0] > DAY_NS // QUARTER_NS
         edge = np.where(is_lame, through[1], through[0])
-        for place in np.flatnonzero(edge < quarters).tolist():
-            edge_ns = grid.starts_at_ns + int(edge[place]) * QUARTER_NS
-            self.behind[int(grid.device_no[place])] = edge_ns
-        for place in np.flatnonzero(edge == quarters).tolist():
-            self.behind.pop(int(grid.device_no[place]), None)
+        known_no, known_quarters = self._behind()
+        others = ~np.isin(known_no, grid.device_no)
+        late = edge < quarters
+        device_no = np.concatenate([known_no[others], grid.device_no[late]])
+        at = np.concatenate([known_quarters[others], grid.starts_at_ns // QUARTER_NS + edge[late]])
+        places = np.argsort(device_no)
+        self._keep(device_no[places], at[places])
 
 
-_PARTITION = msgspec.msgpack.Decoder(PartitionState)
 _SPANS = msgspec.msgpack.Decoder(dict[int, tuple[int, int]])
 _CORRECTIONS = msgspec.msgpack.Decoder(list[Correction])
 _json = msgspec.json.Decoder(Correction)
@@ -97,8 +124,11 @@ class LedgerState:
     def partition(self, partition: int) -> PartitionState:
         """Return what was last committed of a partition; copy it before changing it."""
         if partition not in self._states:
-            body = self._catalog.state(_name(partition))
-            self._states[partition] = _PARTITION.decode(body) if body else PartitionState()
+            closed, behind, metered = (
+                self._catalog.state(_name(partition, what)) or b"" for what in _PARTS
+            )
+            closed_ns = int.from_bytes(closed, "little")
+            self._states[partition] = PartitionState(closed_ns, behind, metered)
         return self._states[partition]
 
     def corrections(self, partition: int) -> list[Correction]:
@@ -118,10 +148,17 @@ class LedgerState:
     ) -> dict[str, bytes | None]:
         """Return the states to commit with rows; `late`: what is to be computed again, now that
         what was noted is done."""
-        return {
-            _name(partition): msgspec.msgpack.encode(state),
+        last = self.partition(partition)
+        states: dict[str, bytes | None] = {
+            _name(partition): state.closed_ns.to_bytes(8, "little"),
             _name(partition, "late"): msgspec.msgpack.encode(late) if late else None,
         }
+        # Bytes per device, which most closes leave as they were.
+        if state.behind != last.behind:
+            states[_name(partition, "behind")] = state.behind or None
+        if state.metered != last.metered:
+            states[_name(partition, "metered")] = state.metered
+        return states
 
     def forget(self, partition: int) -> None:
         """Read a partition again: something was committed."""

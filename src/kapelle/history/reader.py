@@ -15,6 +15,7 @@ from kapelle.errors import Invalid, NotFound, Problem
 from kapelle.fleet.energy import EnergyQuality
 from kapelle.history import corrected, views
 from kapelle.history.catalog import FILE, Catalog, File
+from kapelle.history.raw import blamed, readings_of
 from kapelle.history.tables import MINUTE_NS, PARTITIONS, QUARTER_NS, TABLES
 from kapelle.history.views import at
 
@@ -71,10 +72,13 @@ class Reader:
         """Return the record as it is now, for several queries that shall see the same."""
         files = self._files()
         with duckdb.connect(":memory:", config=self._config) as connection:
-            for name, sql in views.all_views(self.directory, files).items():
-                connection.execute(f'CREATE VIEW "{name}" AS {sql}')
+            try:
+                for name, sql in views.all_views(self.directory, files).items():
+                    connection.execute(f'CREATE VIEW "{name}" AS {sql}')
+            except duckdb.Error as error:
+                raise blamed(self.directory, files, error) or error from error
             _confine(connection, [str(self.directory / file.path) for file in files])
-            yield Session(connection)
+            yield Session(connection, self.directory, files)
 
     def device(self, device_no: int, starts_at_ns: int, ends_at_ns: int, step: Step) -> pa.Table:
         """Return what one device reported in [starts_at_ns, ends_at_ns), in order of time.
@@ -85,8 +89,11 @@ class Reader:
             ends_at_ns: Before here.
             step: `raw`: every reading once; `1m` and `15m`: see `minutes` and `quarters`.
         """
-        where = f"device_no = {int(device_no)} AND {_within(starts_at_ns, ends_at_ns)}"
         files = self._files(starts_at_ns, ends_at_ns, device_no)
+        if step == "raw":
+            files = [file for file in files if file.table == "readings"]
+            return readings_of(self.directory, files, device_no, starts_at_ns, ends_at_ns)
+        where = f"device_no = {int(device_no)} AND {_within(starts_at_ns, ends_at_ns)}"
         return self._query(f"{self._series(files, step, where)} ORDER BY time")
 
     def device_no(self, device_id: str) -> int:
@@ -266,15 +273,22 @@ class Reader:
         """Run a query of our own; the connection stays for the next one."""
         own = self._own or duckdb.connect(":memory:", config=self._config)
         self._own = own
-        with own.cursor() as cursor:
-            return cursor.sql(query, params=list(values)).to_arrow_table()
+        try:
+            with own.cursor() as cursor:
+                return cursor.sql(query, params=list(values)).to_arrow_table()
+        except duckdb.Error as error:
+            raise blamed(self.directory, self._files(), error) or error from error
 
 
 class Session:
     """The record at one moment."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, directory: Path, files: Sequence[File]
+    ) -> None:
         self._connection = connection
+        self._directory = directory
+        self._files = files
 
     def sql(self, query: str) -> pa.Table:
         """See `Reader.sql`."""
@@ -285,7 +299,10 @@ class Session:
                 raise _invalid("it is not one SELECT", "ask one question at a time")
             return self._connection.sql(statements[0].query).to_arrow_table()
         except duckdb.Error as error:
-            raise _invalid(str(error), "see docs/history.md for tables and columns") from error
+            failed = blamed(self._directory, self._files, error)
+            raise failed or _invalid(
+                str(error), "see docs/history.md for tables and columns"
+            ) from error
 
 
 def _confine(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:

@@ -205,11 +205,29 @@ class Recorder:
                     if job not in self._given_up:
                         await self._merge(store, job, now_ns)
             if self._ledger is not None:
-                # Between two steps the worker flushes: closing a large partition takes seconds.
-                for step in self._ledger.steps(now_ns):
-                    self.counters.rows["energy"] += await self._work(step)
+                await self._draw(self._ledger, now_ns)
             self.counters.expired_files += await self._work(expire, store, now_ns)
             await self._work(sweep, store, now_ns)
+
+    async def _draw(self, ledger: Ledger, now_ns: int) -> None:
+        """Let the ledger work. Where it cannot, the record goes on, and it is tried again."""
+        reason = ""
+        # Between two steps the worker flushes: closing a large partition takes seconds.
+        for step in ledger.steps(now_ns):
+            try:
+                self.counters.rows["energy"] += await self._work(step)
+            except Exception as failed:  # noqa: BLE001 - whatever it is, readings are kept.
+                reason = reason or _why(failed)
+                self._ledger_failed(failed)
+        if self.counters.ledger_reason and not reason:
+            log.info("the ledger goes on")
+        self.counters.ledger_reason = reason
+
+    def _ledger_failed(self, failed: Exception) -> None:
+        if not self.counters.ledger_reason:
+            log.error("the ledger stands still", exc_info=failed)
+        self.counters.failures += 1
+        self.counters.ledger_reason = _why(failed)
 
     async def _merge(self, store: Store, job: Job, now_ns: int) -> None:
         merge = Merge(store, job, now_ns)
@@ -266,11 +284,17 @@ class Recorder:
             for topic in list(waiting):
                 for part in self._rows_of(topic, waiting.pop(topic), states):
                     kept = self._in_time(part, now_ns)
-                    if self._ledger is not None:
-                        states.update(self._ledger.note([kept]))
+                    states.update(self._noted(kept))
                     yield kept
 
         return store.commit(parts(), now_ns=now_ns, positions=positions, states=states)
+
+    def _noted(self, part: Rows) -> dict[str, bytes | None]:
+        try:
+            return self._ledger.note([part]) if self._ledger is not None else {}
+        except Exception as failed:  # noqa: BLE001 - what it does not know it cannot revise.
+            self._ledger_failed(failed)
+            return {}
 
     def _rows_of(
         self, topic: str, entries: list[Entry], states: dict[str, bytes | None]
@@ -308,3 +332,7 @@ class Recorder:
             raise
         except (OSError, SqliteError, pa.ArrowException) as error:
             raise HistoryFailed(f"{self._directory}: {error}") from error
+
+
+def _why(failed: Exception) -> str:
+    return str(failed) or type(failed).__name__

@@ -11,14 +11,15 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from kapelle.history.catalog import Catalog, File
 from kapelle.history.files import Files
 from kapelle.history.order import in_order, numbers
 from kapelle.history.settings import HistorySettings
-from kapelle.history.tables import DAY_NS, HOUR_NS, TABLES, TIME, Table
-from kapelle.model.ids import Longs
+from kapelle.history.tables import DAY_NS, DELAY, HOUR_NS, TABLES, TIME, Table
+from kapelle.model.ids import Ints, Longs
 
 _ENCODINGS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_int32, "DELTA_BINARY_PACKED"),
@@ -134,7 +135,7 @@ class Store:
             rows=0,
             bytes=0,
             level=level,
-            columns=",".join(span.table.schema.names),
+            columns=",".join(span.table.file_schema.names),
             path=path,
             made_at_ns=now_ns,
             file_no=number,
@@ -160,22 +161,33 @@ class Store:
         starts_ns: int | None = None,
         ends_ns: int | None = None,
         *,
-        device_nos: Sequence[int] | Longs | None = None,
+        device_nos: Sequence[int] | Longs | Ints | None = None,
     ) -> pa.Table:
         """Return rows in [starts_ns, ends_ns), sorted and without repetitions.
 
         All of them are held in memory: ask for what fits. `device_nos`: only these.
         """
         what = TABLES[table]
+        found = self.scan(table, partition, starts_ns, ends_ns, device_nos=device_nos)
+        return in_order(what, found)
+
+    def scan(
+        self,
+        table: str,
+        partition: int | None = None,
+        starts_ns: int | None = None,
+        ends_ns: int | None = None,
+        *,
+        device_nos: Sequence[int] | Longs | Ints | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return what `read` does for those who sort it themselves: in the order of arrival, with
+        repetitions, and only some columns where given."""
+        what = TABLES[table]
         found = self.catalog.files(table, partition, starts_ns, ends_ns)
         found.sort(key=lambda file: (file.arrival, file.file_no))
-        parts = [
-            read_file(self.directory / file.path, what, starts_ns, ends_ns, device_nos)
-            for file in found
-        ]
-        if not parts:
-            return what.schema.empty_table()
-        return in_order(what, pa.concat_tables(parts))
+        paths = [self.directory / file.path for file in found]
+        return read_files(paths, what, starts_ns, ends_ns, device_nos, columns)
 
 
 class Draft:
@@ -223,14 +235,18 @@ class Draft:
         return replace(self._file, bytes=self._files.finish(self._writer, self._path))
 
 
-def read_file(
-    path: Path,
+def read_files(
+    paths: Sequence[Path],
     table: Table,
     starts_ns: int | None = None,
     ends_ns: int | None = None,
-    device_nos: Sequence[int] | Longs | None = None,
+    device_nos: Sequence[int] | Longs | Ints | None = None,
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Return the rows of one file in [starts_ns, ends_ns), of some devices where given."""
+    """Return the rows of files in [starts_ns, ends_ns), of some devices where given.
+
+    They stand as they do in the files, one file after the other; with all columns or some.
+    """
     condition = pc.scalar(True)
     if starts_ns is not None:
         condition &= pc.field(TIME) >= pa.scalar(starts_ns, pa.timestamp("ns"))
@@ -238,32 +254,47 @@ def read_file(
         condition &= pc.field(TIME) < pa.scalar(ends_ns, pa.timestamp("ns"))
     if device_nos is not None:
         condition &= pc.field("device_no").isin(pa.array(device_nos, pa.int32()))
-    return from_file(table, pq.read_table(path, filters=condition, partitioning=None))
+    wanted = [table.in_files(name) for name in columns or table.schema.names]
+    wanted += [name for name in (TIME,) if name not in wanted]
+    # One scan of all files: opened one by one, small files cost more than their rows.
+    found = ds.dataset([str(path) for path in paths], schema=table.file_schema, format="parquet")
+    return from_file(table, found.to_table(wanted, filter=condition), columns)
 
 
-def from_file(table: Table, rows: pa.Table) -> pa.Table:
+def from_file(table: Table, rows: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
     """Return rows of a file with the table's own columns; null where the file is older."""
-    columns = []
-    for field in table.schema:
-        name = TIME if field.name == table.time else field.name
-        if name in rows.schema.names:
+    columns, schema = [], table.schema
+    if names is not None:
+        schema = pa.schema([table.schema.field(name) for name in names])
+    time_ns = rows.column(TIME).cast(pa.int64())
+    for field in schema:
+        name = table.in_files(field.name)
+        if name == TIME:
+            columns.append(time_ns)
+        elif name == DELAY and name in rows.schema.names:
+            columns.append(pc.add(rows.column(name), time_ns))
+        elif name in rows.schema.names:
             columns.append(rows.column(name).cast(field.type))
         else:
             columns.append(pa.nulls(len(rows), field.type))
         if name == _ORDER:
-            columns[-1] = pc.coalesce(columns[-1], rows.column(TIME).cast(field.type))
-    return pa.table(columns, schema=table.schema)
+            columns[-1] = pc.coalesce(columns[-1], time_ns)
+    return pa.table(columns, schema=schema)
 
 
 def _to_file(table: Table, rows: pa.Table) -> pa.Table:
-    place = rows.schema.get_field_index(table.time)
-    times = rows.column(place)
-    if _ORDER in table.schema.names:
-        # Where a device sends no counters this is the time again, and would take as much.
-        order = rows.column(_ORDER)
-        told = pc.if_else(pc.equal(order, times), pa.scalar(None, pa.int64()), order)
-        rows = rows.set_column(rows.schema.get_field_index(_ORDER), _ORDER, told)
-    return rows.set_column(place, table.file_schema.field(place), times.cast(pa.timestamp("ns")))
+    times, columns = rows.column(table.time), []
+    for field in table.schema:
+        column = rows.column(field.name)
+        if field.name == table.time:
+            column = times.cast(pa.timestamp("ns"))
+        elif field.name == table.came:
+            column = pc.subtract(column, times)
+        elif field.name == _ORDER:
+            # Where a device sends no counters this is the time again, and would take as much.
+            column = pc.if_else(pc.equal(column, times), pa.scalar(None, pa.int64()), column)
+        columns.append(column)
+    return pa.table(columns, schema=table.file_schema)
 
 
 def _spans(part: Rows, now_ns: int) -> Iterator[tuple[Span, pa.Table]]:
@@ -298,7 +329,7 @@ def _options(table: Table, settings: HistorySettings) -> dict[str, object]:
         for field in schema
         if (encoding := next((name for is_of, name in _ENCODINGS if is_of(field.type)), ""))
     }
-    sort = [(TIME if name == table.time else name, "ascending") for name in table.sort]
+    sort = [(table.in_files(name), "ascending") for name in table.sort]
     return {
         "compression": "zstd",
         "compression_level": settings.zstd_level,

@@ -26,6 +26,8 @@ PARTITIONS = "partitions"
 WHOLE_PLANT = -1
 """Partition of tables that belong to the plant as a whole."""
 TIME = "time"
+DELAY = "delay_ns"
+"""In files: when a row came, since its time. As a time of its own it would take far more."""
 
 Keep = Literal["raw", "minute", "quarter", "evidence", "always"]
 
@@ -45,12 +47,24 @@ class Table:
     span_ns: int = HOUR_NS
     """What a file covers at most while its day still runs."""
     keep: Keep = "evidence"
+    came: str = ""
+    """Its column that files hold as a delay. [UTC ns]"""
 
     @property
     def file_schema(self) -> pa.Schema:
         """Return the schema of its files."""
-        place = self.schema.get_field_index(self.time)
-        return self.schema.set(place, pa.field(TIME, pa.timestamp("ns")))
+        return pa.schema(
+            [
+                pa.field(TIME, pa.timestamp("ns"))
+                if field.name == self.time
+                else field.with_name(self.in_files(field.name))
+                for field in self.schema
+            ]
+        )
+
+    def in_files(self, name: str) -> str:
+        """Return what a column is called in files."""
+        return {self.time: TIME, self.came: DELAY}.get(name, name)
 
 
 def metric_column(metric: Metric) -> str:
@@ -95,6 +109,7 @@ _ALL = (
         sort=("device_no", "measured_at_ns", "order", "received_at_ns"),
         key=("device_no", "measured_at_ns", "order"),
         keep="raw",
+        came="received_at_ns",
     ),
     Table(
         "commands",
@@ -197,7 +212,7 @@ _ALL = (
         ),
         time="starts_at_ns",
         sort=("device_no", "starts_at_ns", "register", "revision"),
-        span_ns=DAY_NS,
+        # By the hour: whoever closes a quarter-hour reads what was said of the one before.
         keep="always",
     ),
 )

@@ -7,10 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from kapelle.history.catalog import File
-from kapelle.history.tables import MINUTE_NS, QUARTER_NS, TABLES, TIME, Table
+from kapelle.history.tables import DELAY, MINUTE_NS, QUARTER_NS, TABLES, Table
 
-_SHOWN = {"order": 'coalesce("order", epoch_ns("time")) AS rank'}
-"""The name would need quotes, and in files it is null where it is the time."""
+_SHOWN = {
+    # The name would need quotes, and in files it is null where it is the time.
+    "order": 'coalesce("order", epoch_ns("time")) AS rank',
+}
 _TYPES: Mapping[pa.DataType, str] = {
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
@@ -82,7 +84,7 @@ def scan(directory: Path, table: Table, files: Sequence[File]) -> str:
         # Opening a file only to learn its columns would cost more than most queries.
         chosen = ", ".join(
             f'"{field.name}"'
-            if field.name == TIME or field.name in known
+            if field.name in known
             else f'NULL::{_TYPES[field.type]} AS "{field.name}"'
             for field in schema
         )
@@ -97,7 +99,7 @@ def readings(directory: Path, files: Sequence[File], where: str = "true") -> str
     settled, loose = unsettled(files)
     once = (
         f"SELECT * FROM ({scan(directory, table, loose)}) WHERE {where} QUALIFY row_number() OVER "
-        '(PARTITION BY device_no, "time", "order" ORDER BY received_at_ns) = 1'
+        f'(PARTITION BY device_no, "time", "order" ORDER BY {DELAY}) = 1'
     )
     merged = f"SELECT * FROM ({scan(directory, table, settled)}) WHERE {where}"
     if not loose:
@@ -167,7 +169,12 @@ def shown(table: Table, source: str) -> str:
     """Return SQL with the columns queries see: `time`, then the rest by their own names."""
     others = [name for name in table.schema.names if name != table.time]
     columns = [f'epoch_ns("time") AS {table.time}']
-    columns += [_SHOWN.get(name, f'"{name}"') for name in others]
+    columns += [
+        f'epoch_ns("time") + {DELAY} AS {name}'
+        if name == table.came
+        else _SHOWN.get(name, f'"{name}"')
+        for name in others
+    ]
     # In front what a reader looks for first.
     return f'SELECT "time", {", ".join(columns)} FROM ({source})'
 
