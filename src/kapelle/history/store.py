@@ -307,9 +307,13 @@ def _spans(part: Rows, now_ns: int) -> Iterator[tuple[Span, pa.Table]]:
         times >= min(now_ns // DAY_NS * DAY_NS, now_ns - RECENT_NS), table.span_ns, DAY_NS
     )
     starts = times // spans_ns * spans_ns
-    # An hour of today and the day itself may start together.
-    for starts_ns, span_ns in np.unique(np.stack([starts, spans_ns], axis=1), axis=0).tolist():
-        inside = (starts == starts_ns) & (spans_ns == span_ns)
+    # An hour of today and the day itself may start together; no start is an odd number.
+    spans = starts + (spans_ns == DAY_NS)
+    # Few differ from the one before: sorting all of them would hold up every thread.
+    begins = np.append(True, spans[1:] != spans[:-1])
+    for span in np.unique(spans[begins]).tolist():
+        starts_ns, span_ns = span // 2 * 2, DAY_NS if span % 2 else table.span_ns
+        inside = spans == span
         rows = part.data if inside.all() else part.data.filter(pa.array(inside))
         yield Span(table, part.partition, starts_ns, starts_ns + span_ns), rows
 
