@@ -22,10 +22,15 @@ def reports(draw: st.DrawFn) -> list[Report]:
     """Draw reports of devices that count, do not, or do both, with clocks that err."""
     made = []
     for number in range(draw(st.integers(0, 12))):
-        at_ns = s(draw(st.integers(0, 15)))
-        order = draw(st.sampled_from([at_ns, LOWEST + (1 << 32 | draw(st.integers(0, 15)))]))
+        seq = draw(st.integers(0, 15))
         metrics = draw(st.sets(st.sampled_from([Metric.POWER_W, Metric.SOC]), min_size=1))
-        values = dict.fromkeys(metrics, number / 100)
+        if draw(st.booleans()):
+            # One number, one report; its time has little to do with it.
+            at_ns, order = s(7 * seq % 15), LOWEST + (1 << 32 | seq)
+            values = dict.fromkeys([Metric(seq % 2)], seq / 100)
+        else:
+            at_ns = order = s(seq)
+            values = dict.fromkeys(metrics, number / 100)
         made.append(Report(draw(st.integers(0, 2)), order, at_ns, at_ns + 1, values))
     return made
 

@@ -7,17 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Condition, DeviceMode, Metric, Standing
+from kapelle.model.ids import NS_PER_S, Floats, Ints
 from kapelle.sim.chaos import read_seeds
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import ClockStep, FaultPlan, GroupLoss, Restart
 from kapelle.sim.invariants import broken, unsettled
+from kapelle.sim.physics import Physics
 from kapelle.sim.run import Performance, Play, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
 from kapelle.sim.stage import Stage
+from kapelle.sim.telemetry import Reports
 
 SEEDS = read_seeds(Path(__file__).with_name("fault_seeds.txt"))
 FLEET = FleetPlan(devices=24, partitions=2, telemetry_period_s=2.0, mix={"battery": 1.0})
+SMALL = replace(FLEET, devices=12)
 ORDER = OrderPlan(at_s=15, duration_s=90, fraction=0.4)
 ASKED = (Standing.IN_SYNC, Standing.PENDING)
 
@@ -169,3 +174,84 @@ def test_every_report_is_counted_once_in_any_number_of_partitions(partitions: in
         assert counts == expected, name
     repeats = sum(int(f.duplicates[: f.size].sum()) for f in done.audit.fleets)
     assert repeats == done.audit.readings - len(kept)
+
+
+LYING = {
+    "sign_turned": (FaultPlan(sign_turned_fraction=0.25), Condition.SIGN_TURNED),
+    "in_kw": (FaultPlan(kw_fraction=0.25), Condition.UNIT_WRONG),
+    "frozen": (FaultPlan(frozen_fraction=0.25), Condition.FROZEN),
+}
+
+
+@pytest.mark.parametrize("fault", LYING)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_meters_that_lie_are_named_and_never_taken_for_in_sync(fault: str, seed: int) -> None:
+    plan, condition = LYING[fault]
+    done = play(plan, seed, fleet=SMALL, duration_s=60, orders=(replace(ORDER, fraction=0.9),))
+    lying = chosen(getattr(done.play.world.faults, fault))
+    named = having(done, condition)
+    assert named
+    assert named <= lying
+    told = standings(done)
+    assert not {place for place in lying if told[place] == Standing.IN_SYNC}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_power_of_the_wrong_sign_is_refused_where_the_kind_shows_it(seed: int) -> None:
+    solar = replace(SMALL, mix={"pv": 1.0})
+    done = play(FaultPlan(sign_turned_fraction=0.25), seed, fleet=solar, orders=(), duration_s=30)
+    ledger = done.play.adapter.ledger
+    assert ledger.quarantined > 0
+    assert ledger.blameless == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_clocks_that_err_are_named(seed: int) -> None:
+    scenario = Scenario(50, SMALL, FaultPlan(skew_s=60.0), ())
+    done = perform(scenario, seed, fleet=FleetSettings(skew_window_s=15))
+    assert broken(done) == [], f"seed {seed}"
+    off_s = np.abs(done.play.world.faults.skew_ns) / NS_PER_S
+    found = having(done, Condition.CLOCK_WRONG)
+    # A second for the way.
+    assert chosen(off_s > 31) <= found <= chosen(off_s > 29)
+
+
+REGISTERS = {
+    # Two reports lie 3 Wh apart: one may have come before the first tick, a reset hides another.
+    "reset": (FaultPlan(register_reset_fraction=0.5, reset_s=30), 6.0),
+    "jitter": (FaultPlan(register_jitter_wh=1.9), 5.0),
+    "rollover": (FaultPlan(register_rollover_wh=60.0), 3.0),
+}
+
+
+@pytest.mark.parametrize("fault", REGISTERS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_energy_is_counted_whatever_registers_do(fault: str, seed: int) -> None:
+    plan, off_wh = REGISTERS[fault]
+    read: dict[tuple[int, int], Floats] = {}
+
+    async def act(play: Play, _: Stage) -> None:
+        telemetry, measure = play.world.telemetry, play.world.telemetry.read
+
+        def watched(rows: Ints, physics: Physics) -> Reports:
+            reports = measure(rows, physics)
+            true_wh = np.floor(np.stack([physics.export_wh[rows], physics.import_wh[rows]], axis=1))
+            numbers = zip(rows.tolist(), reports.seq.tolist(), strict=True)
+            read.update(zip(numbers, true_wh, strict=True))
+            return reports
+
+        telemetry.read = watched
+
+    scenario = Scenario(60, SMALL, plan, (replace(ORDER, duration_s=40),))
+    done = perform(scenario, seed, act=act)
+    assert broken(done) == [], f"seed {seed}"
+    most_wh = 0.0
+    for fleet in done.audit.fleets:
+        places = done.play.adapter.places(fleet.device_nos(np.arange(fleet.size, dtype=np.int32)))
+        for row, place in enumerate(places.tolist()):
+            newest = int(fleet.order[Metric.EXPORT_WH, row]) & 0xFFFF_FFFF
+            true_wh = read[place, newest] - read[place, 1]
+            counted_wh = fleet.energy_mwh[:, row] / 1000
+            np.testing.assert_allclose(counted_wh, true_wh, atol=off_wh, err_msg=f"{place}")
+            most_wh = max(most_wh, *true_wh)
+    assert most_wh > 20

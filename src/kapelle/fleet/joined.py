@@ -19,7 +19,8 @@ def joined(entries: Sequence[Entry]) -> Iterator[Entry]:
 
     Applying readings costs some tenths of a millisecond however few they are, and adapters send
     blocks of a hundred. No cut of a stream shows in the state (`apply_readings`), so neither does
-    this. Blocks that are large already stay what they are.
+    this, as long as one number of a device stands for one report: where it does not, its counts of
+    `received` and `duplicates` may. Blocks that are large already stay what they are.
     """
     waiting: list[Entry] = []
     rows = 0

@@ -135,22 +135,23 @@ class Story:
     def _is_repeated(self) -> Flags:
         """Tell which reports say nothing that was not said of the same moment."""
         fleet, rows = self._fleet, self._rows
-        same = np.ones(len(rows), np.bool_)
-        for metric, value in rows.values.items():
-            held_ns = fleet.measured_at_ns[metric, rows.row]
-            held = fleet.value[metric, rows.row]
-            same &= (value != value) | ((held_ns == rows.measured_at_ns) & (held == value))
-        # Or by an earlier one of this moment: that is not in the columns yet.
+        # Said by an earlier one that is not in the columns yet counts as well.
+        tells = self._timed | self._advance
         by = np.lexsort((np.arange(len(rows)), rows.measured_at_ns, self._of))
         of, at_ns = self._of[by], rows.measured_at_ns[by]
-        alike = (of[1:] == of[:-1]) & (at_ns[1:] == at_ns[:-1])
-        for value in rows.values.values():
-            said = value[by]
-            alike &= (said[1:] == said[:-1]) | np.isnan(said[1:])
-        before = np.zeros(len(rows), np.bool_)
-        before[by[1:]] = alike
-        told: Flags = same | before
-        return told
+        edge = np.ones(len(by), np.bool_)
+        edge[1:] = (of[1:] != of[:-1]) | (at_ns[1:] != at_ns[:-1])
+        first = np.maximum.accumulate(np.where(edge, np.arange(len(by)), 0))
+        repeated = np.ones(len(rows), np.bool_)
+        for metric, value in rows.values.items():
+            says = ~np.isnan(value)
+            so_far = np.cumsum((says & tells)[by])
+            earlier = so_far - (says & tells)[by]
+            before = np.zeros(len(rows), np.bool_)
+            before[by] = earlier > earlier[first]
+            held_ns = fleet.measured_at_ns[metric, rows.row]
+            repeated &= ~says | before | (held_ns == rows.measured_at_ns)
+        return repeated
 
     def find_restart(self, settings: FleetSettings) -> int:
         """Return the place in arrival of the first report that proves a restart; -1: none does.

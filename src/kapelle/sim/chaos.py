@@ -22,7 +22,7 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT
 from kapelle.model.plant import Hold
 from kapelle.sim.devices import FleetPlan
-from kapelle.sim.faults import By, FaultPlan, GroupLoss, Restart, Role
+from kapelle.sim.faults import By, ClockStep, FaultPlan, GroupLoss, Restart, Role
 from kapelle.sim.invariants import broken, released_after_death, unsettled
 from kapelle.sim.run import Performance, Play, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
@@ -77,7 +77,41 @@ def draw_chaos(seed: int) -> Chaos:
     ]
     no_revert = draw.choice((0.0, 0.0, 0.0, 0.2, 1.0))
     plan = replace(chaos.scenario.fleet, no_revert_fraction=no_revert)
-    return replace(chaos, scenario=replace(chaos.scenario, fleet=plan), holds=holds, fleet=fleet)
+    faults = _more_faults(Random(f"bad company of {seed}"), chaos.scenario.faults, ends_s)
+    scenario = replace(chaos.scenario, fleet=plan, faults=faults)
+    return replace(chaos, scenario=scenario, holds=holds, fleet=fleet)
+
+
+def _more_faults(draw: Random, faults: FaultPlan, ends_s: float) -> FaultPlan:
+    """Let some days have devices, senders and hosts that misbehave; most have none of them."""
+
+    def seldom(*values: float) -> float:
+        return draw.choice(values) if draw.random() < 0.25 else 0.0
+
+    if draw.random() < 0.6:
+        return faults
+    steps = []
+    if draw.random() < 0.2:
+        by_s = draw.choice((-3600.0, -5.0, 5.0, 3600.0))
+        steps.append(ClockStep(draw.uniform(10, ends_s - 10), by_s))
+    return replace(
+        faults,
+        sign_turned_fraction=seldom(0.1, 0.3),
+        kw_fraction=seldom(0.1, 0.3),
+        one_way_fraction=seldom(0.1, 0.3),
+        contested_fraction=seldom(0.1, 0.3),
+        flapping_fraction=seldom(0.1, 0.3),
+        flap_s=draw.choice((5.0, 15.0, 40.0)),
+        poison=seldom(0.01, 0.1),
+        reset_fraction=seldom(0.2, 1.0),
+        reset_s=draw.uniform(10, ends_s),
+        local_fraction=seldom(0.1, 0.3),
+        local_s=draw.uniform(10, ends_s),
+        register_reset_fraction=seldom(0.2, 1.0),
+        register_jitter_wh=seldom(1.0, 5.0),
+        register_rollover_wh=seldom(100.0, 1e6),
+        clock_step=steps,
+    )
 
 
 def _draw_day(seed: int) -> Chaos:

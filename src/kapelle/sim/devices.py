@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,6 +78,17 @@ class Devices:
             "feeder": self.enrolled.feeder,
         }[by]
         return tuple(name.decode() for name in named)
+
+    def rolling(self, rollover_wh: float) -> "Devices":
+        """Return the same devices, registered with registers of whole Wh that end there. [Wh]"""
+        if not rollover_wh > 0:
+            return self
+        declared = replace(
+            self.enrolled,
+            meter_rollover_wh=np.full(len(self), rollover_wh),
+            meter_resolution_wh=np.ones(len(self)),
+        )
+        return replace(self, enrolled=declared)
 
     def part(self, partition: int, partitions: int) -> Enrolled:
         """Return the devices of one partition, as the registry would enrol them."""

@@ -145,6 +145,11 @@ class Faults:
         self._turn_ns = (more.random(n) * plan.flap_s * NS_PER_S).astype(np.int64)
         self._flap_ns = max(1, round(plan.flap_s * NS_PER_S))
 
+    @property
+    def lying(self) -> Flags:
+        """Return whose power readings cannot be: the plant may refuse them."""
+        return self.sign_turned | self.in_kw
+
     def kill(self) -> None:
         """Let the doomed fall silent for good: they obey nothing and say nothing."""
         self.dead = self._doomed.copy()

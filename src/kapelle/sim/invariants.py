@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kapelle.model.enums import Freshness, Phase
+from kapelle.model.enums import Freshness, Phase, Standing
 from kapelle.model.ids import NS_PER_S, partition_topic
 from kapelle.sim.run import Performance
 
@@ -10,6 +10,8 @@ _HEARD = (Phase.RECEIVED, Phase.ACCEPTED, Phase.APPLIED, Phase.COMPLETED, Phase.
 """Phases that only the device itself can have told."""
 _UNDER_WAY = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.ACCEPTED, Phase.EXPIRED)
 _FOLLOWS_S = 40.0
+_PENDING_S = 60
+"""Every device is where it should be, or has a name for why not, within this; R-19. [s]"""
 
 
 def broken(done: Performance) -> list[str]:
@@ -19,13 +21,14 @@ def broken(done: Performance) -> list[str]:
 
 def _broken_in_journal(done: Performance) -> list[str]:
     audit, readings = done.audit, done.result.readings
+    ledger = done.play.adapter.ledger
     counts = {
         "accepted readings were lost": audit.lost,
         "old readings changed the state": audit.applied_twice,
         "commands were stranded": audit.stranded,
         "commands overtook one that was still on its way": audit.overlapped,
         "commands fell back to an earlier phase": audit.backwards,
-        "readings of well-behaved devices went to quarantine": readings["quarantined"],
+        "readings of well-behaved devices went to quarantine": ledger.blameless,
         "more readings were accepted than arrived": max(
             0, readings["accepted"] - readings["arrived"]
         ),
@@ -86,6 +89,14 @@ def unsettled(done: Performance, calm_s: float) -> list[str]:
         astray = there & ~alike & ~under_way
         if astray.any():
             problems.append(f"{topic}: {int(astray.sum())} devices do not do what we believe")
+        standing = fleet.standing[:size]
+        belied = there & ~alike & (standing == Standing.IN_SYNC)
+        if belied.any():
+            problems.append(f"{topic}: {int(belied.sum())} devices are not in sync as they stand")
+        since_s = fleet.now_ns // NS_PER_S - fleet.standing_at_s[:size].astype(np.int64)
+        pending = there & (standing == Standing.PENDING) & (since_s > _PENDING_S)
+        if pending.any():
+            problems.append(f"{topic}: {int(pending.sum())} devices are pending and have no name")
         idle = there & (fleet.order_no[:size] == 0) & ~np.isnan(does_w)
         if idle.any() and not play.is_ordered(calm_s):
             problems.append(f"{topic}: {int(idle.sum())} devices follow an order that is over")

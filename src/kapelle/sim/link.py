@@ -54,6 +54,8 @@ class Ledger:
     arrived: int = 0
     accepted: int = 0
     quarantined: int = 0
+    blameless: int = 0
+    """Of these, readings of devices whose meters tell the truth."""
     declined: int = 0
     poisoned: int = 0
     """Reports that arrived as something nobody can read; none of them is in `arrived`."""
@@ -313,6 +315,8 @@ class SimAdapter:
         good = np.ones(len(readings), np.bool_)
         good[list(refused)] = False
         self.ledger.quarantined += len(refused)
+        lies = self.world.faults.lying[self.places(readings.device_no[~good])]
+        self.ledger.blameless += int(np.count_nonzero(~lies))
         self.ledger.accepted += int(good.sum())
         place = self.places(readings.device_no[good])
         self.ledger.kept.append(marks(place, readings.order[good]))

@@ -155,7 +155,7 @@ def prepare(
 ) -> Play:
     """Make the fleet, its world and an empty plant. Needs a running loop."""
     fleet_rng, world_rng, link_rng = np.random.default_rng(seed).spawn(3)
-    devices = make_fleet(scenario.fleet, fleet_rng)
+    devices = make_fleet(scenario.fleet, fleet_rng).rolling(scenario.faults.register_rollover_wh)
     clock = VirtualClock(scenario.start_ns)
     start_ns = clock.now_ns()
     world = World(devices, scenario.faults, world_rng, start_ns, measured=measured)
