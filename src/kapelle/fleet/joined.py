@@ -19,8 +19,8 @@ def joined(entries: Sequence[Entry]) -> Iterator[Entry]:
 
     Applying readings costs some tenths of a millisecond however few they are, and adapters send
     blocks of a hundred. No cut of a stream shows in the state (`apply_readings`), so neither does
-    this, as long as one number of a device stands for one report: where it does not, its counts of
-    `received` and `duplicates` may. Blocks that are large already stay what they are.
+    this: readings of a device that now counts its reports and now does not are left apart, for of
+    those the counts of `received` and `duplicates` may show it. So are blocks that are large.
     """
     waiting: list[Entry] = []
     rows = 0
@@ -29,7 +29,7 @@ def joined(entries: Sequence[Entry]) -> Iterator[Entry]:
         passes = isinstance(entry.body, Readings | Quarantined)
         more = len(entry.body) if isinstance(entry.body, Readings) else 0
         if waiting and (not passes or rows + more > _ROWS_MAX):
-            yield _join(waiting)
+            yield from _join(waiting)
             waiting, rows = [], 0
         if passes:
             waiting.append(entry)
@@ -37,15 +37,15 @@ def joined(entries: Sequence[Entry]) -> Iterator[Entry]:
         else:
             yield entry
     if waiting:
-        yield _join(waiting)
+        yield from _join(waiting)
 
 
-def _join(entries: list[Entry]) -> Entry:
+def _join(entries: list[Entry]) -> list[Entry]:
     blocks = [entry.body for entry in entries if isinstance(entry.body, Readings)]
     if not blocks or len(entries) == 1:
-        return entries[-1]
+        return entries[-1:]
     if len(blocks) == 1:
-        return replace(entries[-1], body=blocks[0])
+        return [replace(entries[-1], body=blocks[0])]
     metrics = sorted({metric for block in blocks for metric in block.values})
 
     def said(block: Readings, metric: Metric) -> Floats:
@@ -62,4 +62,8 @@ def _join(entries: list[Entry]) -> Entry:
             metric: np.concatenate([said(block, metric) for block in blocks]) for metric in metrics
         },
     )
-    return replace(entries[-1], body=body)
+    counted = body.order < 0
+    if np.isin(body.device_no[counted], body.device_no[~counted]).any():
+        # A device that counts its reports now and then, by a clock that errs, is told block by block.
+        return entries
+    return [replace(entries[-1], body=body)]

@@ -21,7 +21,7 @@ def apply_readings(fleet: Fleet, block: Readings, settings: FleetSettings = _DEF
     Metric by metric, the newest `order` of a device wins; at equal `order` the later arrival does.
     Where a device changes between counting its reports and not, `measured_at_ns` decides, and at
     equal times the counted one wins: so it is never shut out by what it did before. NaN says
-    nothing and overwrites nothing. So cutting a stream changes nothing at all, and repeating or
+    nothing and overwrites nothing. So cutting a stream changes no value, and repeating or
     shuffling distinct reports changes no value (where a device changes its ways: as long as
     counters and clock agree). What is sent again changes nothing but `duplicates` and `undecided`.
     Rows of devices never enrolled here are left out.

@@ -57,6 +57,8 @@ def apply_counts(fleet: Fleet, settings: FleetSettings, rows: Rows) -> Counted:
     The outcome is that of one report after the other, in the order of arrival, however they are cut
     into blocks. Only `newest_ns` may then lack what a device that counts its reports has in
     `measured_at_ns`; nobody asks for one without the other, and snapshots hold `newest_told`.
+    Where a device counts its reports now and then and its clock errs, a cut may also show in its
+    `received` and `duplicates`.
     """
     row, order, at_ns = rows.row, rows.order, rows.measured_at_ns
     flags = fleet.counting.take(row)
