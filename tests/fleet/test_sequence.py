@@ -251,6 +251,20 @@ def test_a_device_whose_counters_fell_back_is_let_in_again(cuts: list[int]) -> N
     assert digest(fleet) == digest(fleet_after(stream))
 
 
+@pytest.mark.parametrize("behind_s", [-50.0, 90.0])
+def test_a_device_whose_clock_is_known_to_err_is_let_in_again(behind_s: float) -> None:
+    fleet = fleet_of()
+    for told in (OLD, RESET):
+        off_ns = s(behind_s) - s(0)
+        apply_readings(
+            fleet,
+            block([each._replace(measured_at_ns=each.measured_at_ns - off_ns) for each in told]),
+        )
+        fleet.skew_before_ns[:] = s(behind_s + 0.1) - s(0)
+    assert fleet.mark[0] == RESET[-1].order
+    assert fleet.condition[0] & Condition.COUNTER_RESTARTED
+
+
 @given(st.data())
 def test_old_data_sent_again_restarts_nothing_and_overtakes_nobody(data: st.DataObject) -> None:
     reset = data.draw(st.booleans())

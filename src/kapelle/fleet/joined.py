@@ -64,6 +64,6 @@ def _join(entries: list[Entry]) -> list[Entry]:
     )
     counted = body.order < 0
     if np.isin(body.device_no[counted], body.device_no[~counted]).any():
-        # A device that counts its reports now and then, by a clock that errs, is told block by block.
+        # Where a device counts now and then and its clock errs, cuts may show.
         return entries
     return [replace(entries[-1], body=body)]

@@ -37,8 +37,8 @@ class FleetSettings:
 
     gap_windows_max: int = 4096
     """Devices per partition of which we remember which reports are missing (544 bytes each).
-    Beyond it, at the next tick, those heard from longest ago are given up: old reports of theirs are
-    then neither late nor repeats."""
+    Beyond it, at the next tick, those heard from longest ago are given up: old reports of theirs
+    are then neither late nor repeats."""
     restart_reports: int = 3
     """So many live reports in a row below a device's mark prove that its counters restarted."""
     restart_live_s: float = 30.0

@@ -23,6 +23,7 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import NS_PER_S, Flags, Longs
 
 _U4_MAX = 0xFFFF_FFFF
+_NO_SKEW = np.iinfo(np.int64).max
 _AHEAD_NS = -NS_PER_S
 """A report counts as live although it seems to come from this little in the future."""
 
@@ -159,7 +160,10 @@ class Story:
         Where none does, the suspicions are noted.
         """
         rows, of = self._rows, self._of
-        delay_ns = rows.received_at_ns - rows.measured_at_ns
+        # By its own clock, as far as we know that: one that errs shall not be shut out for ever.
+        off_ns = self._fleet.skew_before_ns[rows.row]
+        off_ns = np.where(off_ns == _NO_SKEW, 0, off_ns)
+        delay_ns = rows.received_at_ns - rows.measured_at_ns - off_ns
         lower = self._counted & ~self._advance & (self._high >= 0)
         # Nothing sent again can be newer than all that was ever measured.
         lower &= (rows.measured_at_ns > self._high_ns) & (delay_ns >= _AHEAD_NS)

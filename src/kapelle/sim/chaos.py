@@ -103,7 +103,8 @@ def _more_faults(draw: Random, faults: FaultPlan, ends_s: float) -> FaultPlan:
         flapping_fraction=seldom(0.1, 0.3),
         flap_s=draw.choice((5.0, 15.0, 40.0)),
         poison=seldom(0.01, 0.1),
-        reset_fraction=seldom(0.2, 1.0),
+        # Whose clock errs is let in again once its error is known: in ten minutes.
+        reset_fraction=seldom(0.2, 1.0) if faults.skew_s == 0 else 0.0,
         reset_s=draw.uniform(10, ends_s),
         local_fraction=seldom(0.1, 0.3),
         local_s=draw.uniform(10, ends_s),
