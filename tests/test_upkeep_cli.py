@@ -3,14 +3,17 @@
 import asyncio
 import sqlite3
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from kapelle.cli.backup import put_back, take
+from kapelle.app import open_plant
+from kapelle.cli.backup import put_back, steps_after, take
 from kapelle.cli.upkeep import examine
 from kapelle.config import Config, PlantSettings
-from kapelle.errors import DataDirectoryHeld, Invalid, RegistryUnavailable
+from kapelle.errors import DataDirectoryHeld, Invalid, JournalDamaged, RegistryUnavailable
 from kapelle.journal.lock import DirectoryLock
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
@@ -21,6 +24,7 @@ from kapelle.registry.directory import Directory
 from kapelle.registry.service import OutboxPump
 from kapelle.registry.settings import RegistrySettings
 from kapelle.registry.store import Registry
+from kapelle.runtime.archive import Manifest, Sealed
 from kapelle.runtime.clock import SystemClock
 from kapelle.runtime.doctor import Verdict
 
@@ -37,7 +41,7 @@ def devices(*numbers: int) -> list[Device]:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Return the configuration of a plant of two partitions that has been told of four devices."""
-    made = Config(plant=PlantSettings(partitions=2, data_dir=tmp_path / "odd #1 at 100%"))
+    made = Config(plant=PlantSettings(partitions=2, data_dir=tmp_path / "odd #1? at 100%20"))
     asyncio.run(enrol(made, devices(1, 2, 3, 4)))
     return made
 
@@ -46,9 +50,9 @@ async def enrol(config: Config, wanted: list[Device], *, told: bool = True) -> N
     data = config.plant.data_dir
     data.mkdir(exist_ok=True)
     clock = SystemClock()
-    settings = JournalSettings(data / "journal", reserve_bytes=0)
+    settings = JournalSettings(config.journal_directory, reserve_bytes=0)
     async with open_journal(settings, clock) as journal:
-        with Registry(f"sqlite:///{data / 'registry.db'}", partitions=2) as registry:
+        with Registry(config.registry.database_url(data), partitions=2) as registry:
             registry.put_devices(wanted, 1)
             if told:
                 directory = Directory(2)
@@ -144,3 +148,66 @@ def test_a_registry_in_postgresql_is_backed_up_by_its_own_means(
 
 def _served(config: Config) -> Config:
     return replace(config, registry=RegistrySettings(url=NOBODY))
+
+
+def forged(source: Path, name: str) -> None:
+    """Let a backup name another file, with all hashes right."""
+    manifest = msgspec.json.decode((source / "manifest.json").read_bytes(), type=Manifest)
+    files = manifest.files | {name: Sealed(5, blake2b(b"owned", digest_size=32).hexdigest())}
+    manifest = msgspec.structs.replace(manifest, files=files)
+    manifest = msgspec.structs.replace(manifest, blake2b=manifest.hash())
+    (source / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+
+
+@pytest.mark.parametrize("name", ["../{}/loot", "{}/loot", "history/../../{}/loot", "", "."])
+def test_a_backup_puts_nothing_outside_of_its_place(
+    config: Config, tmp_path: Path, name: str
+) -> None:
+    take(config, tmp_path / "backup")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "loot").write_bytes(b"owned")
+    where = elsewhere if name.startswith("{") else elsewhere.name
+    forged(tmp_path / "backup", name.format(where))
+    with pytest.raises(JournalDamaged, match="lies outside"):
+        put_back(config, tmp_path / "backup", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["loot", "folder/loot"])
+def test_a_backup_brings_no_file_from_behind_a_link(
+    config: Config, tmp_path: Path, name: str
+) -> None:
+    take(config, tmp_path / "backup")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "loot").write_bytes(b"owned")
+    (tmp_path / "backup" / "loot").symlink_to(tmp_path / "secrets" / "loot")
+    (tmp_path / "backup" / "folder").symlink_to(tmp_path / "secrets")
+    forged(tmp_path / "backup", name)
+    with pytest.raises(JournalDamaged, match="is a link"):
+        put_back(config, tmp_path / "backup", tmp_path / "new")
+
+
+def test_a_journal_in_another_place_is_examined_and_backed_up(tmp_path: Path) -> None:
+    journal = JournalSettings(tmp_path / "fast disk" / "journal", reserve_bytes=0)
+    made = Config(plant=PlantSettings(partitions=2, data_dir=tmp_path / "data"), journal=journal)
+    asyncio.run(enrol(made, devices(1, 2)))
+    assert not (tmp_path / "data" / "journal").exists()
+    assert flaws(made) == []
+    manifest = take(made, tmp_path / "backup")
+    _, findings = put_back(made, tmp_path / "backup", tmp_path / "new")
+    assert not [f for f in findings if f.verdict is Verdict.BAD]
+    steps = steps_after(made, manifest, tmp_path / "new")
+    assert any("[journal] directory" in step for step in steps)
+
+
+def test_a_plant_begins_no_new_journal_beside_its_own(config: Config, tmp_path: Path) -> None:
+    moved = replace(config, journal=JournalSettings(tmp_path / "elsewhere"))
+
+    async def start() -> None:
+        async with open_plant(moved):
+            pass
+
+    with pytest.raises(Invalid, match=r"move .* to .*elsewhere"):
+        asyncio.run(start())
+    assert not (tmp_path / "elsewhere").exists()

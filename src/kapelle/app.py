@@ -27,7 +27,7 @@ from kapelle.api.watch import Watch
 from kapelle.config import Config
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.service import Dispatcher
-from kapelle.errors import JournalDamaged, JournalFailed
+from kapelle.errors import Invalid, JournalDamaged, JournalFailed, Problem
 from kapelle.fleet.service import PartitionOwner
 from kapelle.fleet.timings import Timings
 from kapelle.history.counters import Counters as HistoryCounters
@@ -41,6 +41,7 @@ from kapelle.ingest.service import Counters, Ingest
 from kapelle.journal.directories import newest_snapshots
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import SqliteJournal, open_journal
+from kapelle.journal.store import NAME
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Adapter, Clock, Directory, Journal, Link
 from kapelle.registry.directory import Directory as Enrolments
@@ -63,6 +64,7 @@ _CLOCK_LOOK_S = 5.0
 _CLOCK_IDLE_S = 300.0
 """So long after the last order, and before the next, a clock that was set may be followed: all that
 was asked of devices has run out. [s]"""
+
 
 @dataclass(frozen=True, slots=True)
 class Doors:
@@ -278,7 +280,8 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
     _make(data_dir)
     clock = SystemClock(data_dir / "clock.json")
     async with AsyncExitStack() as opened:
-        settings = replace(config.journal, directory=data_dir / "journal")
+        settings = replace(config.journal, directory=config.journal_directory)
+        _check_moved(data_dir / "journal", settings.directory)
         journal = await opened.enter_async_context(open_journal(settings, clock))
         registry = opened.enter_context(
             Registry(registry_url(config), partitions=config.plant.partitions)
@@ -340,7 +343,15 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
 
 def registry_url(config: Config) -> str:
     """Return the registry's database: the configured one, else a file in the data directory."""
-    return config.registry.url or f"sqlite:///{Path(config.plant.data_dir) / 'registry.db'}"
+    return config.registry.database_url(Path(config.plant.data_dir))
+
+
+def _check_moved(usual: Path, chosen: Path) -> None:
+    """Refuse to begin a new journal beside one the plant has had. Raises Invalid."""
+    if (usual / NAME).exists() and not (chosen / NAME).exists():
+        remedy = f"move {usual} to {chosen} while the plant is stopped, or leave the setting out"
+        what = f"is {chosen}, which holds no journal, and there is one in {usual}"
+        raise Invalid("the journal lies elsewhere", [Problem("[journal] directory", what, remedy)])
 
 
 def history_directory(config: Config) -> Path:

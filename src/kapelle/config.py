@@ -88,6 +88,12 @@ class Config:
     quarantine: QuarantineSettings = field(default_factory=QuarantineSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
 
+    @property
+    def journal_directory(self) -> Path:
+        """Where the journal lies: as somebody set it, else in the data directory."""
+        unset = self.journal.directory == _journal_in(PlantSettings())
+        return _journal_in(self.plant) if unset else self.journal.directory
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

@@ -10,6 +10,7 @@ between is told again after the restore: telling twice changes nothing.
 import os
 import shutil
 import socket
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from kapelle.journal.store import NAME
 from kapelle.journal.verify import is_held
 from kapelle.model.ids import NS_PER_S
 from kapelle.registry.examination import examine_registry, sqlite_file
+from kapelle.registry.settings import RegistrySettings
 from kapelle.registry.store import Registry
 from kapelle.runtime.archive import (
     MANIFEST,
@@ -56,12 +58,13 @@ def take(config: Config, destination: Path) -> Manifest:
         JournalFull, JournalFailed: The disk of the destination.
     """
     data = config.plant.data_dir
-    if not (data / _JOURNAL / NAME).exists():
-        raise Invalid(f"{data / _JOURNAL} holds no journal: check [plant] data_dir, or --config")
+    journal = config.journal_directory
+    if not (journal / NAME).exists():
+        raise Invalid(f"{journal} holds no journal: check [plant] data_dir, or --config")
     url = config.registry.database_url(data)
     file = sqlite_file(url)
     check_empty(destination)
-    _check_room(data, destination)
+    _check_room([journal / NAME, data / _REGISTRY], destination)
     with drafted(destination.absolute()) as draft:
         now_ns = SystemClock().now_ns()
         readers, copied, remarks = _copy_followers(config, draft)
@@ -76,7 +79,7 @@ def take(config: Config, destination: Path) -> Manifest:
         remarks += [f"registry: {f.found}" for f in found if f.verdict is Verdict.BAD]
         if (data / _TOKEN).exists():
             copy_file(data / _TOKEN, draft / _TOKEN)
-        if draft.stat().st_dev == data.stat().st_dev:
+        if draft.stat().st_dev in (data.stat().st_dev, journal.stat().st_dev):
             remarks.append(_SHARED)
         topics = {topic: (copied.trimmed[topic] + 1, copied.last[topic]) for topic in copied.last}
         taken = Taken(
@@ -99,7 +102,7 @@ def _copy_followers(
     config: Config, draft: Path
 ) -> tuple[dict[str, dict[str, int]], Copied, list[str]]:
     """Copy what follows the journal, then the journal, so that nothing between them is missing."""
-    journal = config.plant.data_dir / _JOURNAL
+    journal = config.journal_directory
     topics = topics_of(journal)
     for _ in range(_TRIES):
         readers = copy_history(history_directory(config), draft / _HISTORY)
@@ -156,7 +159,7 @@ def put_back(config: Config, source: Path, target: Path) -> tuple[Manifest, list
 
 def _url(config: Config, taken: Taken, target: Path) -> str:
     if taken.registry == "sqlite":
-        return f"sqlite:///{target / _REGISTRY}"
+        return RegistrySettings().database_url(target)
     return config.registry.database_url(target)
 
 
@@ -190,6 +193,8 @@ def steps_after(config: Config, manifest: Manifest, into: Path | None) -> list[s
     steps = []
     if into is not None and into.absolute() != config.plant.data_dir.absolute():
         steps.append(f'set [plant] data_dir = "{into}" (or KAPELLE_PLANT__DATA_DIR)')
+    if config.journal_directory != config.plant.data_dir / _JOURNAL:
+        steps.append(f"set [journal] directory to where {_JOURNAL}/ lies now, or leave it out")
     if not history_directory(config).is_relative_to(config.plant.data_dir):
         steps.append(f"set [history] directory to where {_HISTORY}/ lies now, or leave it out")
     steps.append("put kapelle.toml and the TLS files in place: they are not part of a backup")
@@ -200,13 +205,12 @@ def steps_after(config: Config, manifest: Manifest, into: Path | None) -> list[s
     return steps
 
 
-def _check_room(data: Path, destination: Path) -> None:
+def _check_room(files: Sequence[Path], destination: Path) -> None:
     """Refuse where the disk has no room for the journal and the databases. Raises Invalid."""
     place = destination.absolute()
     while not place.exists():
         place = place.parent
     disk = os.statvfs(place)
-    files = [data / _JOURNAL / NAME, data / _REGISTRY]
     needed = sum(path.stat().st_size for path in files if path.exists())
     if disk.f_bavail * disk.f_frsize < needed:
         free, needs = disk.f_bavail * disk.f_frsize >> 20, needed >> 20

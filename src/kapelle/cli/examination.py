@@ -34,7 +34,7 @@ def doctor(config: File = None, json: Json = False) -> None:
 
 def find(config: Config) -> list[Finding]:
     """Return everything there is to say about this machine for this configuration."""
-    directory = config.journal.directory
+    directory = config.journal_directory
     disk = durability(directory)
     verdict = Verdict.OK if disk.ok else Verdict.BAD
     if config.journal.synchronous != "full":
@@ -61,4 +61,5 @@ def show_findings(findings: list[Finding]) -> None:
         console.print(f"{_MARK[finding.verdict]} {finding.subject:<{width}}  ", end="")
         console.print(finding.found, markup=False, soft_wrap=True)
         if finding.remedy:
-            console.print(f"{'':<{width + 8}}  → {finding.remedy}", style="dim", soft_wrap=True)
+            remedy = f"{'':<{width + 8}}  → {finding.remedy}"
+            console.print(remedy, style="dim", markup=False, soft_wrap=True)

@@ -56,7 +56,7 @@ def backup(
         return
     taken = manifest.taken
     size = f"{len(manifest.files):,} files, {manifest.bytes / (1 << 20):,.1f} MiB"
-    out().print(f"● {destination}: {size}, as of {taken.taken_at}", soft_wrap=True)
+    out().print(f"● {destination}: {size}, as of {taken.taken_at}", markup=False, soft_wrap=True)
     for remark in taken.remarks:
         out().print(f"▲ {remark}", markup=False, soft_wrap=True)
 
@@ -81,7 +81,8 @@ def restore(
         print_json(shown | {"sound": not damaged, "findings": as_rows(findings)})
     else:
         show_findings(findings)
-        out().print(f"{'✕' if damaged else '●'} restored into {target}", soft_wrap=True)
+        mark = "✕" if damaged else "●"
+        out().print(f"{mark} restored into {target}", markup=False, soft_wrap=True)
         for step in next_:
             out().print(f"  → {step}", markup=False, soft_wrap=True)
     raise typer.Exit(Exit.FAILED if damaged else Exit.OK)

@@ -25,7 +25,7 @@ def examine(config: Config, data: Path | None = None) -> Iterator[Finding]:
         Invalid: There is no journal.
         JournalNewer, JournalDamaged: It cannot be looked at by this version, or at all.
     """
-    directory = (data or config.plant.data_dir) / "journal"
+    directory = config.journal_directory if data is None else data / "journal"
     if not (directory / NAME).exists():
         raise Invalid(f"{directory} holds no journal: check [plant] data_dir, or --config")
     url = config.registry.database_url(data or config.plant.data_dir)

@@ -18,4 +18,9 @@ class RegistrySettings:
 
     def database_url(self, data: Path) -> str:
         """Return the URL in force for a data directory."""
-        return self.url or f"sqlite:///{data / 'registry.db'}"
+        if self.url:
+            return self.url
+        # Costly to import. It escapes what would end a path: `?`, `#`, a percent sign.
+        from sqlalchemy.engine import URL
+
+        return URL.create("sqlite", database=str(data / "registry.db")).render_as_string()

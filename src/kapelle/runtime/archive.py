@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 import msgspec
@@ -190,6 +190,7 @@ def check(directory: Path, said: Callable[[str], None] = lambda _: None) -> Mani
     if manifest.blake2b != manifest.hash():
         raise JournalDamaged(f"{path}: was changed (hash wrong); use another backup")
     flaws = []
+    _check_names(directory, manifest)
     for name, sealed in manifest.files.items():
         said(name)
         flaw = _flaw(directory / name, sealed)
@@ -198,6 +199,20 @@ def check(directory: Path, said: Callable[[str], None] = lambda _: None) -> Mani
     if flaws:
         raise JournalDamaged(f"{directory}: {'; '.join(flaws)}; use another backup")
     return manifest
+
+
+def _check_names(directory: Path, manifest: Manifest) -> None:
+    """Refuse files that lie, or would be put, anywhere else. Raises JournalDamaged.
+
+    A hash tells of bits that flipped, not of who wrote it: an archive may come from anybody.
+    """
+    for name in manifest.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+            raise JournalDamaged(f"{directory}: {name!r} lies outside of it; use another backup")
+        on_the_way = [directory / each for each in (path, *path.parents[:-1])]
+        if any(each.is_symlink() for each in on_the_way):
+            raise JournalDamaged(f"{directory}: {name!r} is a link; use another backup")
 
 
 def _flaw(path: Path, sealed: Sealed) -> str:
