@@ -51,3 +51,17 @@ def test_csv_leaves_empty_what_is_unknown() -> None:
 @pytest.mark.parametrize("form", ["json", "csv", "arrow", "parquet"])
 def test_no_rows_are_an_answer_too(form: Form) -> None:
     assert tables.encode(TABLE.slice(0, 0), form)
+
+
+def test_no_text_is_a_formula_to_a_spreadsheet() -> None:
+    texts = ["=HYPERLINK(1)", "+1", "-1", "@a", "\t=1", "fine=1", None]
+    told = tables.encode(pa.table({"reason": pa.array(texts), "w": [-1.0] * 7}), "csv").decode()
+    assert told.splitlines()[1:] == [
+        '"\'=HYPERLINK(1)",-1',
+        '"\'+1",-1',
+        '"\'-1",-1',
+        '"\'@a",-1',
+        '"\'\t=1",-1',
+        '"fine=1",-1',
+        ",-1",
+    ]

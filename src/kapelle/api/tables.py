@@ -28,7 +28,7 @@ def encode(table: pa.Table, form: Form) -> bytes:
             return msgspec.json.encode(rows(table))
         case "csv":
             buffer = io.BytesIO()
-            pyarrow.csv.write_csv(_without_nan(_with_texts(table)), buffer)
+            pyarrow.csv.write_csv(_harmless(_without_nan(_with_texts(table))), buffer)
             return buffer.getvalue()
         case "arrow":
             sink = pa.BufferOutputStream()
@@ -70,6 +70,15 @@ def _without_nan(table: pa.Table) -> pa.Table:
 
 def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+
+
+def _harmless(table: pa.Table) -> pa.Table:
+    """Keep a spreadsheet from taking what a stranger wrote for a formula."""
+    return _mapped(
+        table,
+        lambda column: pc.replace_substring_regex(column, r"^([=+\-@\t\r])", r"'\1"),
+        pa.types.is_string,
+    )
 
 
 def _mapped(

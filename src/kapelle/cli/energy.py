@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from kapelle.cli.configuration import File
@@ -233,7 +234,7 @@ def _is_wanted(looked: "RepairTold", *, yes: bool) -> bool:
 
 def _print_changes(told: "RepairTold", title: str) -> None:
     console = out()
-    console.print(f"[bold]{title}[/] · {counted(told.intervals, 'quarter-hour')}")
+    console.print(f"[bold]{escape(title)}[/] · {counted(told.intervals, 'quarter-hour')}")
     table = _table(("from (UTC)", "left"), ("before", "right"), ("", "left"), ("after", "right"),
                    ("quality", "left"))  # fmt: skip
     for each in _ends(told.changes):
@@ -289,7 +290,7 @@ def _print_energy(told: "pa.Table", step: Span, title: str) -> None:
     sums = [sum(row["mwh"] or 0 for row in rows if row["register"] == name) for name in registers]
     table.add_row("sum", *map(energy, sums), "", "", style="bold")
     console = out()
-    console.print(f"[bold]{title}[/]")
+    console.print(f"[bold]{escape(title)}[/]")
     console.print(table)
     if left := (len(rows) - (last - first)) // size:
         names = {"15m": "quarter-hour", "day": "day", "month": "month"}

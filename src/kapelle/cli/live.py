@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, plant
@@ -92,10 +93,11 @@ def _line(told: "DeviceBrief", at: datetime) -> dict[str, object]:
 
 def _facts(told: "DeviceTold", at: datetime) -> list[tuple[str, str]]:
     desired, reported, observed = told.desired, told.reported, told.observed
+    place, vendor = (told.site, told.zone, told.feeder), escape(told.vendor or "no vendor")
     mark = "[green]●[/]" if _is_fine(told) else "[yellow]▲[/]"
     facts = [
-        ("", f"{mark} [bold]{told.device_id}[/]  {told.kind} of {told.vendor or 'no vendor'}"),
-        ("place", " · ".join(part for part in (told.site, told.zone, told.feeder) if part) or "–"),
+        ("", f"{mark} [bold]{escape(told.device_id)}[/]  {told.kind} of {vendor}"),
+        ("place", escape(" · ".join(part for part in place if part) or "–")),
         ("nameplate", f"+{power(told.nameplate_up_w)}  −{power(told.nameplate_down_w)}"),
         ("standing", f"{_words(told.standing)}{_since(told.standing_since, at)}"),
     ]

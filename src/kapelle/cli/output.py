@@ -8,8 +8,10 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from kapelle.errors import (
     Conflict,
@@ -69,11 +71,30 @@ def exit_code(error: KapelleError) -> Exit:
     return next((code for kind, code in _EXIT_OF if isinstance(error, kind)), Exit.FAILED)
 
 
+class Terminal(Console):
+    """A console on which nothing a stranger sent moves the cursor, colours or hides anything."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render with a visible sign in the place of each control character of a text."""
+        for text, style, control in super().render(renderable, options):
+            shown = text if control else text.translate(_SHOWN_AS)
+            yield Segment(shown, style, control)
+
+
+_SHOWN_AS = {
+    # C0 but tab and newline, delete, C1, and what turns the direction of reading round.
+    **{code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)},
+    **dict.fromkeys((*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD),
+}
+
+
 def out() -> Console:
     """Return the console of results; Rich honours NO_COLOR and a missing terminal."""
     # A pipe gets whole lines: wrapping at 80 columns would break them for grep.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    return Console(highlight=False, width=width)
+    return Terminal(highlight=False, width=width)
 
 
 def counted(count: int, noun: str) -> str:
@@ -83,7 +104,7 @@ def counted(count: int, noun: str) -> str:
 
 def say(text: str) -> None:
     """Tell progress on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
+    Terminal(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
 
 
 def complain(text: str) -> None:
@@ -91,7 +112,7 @@ def complain(text: str) -> None:
     if "--json" in sys.argv:
         sys.stderr.write(msgspec.json.encode({"error": text}).decode() + "\n")
         return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True)
     console.print("[bold red]✕[/] ", end="")
     console.print(text, markup=False)
 
@@ -110,9 +131,10 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str], em
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
+        table.add_column(Text(column.replace("_", " ")), justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(cell(row.get(column)) for column in columns))
+        # As text: names may hold square brackets.
+        table.add_row(*(Text(cell(row.get(column))) for column in columns))
     out().print(table)
 
 
