@@ -24,8 +24,18 @@ from kapelle.api.server import build
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.conditions import DISTRUSTED
+from kapelle.fleet.device_state import exclusions_of
 from kapelle.journal.memory import MemoryJournal
-from kapelle.model.enums import AckStatus, Condition, DeviceKind, Metric, SessionEvent
+from kapelle.model.enums import (
+    AckStatus,
+    Condition,
+    DeviceKind,
+    Exclusion,
+    Freshness,
+    Metric,
+    SessionEvent,
+)
 from kapelle.model.plant import Members
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
@@ -199,7 +209,6 @@ def test_the_tag_changes_with_every_version_and_with_nothing_else(
         lambda: say(fleet, block([power(0, 20.0, 1.0)])),
         lambda: say(fleet, commands([0], 1_000.0, 2, at_s=20.0)),
         lambda: say(fleet, enrolled([0], vendor=(b"other",))),
-        lambda: tick(fleet, 21.0),
     ]
     tag = ask("/v1/devices/dev-0").headers["ETag"]
     for change in changes:
@@ -208,3 +217,36 @@ def test_the_tag_changes_with_every_version_and_with_nothing_else(
         now = ask("/v1/devices/dev-0").headers["ETag"]
         assert now != tag
         tag = now
+    tick(fleet, 21.0)
+    assert ask("/v1/devices/dev-0").headers["ETag"] == tag, "time alone is no version"
+
+
+def test_many_exclusions_are_those_of_each(fleets: dict[int, Fleet]) -> None:
+    fleet = fleets[0]
+    draw = np.random.default_rng(7)
+    rows = np.arange(fleet.size, dtype=np.int32)
+    for _ in range(200):
+        fleet.excluded[rows] = draw.choice([0, 0, int(Exclusion.UNKNOWN)], fleet.size)
+        fleet.condition[rows] = draw.choice([0, 0, int(Condition.FROZEN)], fleet.size)
+        fleet.freshness[rows] = draw.integers(0, len(Freshness), fleet.size)
+        fleet.connected[rows] = draw.choice([False, True], fleet.size)
+        expected = []
+        for row in rows.tolist():
+            if fleet.excluded[row]:
+                expected.append(int(fleet.excluded[row]))
+            elif int(fleet.condition[row]) & int(DISTRUSTED):
+                expected.append(Exclusion.CONDITION)
+            elif fleet.freshness[row] not in (Freshness.LIVE, Freshness.LATE):
+                expected.append(Exclusion.SILENT)
+            else:
+                expected.append(Exclusion.NONE if fleet.connected[row] else Exclusion.UNREACHABLE)
+        assert exclusions_of(fleet, rows).tolist() == expected
+
+
+def test_a_device_the_directory_does_not_know_yet_is_no_error(
+    ask: Ask, fleets: dict[int, Fleet]
+) -> None:
+    say(fleets[0], enrolled([DEVICES]))
+    answer = ask("/v1/devices")
+    assert answer.status_code == 200
+    assert DEVICES not in numbers(answer)

@@ -112,6 +112,19 @@ def test_a_restart_of_ours_does_not_let_a_step_in(tmp_path: Path, step_s: float)
     assert said_s(host.clock(noted)) == pytest.approx(120 + step_s, abs=1e-3)
 
 
+def test_where_nobody_knows_whether_the_host_was_started_anew_its_clock_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kapelle.runtime.clock._BOOT_ID", tmp_path / "missing")
+    host, noted = Host(), tmp_path / "clock.json"
+    host.boot_id = ""
+    host.pass_s(3600)
+    host.clock(noted)
+    host.elapsed_ns = 0
+    host.pass_s(10)
+    assert said_s(host.clock(noted)) == pytest.approx(3610, abs=1e-3)
+
+
 def test_a_step_is_said_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     host = Host()

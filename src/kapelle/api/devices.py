@@ -22,9 +22,9 @@ from kapelle.api.plant import Plant
 from kapelle.api.routes import authenticate
 from kapelle.api.times import to_datetime
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.device_state import DeviceState, describe, exclusion_of
+from kapelle.fleet.device_state import DeviceState, describe, exclusion_of, exclusions_of
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Freshness, Metric, Phase, Standing
-from kapelle.model.ids import ALL, Flags
+from kapelle.model.ids import ALL, Flags, Ints
 from kapelle.ports import Directory
 
 router = APIRouter(prefix="/v1/devices", dependencies=[Depends(authenticate)], tags=["devices"])
@@ -77,15 +77,16 @@ async def list_devices(
             match &= (fleet.condition[: fleet.size] & bits) != 0
         rows = np.flatnonzero(match).astype(np.int32)
         if excluded:
-            rows = rows[[_is_excluded(fleet, int(row), excluded) for row in rows]]
+            rows = rows[_are_excluded(fleet, rows, excluded)]
         chosen.append(fleet.device_nos(rows))
     numbers = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int32)
     page = numbers[numbers > after]
     partitions = directory.partitions
     return DevicesTold(
         devices=[
-            _brief(directory, fleets[no % partitions], no // partitions)
+            _brief(name, fleets[no % partitions], no // partitions)
             for no in page[:limit].tolist()
+            if (name := _name(directory, no))
         ],
         matched=len(numbers),
         next_after=int(page[limit - 1]) if len(page) > limit else None,
@@ -104,8 +105,9 @@ async def read_device(device_id: str, plant: Here, response: Response) -> Device
         raise Refused(404, "device-unknown", f"there is no device {device_id!r}")
     state = describe(fleet, row)
     response.headers["ETag"] = (
-        f'"{state.enrolments}-{state.desired.epoch}-{state.desired.revision}'
-        f'-{state.reported.order}-{fleet.now_ns}"'
+        # Weak: ages and estimates in the body move on between versions.
+        f'W/"{state.enrolments}-{state.desired.epoch}-{state.desired.revision}'
+        f'-{state.reported.order}"'
     )
     return _told(device_id, fleet, row, state)
 
@@ -125,11 +127,13 @@ def _vendor(fleet: Fleet, vendor: str) -> Flags:
     return found
 
 
-def _is_excluded(fleet: Fleet, row: int, wanted: str) -> bool:
-    found = exclusion_of(fleet, row)
+def _are_excluded(fleet: Fleet, rows: Ints, wanted: str) -> Flags:
+    found = exclusions_of(fleet, rows)
     if wanted == "any":
-        return found != Exclusion.NONE
-    return found == _named(Exclusion, wanted)
+        matching: Flags = found != Exclusion.NONE
+    else:
+        matching = found == _named(Exclusion, wanted)
+    return matching
 
 
 def _named(names: type[E], name: str) -> E:
@@ -141,10 +145,18 @@ def _named(names: type[E], name: str) -> E:
         raise Refused(422, "filter-unknown", f"{field}: {name!r} is none of {known}") from None
 
 
-def _brief(directory: Directory, fleet: Fleet, row: int) -> DeviceBrief:
+def _name(directory: Directory, device_no: int) -> str:
+    # The fleet hears of who comes and goes a moment before or after the directory.
+    try:
+        return directory.name(device_no)
+    except KeyError:
+        return ""
+
+
+def _brief(device_id: str, fleet: Fleet, row: int) -> DeviceBrief:
     device_no = row * fleet.partitions + fleet.partition
     return DeviceBrief(
-        device_id=directory.name(device_no),
+        device_id=device_id,
         device_no=device_no,
         kind=_low(DeviceKind(int(fleet.kind[row]))),
         vendor=fleet.names["vendor"][fleet.vendor[row]],

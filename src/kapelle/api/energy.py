@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
@@ -118,9 +117,9 @@ async def _energy(
     tz: str,
     form: Form,
 ) -> Response:
-    def question(reader: Reader) -> pa.Table:
+    def question(reader: Reader) -> Response:
         whose = reader.device_no(device_id) if device_id is not None else name or ""
-        return series(
+        found = series(
             reader,
             whose,
             when.starts_at_ns,
@@ -129,5 +128,6 @@ async def _energy(
             zone=days.zone(tz),
             revision=int(revision) if revision.isdigit() else revision,  # type: ignore[arg-type]
         )
+        return answer(found, form)
 
-    return answer(await desk.ask(question), form)
+    return await desk.ask(question)

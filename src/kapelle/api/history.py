@@ -74,11 +74,11 @@ async def read_device(
 ) -> Response:
     """Read what one device reported, as it came or as means of 1 or 15 minutes."""
 
-    def question(reader: Reader) -> pa.Table:
+    def question(reader: Reader) -> Response:
         number = reader.device_no(device_id)
-        return reader.device(number, when.starts_at_ns, when.ends_at_ns, step)
+        return answer(reader.device(number, when.starts_at_ns, when.ends_at_ns, step), form)
 
-    return answer(await desk.ask(question), form)
+    return await desk.ask(question)
 
 
 @router.get("/resources/{name:path}", responses=ANSWERS, response_class=Response)
@@ -100,14 +100,18 @@ async def read_resource(
         most = f"{STEPS_MAX:,} steps are told at once"
         raise Refused(413, "period-too-long", f"{most}; ask for a shorter period or `step=15m`")
 
-    def question(reader: Reader) -> pa.Table:
-        return reader.resource(name, when.starts_at_ns, when.ends_at_ns, step, series)
+    def question(reader: Reader) -> Response:
+        found = reader.resource(name, when.starts_at_ns, when.ends_at_ns, step, series)
+        return answer(found, form)
 
-    return answer(await desk.ask(question), form)
+    return await desk.ask(question)
 
 
 def answer(table: pa.Table, form: Form) -> Response:
-    """Return a table as the body of an answer. Raises Refused where it is too long for JSON."""
+    """Return a table as the body of an answer. Raises Refused where it is too long for JSON.
+
+    A million rows take seconds: in the thread that asked, where no order waits for them.
+    """
     if form == "json" and table.num_rows > JSON_ROWS_MAX:
         raise Refused(
             413,

@@ -8,6 +8,9 @@ enrolled from the registry alone. So each has a version of its own.
 from dataclasses import dataclass
 from math import isnan, nan
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.conditions import DISTRUSTED
 from kapelle.fleet.desired import NEVER_NS
@@ -20,7 +23,7 @@ from kapelle.model.enums import (
     Phase,
     Standing,
 )
-from kapelle.model.ids import NS_PER_S
+from kapelle.model.ids import NS_PER_S, Ints
 
 _NO_SKEW_NS = 2**63 - 1
 
@@ -128,13 +131,17 @@ def describe(fleet: Fleet, row: int) -> DeviceState:
 
 def exclusion_of(fleet: Fleet, row: int) -> Exclusion:
     """Return why a device is not counted on, by the rules the sums are made with."""
-    if fleet.excluded[row]:
-        return Exclusion(int(fleet.excluded[row]))
-    if int(fleet.condition[row]) & int(DISTRUSTED):
-        return Exclusion.CONDITION
-    if fleet.freshness[row] not in (Freshness.LIVE, Freshness.LATE):
-        return Exclusion.SILENT
-    return Exclusion.NONE if fleet.connected[row] else Exclusion.UNREACHABLE
+    return Exclusion(int(exclusions_of(fleet, np.array([row], np.int32))[0]))
+
+
+def exclusions_of(fleet: Fleet, rows: Ints) -> NDArray[np.uint8]:
+    """Return the same of many rows at once, as numbers of `Exclusion`."""
+    found = np.where(fleet.connected[rows], Exclusion.NONE, Exclusion.UNREACHABLE).astype(np.uint8)
+    found[~np.isin(fleet.freshness[rows], (Freshness.LIVE, Freshness.LATE))] = Exclusion.SILENT
+    found[(fleet.condition[rows] & int(DISTRUSTED)) != 0] = Exclusion.CONDITION
+    excluded = fleet.excluded[rows]
+    kept: NDArray[np.uint8] = np.where(excluded != 0, excluded, found).astype(np.uint8)
+    return kept
 
 
 def _desired(fleet: Fleet, row: int) -> Desired:

@@ -65,7 +65,7 @@ class SystemClock:
         self._noted_offset_ns = 0
         self._is_told = False
         kept = _read(noted)
-        if kept is not None and kept.boot_id == self._boot_id:
+        if kept is not None and kept.boot_id and kept.boot_id == self._boot_id:
             self._utc_ns = kept.offset_ns + self._at_ns
             self._noted_offset_ns = kept.offset_ns
         self._note()
