@@ -76,7 +76,12 @@ def unsettled(done: Performance, calm_s: float) -> list[str]:
         place = play.adapter.places(fleet.device_nos(np.arange(size, dtype=np.int32)))
         there = world.faults.reachable[place]
         topic = partition_topic(fleet.partition)
-        unheard = there & ~np.isin(fleet.freshness[:size], (Freshness.LIVE, Freshness.LATE))
+        # (Whose readings cannot be may be refused, all of them.)
+        unheard = (
+            there
+            & ~world.faults.lying[place]
+            & ~np.isin(fleet.freshness[:size], (Freshness.LIVE, Freshness.LATE))
+        )
         if unheard.any():
             problems.append(f"{topic}: {int(unheard.sum())} devices report and are not heard")
         cut_off = there & ~fleet.connected[:size]
