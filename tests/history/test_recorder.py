@@ -1,14 +1,18 @@
 """What the journal holds is in the record once, whatever happens in between."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from tests.history.conftest import START_NS, HandClock, make_readings, stored
+from tests.history.conftest import START_NS, HandClock, HastyFiles, make_readings, stored
 
 from kapelle.app import Doors, run_recorder
 from kapelle.config import Config, PlantSettings
@@ -214,6 +218,52 @@ def test_a_disk_that_fails_does_not_stop_the_plant_and_nothing_is_missing_after(
 
     asyncio.run(play())
     assert stored(place) == [(0, START_NS, 5.0)]
+
+
+class FailingOnce(HastyFiles):
+    """Waits in the first file of readings, and fails there."""
+
+    def __init__(self) -> None:
+        self.begun, self.goes_on, self.failed = Event(), Event(), False
+
+    def open(self, path: Path, schema: pa.Schema, **options: object) -> pq.ParquetWriter:
+        if not self.failed and "readings" in str(path):
+            self.failed = True
+            self.begun.set()
+            self.goes_on.wait(10.0)
+            raise OSError(errno.ENOSPC, "no space")
+        return super().open(path, schema, **options)
+
+
+def test_a_flush_that_fails_while_the_plant_stops_is_not_passed_over(
+    journal: MemoryJournal, clock: HandClock, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        files = FailingOnce()
+        recorder = Recorder(
+            journal=journal,
+            clock=clock,
+            settings=PROMPT,
+            directory=tmp_path,
+            partitions=2,
+            files=files,
+        )
+        task = asyncio.create_task(recorder.run())
+        await journal.append("p/0", [make_readings([(0, 0.0, 1.0)])], writer="ingest")
+        await until(files.begun.is_set)
+        await journal.append("p/0", [make_readings([(0, 1.0, 2.0)])], writer="ingest")
+        await until(lambda: recorder.counters.waiting_rows == 1)
+        task.cancel()
+        await asyncio.sleep(0.02)
+        files.goes_on.set()
+        await asyncio.wait([task])
+        assert (await journal.marks("p/0"))[READER] == 0
+        again = recorder_of(journal, clock, tmp_path)
+        async with recording(again):
+            await until(lambda: again.counters.flushes >= 1)
+
+    asyncio.run(play())
+    assert [watts for *_, watts in stored(tmp_path)] == [1.0, 2.0]
 
 
 def test_a_record_that_fails_for_long_does_not_fill_the_disk_with_journal(

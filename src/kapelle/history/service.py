@@ -86,6 +86,8 @@ class Recorder:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_flushed = asyncio.Event()
+        self._is_doubtful = False
+        """Whether something failed, or may have, after nobody waited for it any more."""
         self._given_up: set[Job] = set()
         """Merges that cannot be done: a file cannot be read. Queries that need it say so."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
@@ -120,6 +122,9 @@ class Recorder:
             # The first error cancels the other tasks: to the outside it is the one reason.
             raise errors.exceptions[0] from errors
         except asyncio.CancelledError:
+            if self._is_doubtful:
+                # What failed comes before what is in memory now; the journal has both.
+                raise
             try:
                 async with asyncio.timeout(self._settings.stop_timeout_s):
                     await self._flush(store)
@@ -328,7 +333,9 @@ class Recorder:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
+            self._is_doubtful = True
             await asyncio.wait([future])
+            self._is_doubtful = future.exception() is not None
             raise
         except (OSError, SqliteError, pa.ArrowException) as error:
             raise HistoryFailed(f"{self._directory}: {error}") from error
