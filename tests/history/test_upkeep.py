@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from tests.history.conftest import START_NS, make_readings
 
+from kapelle.errors import HistoryFailed
 from kapelle.history import upkeep
 from kapelle.history.catalog import Catalog, File
 from kapelle.history.reader import Reader
+from kapelle.history.retention import sweep
 from kapelle.history.rows import device_rows
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Store
@@ -114,3 +116,20 @@ def test_files_merged_away_during_the_copy_are_found_merged(
     copy_history(record, tmp_path / "copy")
     assert flaws(tmp_path / "copy") == []
     assert len(list((tmp_path / "copy").rglob("*.parquet"))) == 3
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "readings/../../secret"])
+def test_a_catalog_that_names_files_elsewhere_is_not_followed(tmp_path: Path, name: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("ours")
+    store = Store(tmp_path / "history", HistorySettings())
+    forged = File("readings", 0, 0, 1, 0, 1, 1, 4, 2, "time", name, 0, 1, 0)
+    store.catalog.commit([forged])
+    with pytest.raises(HistoryFailed, match="outside"):
+        copy_history(tmp_path / "history", tmp_path / "copy" / "history")
+    store.catalog.commit(replaced=[1], at_ns=1)
+    with pytest.raises(HistoryFailed, match="outside"):
+        sweep(store, 1 << 61)
+    store.close()
+    assert secret.read_text() == "ours"
+    assert not (tmp_path / "copy" / "secret").exists()

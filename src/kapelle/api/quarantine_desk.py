@@ -42,6 +42,7 @@ from kapelle.ports import Clock, Directory, Journal
 
 _LATEST_NS = 2**63 - 1
 _PAGE = 1_000
+_PIECE = 100
 _ROWS_TOLD = 20
 _WRITER = "api"
 
@@ -140,7 +141,7 @@ class QuarantineDesk:
             if fix.payload and len(rows) > 1:
                 raise Refused(422, "fix-payload", "one row's payload is replaced at a time")
             if isinstance(asked, ReplayAsked):
-                found = self._try(rows, fix, at_ns)
+                found = await self._try(rows, fix, at_ns)
                 if not asked.dry_run:
                     found = await self._replay(rows, found)
             else:
@@ -178,17 +179,20 @@ class QuarantineDesk:
         query = self.query(asked.filter)
         return self.quarantine.find(query, most), self.quarantine.matching(query), 0
 
-    def _try(self, rows: Sequence[Kept], fix: Fix, now_ns: int) -> list[tuple[Again, str]]:
+    async def _try(self, rows: Sequence[Kept], fix: Fix, now_ns: int) -> list[tuple[Again, str]]:
         """Decode and check rows as ingest would; return with each why it would be refused."""
-        items = [_item(kept) for kept in rows]
         tried: list[tuple[Again, str]] = []
-        for again in decode(items, fix, self.directory, now_ns, self.ingest.age_s_max):
-            reason = again.reason
-            if again.readings is not None:
-                nameplate = self.directory.nameplate(again.readings.device_no)
-                refused = check(again.readings, nameplate, self.ingest).refused
-                reason = next(iter(refused.values()), "")
-            tried.append((again, reason))
+        for start in range(0, len(rows), _PIECE):
+            items = [_item(kept) for kept in rows[start : start + _PIECE]]
+            for again in decode(items, fix, self.directory, now_ns, self.ingest.age_s_max):
+                reason = again.reason
+                if again.readings is not None:
+                    nameplate = self.directory.nameplate(again.readings.device_no)
+                    refused = check(again.readings, nameplate, self.ingest).refused
+                    reason = next(iter(refused.values()), "")
+                tried.append((again, reason))
+            # Thousands of rows take a second, and orders do not wait for them.
+            await asyncio.sleep(0)
         return tried
 
     async def _replay(

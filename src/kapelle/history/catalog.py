@@ -244,6 +244,9 @@ class Catalog:
 def _file(row: tuple[object, ...]) -> File:
     number, table, partition, starts, ends, first, last, rows, size, level, arrival, *rest = row
     columns, path, made_at = rest
+    if str(path).startswith("/") or ".." in str(path).split("/"):
+        # A catalog may come with a backup, from anybody; files it names are read and removed.
+        raise HistoryFailed(f"{FILE} names {path!r}, which lies outside of the history")
     integers = (partition, starts, ends, first, last, rows, size, level, made_at, arrival, number)
     p, s, e, f, la, r, b, le, m, a, n = (int(str(value)) for value in integers)
     return File(str(table), p, s, e, f, la, r, b, le, str(columns), str(path), m, n, a)
