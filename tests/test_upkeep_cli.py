@@ -17,6 +17,7 @@ from kapelle.errors import DataDirectoryHeld, Invalid, JournalDamaged, RegistryU
 from kapelle.journal.lock import DirectoryLock
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
+from kapelle.journal.store import NAME
 from kapelle.model.enums import DeviceKind
 from kapelle.model.plant import Tick
 from kapelle.registry.device import Device
@@ -211,3 +212,16 @@ def test_a_plant_begins_no_new_journal_beside_its_own(config: Config, tmp_path: 
     with pytest.raises(Invalid, match=r"move .* to .*elsewhere"):
         asyncio.run(start())
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_plant_keeps_its_journal_where_it_is_set_for_its_owner_alone(tmp_path: Path) -> None:
+    journal = JournalSettings(tmp_path / "fast" / "journal", reserve_bytes=0)
+    made = Config(plant=PlantSettings(data_dir=tmp_path / "data"), journal=journal)
+
+    async def start() -> None:
+        async with open_plant(made):
+            assert (journal.directory / NAME).exists()
+
+    asyncio.run(start())
+    assert not (tmp_path / "data" / "journal").exists()
+    assert journal.directory.stat().st_mode & 0o077 == 0

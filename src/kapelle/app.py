@@ -282,6 +282,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
     async with AsyncExitStack() as opened:
         settings = replace(config.journal, directory=config.journal_directory)
         _check_moved(data_dir / "journal", settings.directory)
+        _make(settings.directory)
         journal = await opened.enter_async_context(open_journal(settings, clock))
         registry = opened.enter_context(
             Registry(registry_url(config), partitions=config.plant.partitions)
