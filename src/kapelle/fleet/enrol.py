@@ -35,8 +35,7 @@ def apply_enrolled(fleet: Fleet, block: Enrolled) -> None:
     given |= {name: getattr(block, name) for name in _PLAIN}
     given |= {name: np.nan_to_num(getattr(block, name)) for name in _METER}
     given |= {
-        name: np.array(_codes(fleet.names[name], getattr(block, name)), np.int32)
-        for name in _NAMED
+        name: np.array(_codes(fleet.names[name], getattr(block, name)), np.int32) for name in _NAMED
     }
     changes = fleet.enrolments[rows] == 0
     for name, values in given.items():

@@ -18,9 +18,7 @@ _JUMP_NS = NS_PER_S
 """A clock that seems to have gone ahead by more may be a single wrong stamp."""
 
 
-def step_freshness(
-    fleet: Fleet, settings: FleetSettings, before_ns: int
-) -> NDArray[np.intp]:
+def step_freshness(fleet: Fleet, settings: FleetSettings, before_ns: int) -> NDArray[np.intp]:
     """Learn each device's rhythm and judge its silence, as of `fleet.now_ns`.
 
     Returns the rows whose newest power reading is another than at the tick before.
@@ -49,9 +47,7 @@ def step_freshness(
     return news
 
 
-def _note(
-    fleet: Fleet, settings: FleetSettings, rows: NDArray[np.intp], mark_ns: Longs
-) -> None:
+def _note(fleet: Fleet, settings: FleetSettings, rows: NDArray[np.intp], mark_ns: Longs) -> None:
     gap_ns = mark_ns - fleet.marked_at_ns[rows]
     known = (fleet.marked_at_ns[rows] > 0) & (gap_ns > 0)
     gap_s = np.where(known, gap_ns * _S_PER_NS, np.nan).astype(np.float32)

@@ -201,9 +201,7 @@ class _Tally:
             excluded[doubted] = Exclusion.CONDITION
             self._add_excluded(excluded, heard[left])
 
-    def _add_errors(
-        self, fleet: Fleet, settings: FleetSettings, rows: Ints, heard: Flags
-    ) -> None:
+    def _add_errors(self, fleet: Fleet, settings: FleetSettings, rows: Ints, heard: Flags) -> None:
         """Add variances: of those who report regularly, of the silent, and of all others."""
         self.witness.add_news(rows)
         at = span(rows)
@@ -231,9 +229,7 @@ class _Tally:
         share[heard[others][~alone]] = 1.0
         each_w = fleet.estimate_std_w[every].astype(np.float64)
         shared_w = each_w * share
-        self.shared_std_w += np.bincount(
-            fleet.vendor[every], shared_w, len(self.shared_std_w)
-        )
+        self.shared_std_w += np.bincount(fleet.vendor[every], shared_w, len(self.shared_std_w))
         self.variance_w2 += float((each_w * each_w - shared_w * shared_w).sum())
 
     def told_standings(self) -> list[int]:
