@@ -437,3 +437,20 @@ def test_a_ledger_that_fails_does_not_stop_the_record_and_is_told(
 
     asyncio.run(play())
     assert len(stored(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("name", ["a*b", "a?b", "a[x]b"])
+def test_a_directory_with_a_pattern_in_its_name_is_only_itself(
+    clock: HandClock, tmp_path: Path, name: str
+) -> None:
+    async def play(folder: str, power_w: float) -> None:
+        journal = MemoryJournal(clock)
+        recorder = recorder_of(journal, clock, tmp_path / folder)
+        async with recording(recorder):
+            block = make_readings([(0, 1.0, power_w)])
+            await journal.append("p/0", [block], writer="ingest")
+            await until(lambda: recorder.counters.flushes >= 1)
+
+    asyncio.run(play(name, 1.0))
+    asyncio.run(play("axb", 2.0))
+    assert [power_w for _, _, power_w in stored(tmp_path / name)] == [1.0]

@@ -143,9 +143,13 @@ def write(table: "pa.Table", out: Path | None, form: Form) -> None:
     if out is None:
         sys.stdout.buffer.write(body + (b"\n" if form == "json" else b""))
         return
+    draft = out.with_name(f"{out.name}.part")
     try:
-        out.write_bytes(body)
+        # A disk that fills up must not cost what was there before.
+        draft.write_bytes(body)
+        draft.replace(out)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise Invalid("output", [Problem(str(out), str(error), "choose another file")]) from error
     say(f"● {counted(table.num_rows, 'row')} in {out}")
 

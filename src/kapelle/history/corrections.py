@@ -17,6 +17,8 @@ REGISTERS = ("export", "import")
 """By the number the ledger gives them."""
 _QUARTERS_MAX = 96 * 366
 """A year at a time: what is longer was mistyped."""
+_SET_WH_MAX = 1e12
+"""A large power station's year: thousands of devices set so high still add up in 64 bits."""
 
 
 class Energy(NamedTuple):
@@ -99,7 +101,7 @@ def check(correction: Correction, known: Sequence[Correction]) -> None:
         raise Invalid("a correction ends after it starts, and covers a year at most")
     if correction.method != "interpolate" and not 0 <= correction.value < math.inf:
         raise Invalid(f"{correction.value:g} is not energy: write a number from 0 upwards")
-    if correction.method == "set" and correction.value > 1e15:
+    if correction.method == "set" and correction.value > _SET_WH_MAX:
         raise Invalid(f"{correction.value:g} Wh is more than any meter counts")
     if correction.method == "scale" and correction.value > 1e6:
         raise Invalid(f"no unit is {correction.value:g} times another")

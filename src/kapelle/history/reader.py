@@ -307,7 +307,9 @@ class Session:
 
 def _confine(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
     """Leave a connection the record's files for reading, and nothing else, for good."""
-    connection.execute("SET allowed_paths = ?", [paths])
+    # It is asked for the pattern a view names, and then for the file that it finds.
+    allowed = sorted({*paths, *map(views.exact, paths)})
+    connection.execute("SET allowed_paths = ?", [allowed])
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 

@@ -1,5 +1,6 @@
 """The record as SQL: one view per table over exactly the files the catalog names."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -88,7 +89,7 @@ def scan(directory: Path, table: Table, files: Sequence[File]) -> str:
             else f'NULL::{_TYPES[field.type]} AS "{field.name}"'
             for field in schema
         )
-        paths = ", ".join(literal(str(directory / file.path)) for file in group)
+        paths = ", ".join(literal(exact(str(directory / file.path))) for file in group)
         parts.append(f"SELECT {chosen} FROM read_parquet([{paths}], hive_partitioning = false)")
     return " UNION ALL ".join(parts)
 
@@ -234,6 +235,11 @@ def memberships(directory: Path, members: Sequence[File], enrolments: str) -> st
         f"CASE WHEN until_ns < {_FOREVER} THEN make_timestamp_ns(until_ns) END AS member_until "
         f"FROM ({told}) WHERE active = 1 AND until_ns > from_ns"
     )
+
+
+def exact(path: str) -> str:
+    """Return a path as DuckDB's pattern of that path alone."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def literal(text: str) -> str:
