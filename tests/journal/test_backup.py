@@ -151,3 +151,17 @@ def test_every_change_of_an_archive_is_named(tmp_path, harm):
     named = "manifest.json: was changed" if harm == "manifest" else "file: "
     with pytest.raises(JournalDamaged, match=named):
         archive.check(tmp_path)
+
+
+def test_what_is_done_to_a_copy_does_not_happen_to_the_plant(tmp_path):
+    source = tmp_path / "s"
+    source.write_bytes(b"as it was" * 1_000)
+    copy = tmp_path / "backup" / "s"
+    archive.clone_or_copy(source, copy)
+    assert copy.stat().st_mode & 0o077 == 0
+    with copy.open("r+b") as file:
+        file.truncate(3)
+    assert source.read_bytes() == b"as it was" * 1_000
+    with pytest.raises(FileNotFoundError):
+        archive.clone_or_copy(tmp_path / "gone", tmp_path / "backup" / "gone")
+    assert not (tmp_path / "backup" / "gone").exists()

@@ -46,7 +46,7 @@ _JOURNAL, _REGISTRY, _HISTORY, _TOKEN = "journal", "registry.db", "history", "ap
 _DUMP = (
     "the registry is in PostgreSQL and not in this backup: run pg_dump now, after it, and keep both"
 )
-_SHARED = "files were linked, not copied: on the same disk it does not survive that disk"
+_SHARED = "it lies on the same disk as the plant, and does not survive that disk"
 
 
 def take(config: Config, destination: Path) -> Manifest:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from kapelle.errors import JournalFailed
 from kapelle.history.catalog import FILE, Catalog, File
-from kapelle.runtime.archive import copy_database, link_or_copy, read_only
+from kapelle.runtime.archive import clone_or_copy, copy_database, read_only
 from kapelle.runtime.doctor import Finding, Verdict
 
 QUARANTINE = "quarantine.db"
@@ -72,7 +72,7 @@ def _copied(source: Path, target: Path, file: File) -> bool:
     if into.exists():
         return True
     try:
-        link_or_copy(source / file.path, into)
+        clone_or_copy(source / file.path, into)
     except FileNotFoundError:
         return False
     return True

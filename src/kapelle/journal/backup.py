@@ -16,7 +16,7 @@ from kapelle.journal.rows import Reader, Row, place
 from kapelle.journal.snapshots import SnapshotFiles
 from kapelle.journal.store import INSERT, MARKS_SINCE, NAME, create_tables, sealed
 from kapelle.journal.verify import connect
-from kapelle.runtime.archive import link_or_copy
+from kapelle.runtime.archive import clone_or_copy
 
 _BATCH_ENTRIES = 512
 _BATCH_BYTES = 8 << 20
@@ -62,7 +62,7 @@ def copy_snapshots(source: Path, target: Path, topics: Iterator[str]) -> dict[st
             into = target / path.relative_to(source)
             try:
                 if not into.exists():
-                    link_or_copy(path, into)
+                    clone_or_copy(path, into)
             except FileNotFoundError:
                 continue
             newest[topic] = int(path.stem)
