@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from statistics import median
 
@@ -178,14 +178,14 @@ def _enrol(store: Store, devices: int, now_ns: int) -> None:
     )
 
 
-def _ms(ask: Callable[[], object], rows: int) -> float:
+def _ms(ask: Callable[[], Sized], rows: int) -> float:
     """Return the median time of a question that is answered with so many rows. [ms]"""
     took = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         answer = ask()
         took.append(1e3 * (time.perf_counter() - started))
-        assert len(answer) == rows, answer  # type: ignore[arg-type]
+        assert len(answer) == rows, answer
     return median(took)
 
 

@@ -1,9 +1,10 @@
-"""A person names a period in one of three ways, and is told where none is meant."""
+"""A person names a period or a revision, and is told where none is meant."""
 
 from datetime import UTC, datetime
 
 import pytest
 
+from kapelle.api.energy_shapes import revision_of
 from kapelle.api.period import period
 from kapelle.api.times import to_ns
 from kapelle.errors import Invalid
@@ -42,3 +43,13 @@ def test_a_month_and_two_moments() -> None:
 def test_what_cannot_be_meant_is_refused(asked: dict[str, str], said: str) -> None:
     with pytest.raises(Invalid, match=said):
         period(**asked)
+
+
+def test_a_revision_is_a_word_or_a_number() -> None:
+    assert [revision_of(text) for text in ("latest", "all", "0", "12")] == ["latest", "all", 0, 12]
+
+
+@pytest.mark.parametrize("text", ["", "-1", "newest", "1.5", "²"])
+def test_a_revision_that_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="latest, all"):
+        revision_of(text)

@@ -7,7 +7,13 @@ from fastapi.responses import Response
 
 from kapelle.adapters.http.problems import Refused
 from kapelle.api.energy_desk import EnergyDesk
-from kapelle.api.energy_shapes import CorrectionAsked, CorrectionsTold, RepairTold, UndoAsked
+from kapelle.api.energy_shapes import (
+    CorrectionAsked,
+    CorrectionsTold,
+    RepairTold,
+    UndoAsked,
+    revision_of,
+)
 from kapelle.api.history import ANSWERS, As, Desk, DeviceName, Revision, When, answer
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.period import Period
@@ -126,7 +132,7 @@ async def _energy(
             when.ends_at_ns,
             step=step,
             zone=days.zone(tz),
-            revision=int(revision) if revision.isdigit() else revision,  # type: ignore[arg-type]
+            revision=revision_of(revision),
         )
         return answer(found, form)
 

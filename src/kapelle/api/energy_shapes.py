@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from kapelle.api.shapes import Name
+from kapelle.errors import Invalid, Problem
 
 Register = Literal["export", "import"]
 Why = Annotated[str, Field(min_length=1, max_length=500)]
 Who = Annotated[str, Field(max_length=128)]
 INTERVALS_TOLD = 1_000
+_REVISIONS = "write latest, all, 0 as first told, or a number"
 
 
 class _Asked(BaseModel):
@@ -91,3 +93,12 @@ class CorrectionsTold(BaseModel):
     next_before: int | None = Field(
         default=None, description="Ask again with `before` set to this; null at the end."
     )
+
+
+def revision_of(text: str) -> Literal["latest", "all"] | int:
+    """Return which revision of the ledger is meant. Raises Invalid where none is."""
+    if text == "latest" or text == "all":
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise Invalid("which revision is meant?", [Problem("revision", repr(text), _REVISIONS)])

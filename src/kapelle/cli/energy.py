@@ -61,15 +61,15 @@ def show(
     json: Json = False,
 ) -> None:
     """Show the energy of a device or a resource."""
-    if revision not in ("latest", "all") and not revision.isdigit():
-        raise Invalid("revision", [Problem("--revision", repr(revision), "latest, all or 0, 1, …")])
+    from kapelle.api.energy_shapes import revision_of
+
     chosen: Span = step or ("day" if month and revision != "all" else "15m")
     with plant(config, url) as client:
         told = client.energy(
             device_id,
             resource=resource,
             step=chosen,
-            revision=int(revision) if revision.isdigit() else revision,  # type: ignore[arg-type]
+            revision=revision_of(revision),
             day=day,
             month=month,
             since=since,

@@ -5,6 +5,7 @@ the tiers made of it. It goes in steps of bounded size, so that flushes are not 
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -158,7 +159,9 @@ def _chunks(
 ) -> Iterator[pa.Table]:
     """Yield the rows of files, sorted and once, in chunks that no device is divided by."""
     ordered = sorted(files, key=lambda file: (file.arrival, file.file_no))
-    with _opened([store.directory / file.path for file in ordered]) as parts:
+    with ExitStack() as opened:
+        paths = [store.directory / file.path for file in ordered]
+        parts = [opened.enter_context(pq.ParquetFile(path)) for path in paths]
         if "device_no" not in table.sort[:1]:
             yield in_order(table, pa.concat_tables([from_file(table, p.read()) for p in parts]))
             return
@@ -166,22 +169,6 @@ def _chunks(
         for first, stop in pairwise(cuts):
             found = [_between(table, part, first, stop) for part in parts]
             yield in_order(table, pa.concat_tables(found))
-
-
-class _opened:  # noqa: N801 - used like a function
-    """Opens Parquet files and closes them all."""
-
-    def __init__(self, paths: Sequence[object]) -> None:
-        self._paths = paths
-        self._files: list[pq.ParquetFile] = []
-
-    def __enter__(self) -> list[pq.ParquetFile]:
-        self._files = [pq.ParquetFile(path) for path in self._paths]
-        return self._files
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files:
-            file.close()
 
 
 def _groups(part: pq.ParquetFile) -> Iterator[tuple[int, int, int]]:
