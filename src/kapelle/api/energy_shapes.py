@@ -97,8 +97,9 @@ class CorrectionsTold(BaseModel):
 
 def revision_of(text: str) -> Literal["latest", "all"] | int:
     """Return which revision of the ledger is meant. Raises Invalid where none is."""
-    if text == "latest" or text == "all":
-        return text
+    match text:
+        case "latest" | "all":
+            return text
     if text.isdecimal():
         return int(text)
     raise Invalid("which revision is meant?", [Problem("revision", repr(text), _REVISIONS)])

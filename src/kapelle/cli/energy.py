@@ -63,13 +63,14 @@ def show(
     """Show the energy of a device or a resource."""
     from kapelle.api.energy_shapes import revision_of
 
+    asked = revision_of(revision)
     chosen: Span = step or ("day" if month and revision != "all" else "15m")
     with plant(config, url) as client:
         told = client.energy(
             device_id,
             resource=resource,
             step=chosen,
-            revision=revision_of(revision),
+            revision=asked,
             day=day,
             month=month,
             since=since,
