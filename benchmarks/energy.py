@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.energy import Meters, account, arrange, intervals
-from kapelle.fleet.metering import step_energy
+from kapelle.fleet.metering.energy import Meters, account, arrange, intervals
+from kapelle.fleet.metering.live import step_energy
 from kapelle.history.ledger import Ledger
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Rows, Store

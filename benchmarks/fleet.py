@@ -15,18 +15,18 @@ import numpy as np
 
 from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import step_conditions
 from kapelle.fleet.enrol import apply_enrolled
-from kapelle.fleet.estimate import step_estimate
+from kapelle.fleet.estimation.estimate import step_estimate
 from kapelle.fleet.fold import apply_entry
 from kapelle.fleet.freshness import step_freshness
 from kapelle.fleet.readings import apply_readings
+from kapelle.fleet.reconciliation.conditions import step_conditions
+from kapelle.fleet.reconciliation.standing import step_standing
+from kapelle.fleet.reconciliation.verify import step_verification
 from kapelle.fleet.service import PartitionOwner
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import from_snapshot, to_snapshot
-from kapelle.fleet.standing import step_standing
 from kapelle.fleet.summary import summarise
-from kapelle.fleet.verify import step_verification
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
 from kapelle.model.blocks import Enrolled, Readings

@@ -24,8 +24,8 @@ from kapelle.api.server import build
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import DISTRUSTED
-from kapelle.fleet.device_state import exclusions_of
+from kapelle.fleet.reconciliation.conditions import DISTRUSTED
+from kapelle.fleet.reconciliation.device_state import exclusions_of
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.enums import (
     AckStatus,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kapelle.fleet.energy import Account, Meters, account, arrange
+from kapelle.fleet.metering.energy import Account, Meters, account, arrange
 from kapelle.model.ids import NS_PER_S
 
 T0 = 1_700_000_100 * NS_PER_S

@@ -8,7 +8,7 @@ import pytest
 from kapelle.fleet import desired
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases, step_exclusions
-from kapelle.fleet.estimate import step_estimate
+from kapelle.fleet.estimation.estimate import step_estimate
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, Exclusion, Freshness, Metric, Phase

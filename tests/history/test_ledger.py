@@ -13,7 +13,7 @@ from ledger_worlds import MINUTE_NS, T0, Record, correction, powers, q, readings
 from tests.history.conftest import START_NS, HandClock
 
 from kapelle.errors import Invalid
-from kapelle.fleet.energy import EnergyQuality
+from kapelle.fleet.metering.energy import EnergyQuality
 from kapelle.history.corrections import Energy, corrected, divided, in_force
 from kapelle.history.energy import latest, published
 from kapelle.history.ledger import Ledger

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from kapelle.fleet.learned import Learned
+from kapelle.fleet.estimation.learned import Learned
 from kapelle.fleet.plant import PlantView, total
 from kapelle.fleet.snapshots import view_from_snapshot, view_to_snapshot
 from kapelle.sim.measured import read_measured

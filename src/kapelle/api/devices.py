@@ -22,7 +22,12 @@ from kapelle.api.plant import Plant
 from kapelle.api.routes import authenticate
 from kapelle.api.times import to_datetime
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.device_state import DeviceState, describe, exclusion_of, exclusions_of
+from kapelle.fleet.reconciliation.device_state import (
+    DeviceState,
+    describe,
+    exclusion_of,
+    exclusions_of,
+)
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Freshness, Metric, Phase, Standing
 from kapelle.model.ids import ALL, Flags, Ints
 from kapelle.ports import Directory

@@ -11,8 +11,8 @@ import numpy as np
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import VOID
 from kapelle.fleet.desired import holds_setpoint
+from kapelle.fleet.reconciliation.conditions import VOID
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Freshness, Metric, Phase

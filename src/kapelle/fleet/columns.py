@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.gaps import Gaps
+from kapelle.fleet.counting.gaps import Gaps
 from kapelle.model.enums import Metric
 from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
 from kapelle.model.plant import Notice, Signal
@@ -58,7 +58,7 @@ class Fleet:
     notices: list[Notice]
     """What the last tick found worth telling. Said, not kept: no part of the state."""
     gaps: Gaps
-    """Which reports are missing, of devices that miss some (see `fleet.sequence`)."""
+    """Which reports are missing, of devices that miss some (see `fleet.counting.sequence`)."""
 
     # As enrolled.
     active: Flags = _column("?", 0)
@@ -95,7 +95,7 @@ class Fleet:
     session: Longs = _column("i8", 0)
     connected: Flags = _column("?", 0)
 
-    # As counted (see `fleet.sequence`).
+    # As counted (see `fleet.counting.sequence`).
     mark: Longs = _column("i8", 0)
     """Highest `order` by counters so far; 0 where the device sends none."""
     began: Counts = _column("u4", 0)
@@ -123,7 +123,7 @@ class Fleet:
     undecided: Counts = _column("u4", 0)
     """Old reports of which we cannot tell any more whether they had come."""
 
-    # As metered (see `fleet.metering`). One row per register: export, import.
+    # As metered (see `fleet.metering.live`). One row per register: export, import.
     energy_mwh: Longs = _column("i8", 0, 2)
     """Counted since the device was first heard. [mWh]"""
     register_mwh: Longs = _column("i8", 0, 2)
@@ -203,7 +203,7 @@ class Fleet:
     announced: Words = _column("u2", 0)
     """Conditions a notice was written about, and whose end is not announced yet."""
     muted_until_s: Seconds = _column("u4", 0)
-    """When a muted device is listened to again; 0: it is not muted (see `fleet.mutes`)."""
+    """When a muted device is listened to again; 0: it is not muted (`reconciliation.mutes`)."""
     unanswered: Bytes = _column("u1", 0)
     """Commands in a row the device, though heard and connected, gave no answer to."""
     lost_at_s: Seconds = _column("u4", 0, 3)

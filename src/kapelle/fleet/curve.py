@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, span
-from kapelle.fleet.conditions import distrusted
 from kapelle.fleet.desired import NEVER_NS
 from kapelle.fleet.limits import HOLD_S, HOLD_S_MIN, bounds
+from kapelle.fleet.reconciliation.conditions import distrusted
 from kapelle.fleet.thinning import staircase, thinned
 from kapelle.model.enums import SWITCHED, Exclusion, Freshness
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints

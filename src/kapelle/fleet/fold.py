@@ -1,20 +1,20 @@
 """One entry after another becomes the state of a partition. The whole fold starts here."""
 
-from kapelle.fleet.alarms import step_alarms
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import step_conditions
+from kapelle.fleet.counting.sequence import step_counts
 from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases
 from kapelle.fleet.enrol import apply_enrolled, apply_members
-from kapelle.fleet.estimate import step_estimate
+from kapelle.fleet.estimation.estimate import step_estimate
 from kapelle.fleet.freshness import step_freshness
-from kapelle.fleet.metering import step_energy
-from kapelle.fleet.mutes import apply_mutings, step_mutes
+from kapelle.fleet.metering.live import step_energy
 from kapelle.fleet.readings import apply_readings
-from kapelle.fleet.sequence import step_counts
+from kapelle.fleet.reconciliation.alarms import step_alarms
+from kapelle.fleet.reconciliation.conditions import step_conditions
+from kapelle.fleet.reconciliation.mutes import apply_mutings, step_mutes
+from kapelle.fleet.reconciliation.standing import step_standing
+from kapelle.fleet.reconciliation.verify import step_verification
 from kapelle.fleet.sessions import apply_sessions
 from kapelle.fleet.settings import FleetSettings
-from kapelle.fleet.standing import step_standing
-from kapelle.fleet.verify import step_verification
 from kapelle.model.blocks import Acks, Commands, Enrolled, Mutings, Phases, Readings, Sessions
 from kapelle.model.entries import Entry
 from kapelle.model.plant import Members, Signal, Tick

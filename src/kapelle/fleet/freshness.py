@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, Floats32
-from kapelle.fleet.estimate import in_flight
-from kapelle.fleet.news import step_news
+from kapelle.fleet.estimation.estimate import in_flight
+from kapelle.fleet.estimation.news import step_news
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Longs

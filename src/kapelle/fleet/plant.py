@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 
-from kapelle.fleet.alarms import merged
-from kapelle.fleet.learned import Learned, hear
-from kapelle.fleet.outlook import look
+from kapelle.fleet.estimation.learned import Learned, hear
+from kapelle.fleet.estimation.outlook import look
+from kapelle.fleet.reconciliation.alarms import merged
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import ALL, NS_PER_S
@@ -197,7 +197,7 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
     """Return the sum of a resource over all partitions that have spoken.
 
     The silent are moved along with those of their kind who report, and the interval is as wide as
-    the plant has learned that it must be (`fleet.outlook`).
+    the plant has learned that it must be (`fleet.estimation.outlook`).
 
     Args:
         view: The plant.

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.reports import LOWEST, Places, Rows
-from kapelle.fleet.sequence import Counted, apply_counts, apply_restart
+from kapelle.fleet.counting.reports import LOWEST, Places, Rows
+from kapelle.fleet.counting.sequence import Counted, apply_counts, apply_restart
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.blocks import Readings
 from kapelle.model.enums import Metric

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from kapelle import __version__
 from kapelle.errors import JournalDamaged
 from kapelle.fleet.columns import Fleet, column_specs
-from kapelle.fleet.gaps import Gaps
-from kapelle.fleet.learned import Learned
+from kapelle.fleet.counting.gaps import Gaps
+from kapelle.fleet.counting.sequence import newest_told
+from kapelle.fleet.estimation.learned import Learned
 from kapelle.fleet.plant import OrderState, PlantView
-from kapelle.fleet.sequence import newest_told
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT, partition_topic
 from kapelle.model.plant import Notice, Signal, Summary

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet, span
-from kapelle.fleet.conditions import DISTRUSTED, VOID
-from kapelle.fleet.estimate import in_flight
-from kapelle.fleet.evidence import Witness
+from kapelle.fleet.estimation.estimate import in_flight
+from kapelle.fleet.estimation.evidence import Witness
 from kapelle.fleet.limits import HOLD_S
+from kapelle.fleet.reconciliation.conditions import DISTRUSTED, VOID
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.spread import spread
 from kapelle.model.enums import (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kapelle.errors import Invalid
-from kapelle.fleet.energy import MWH_PER_WH, EnergyQuality
+from kapelle.fleet.metering.energy import MWH_PER_WH, EnergyQuality
 from kapelle.history.tables import QUARTER_NS
 from kapelle.model.plant import Correction
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kapelle.fleet.energy import (
+from kapelle.fleet.metering.energy import (
     Account,
     Meters,
     account,
@@ -50,7 +50,7 @@ _MANY = len(REGISTERS)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reported:
-    """Raw readings of some devices, each report once, in the order of `fleet.energy.arrange`."""
+    """Raw readings of some devices, each report once, in the order of `metering.energy.arrange`."""
 
     device_no: Ints
     order: Longs

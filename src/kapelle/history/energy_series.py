@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kapelle.errors import Invalid, Problem
-from kapelle.fleet.energy import EnergyQuality
+from kapelle.fleet.metering.energy import EnergyQuality
 from kapelle.history.corrections import REGISTERS
 from kapelle.history.days import local_day
 from kapelle.history.order import numbers

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from kapelle.errors import Invalid
-from kapelle.fleet.energy import Meters
+from kapelle.fleet.metering.energy import Meters
 from kapelle.history.corrections import REGISTERS, check, in_force, reach
 from kapelle.history.energy import (
     LEDGERED,

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from kapelle.errors import Invalid, NotFound, Problem
-from kapelle.fleet.energy import EnergyQuality
+from kapelle.fleet.metering.energy import EnergyQuality
 from kapelle.history import corrected, views
 from kapelle.history.catalog import FILE, Catalog, File
 from kapelle.history.raw import blamed, readings_of

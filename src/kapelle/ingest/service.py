@@ -154,7 +154,7 @@ class Ingest:
                 )
 
     async def _alarm(self, muted: Sequence[Mute]) -> None:
-        """Tell operators of senders nobody knows; the fold tells of devices (`fleet.alarms`)."""
+        """Tell operators of senders nobody knows; of devices the fold tells."""
         if all(mute.device_no >= 0 for mute in muted):
             return
         text = (

@@ -49,7 +49,7 @@ class Curve(msgspec.Struct, frozen=True):
 class Evidence(msgspec.Struct, frozen=True):
     """Sums from which the plant learns how well it estimates; bounded, whatever the fleet's size.
 
-    A cell is `kind * 16 + octave of the age`; see `fleet.evidence` for what is summed.
+    A cell is `kind * 16 + octave of the age`; see `fleet.estimation.evidence` for what is summed.
     """
 
     steady: dict[int, list[float]] = {}
@@ -238,7 +238,7 @@ class Notice(msgspec.Struct, frozen=True, tag=True):
     """How many devices it is about; 0 where it is not about devices."""
     group: str = ""
     """What they share. Every partition tells of its own: notices of one moment, code and group are
-    one notice, see `fleet.alarms.merged`."""
+    one notice, see `fleet.reconciliation.alarms.merged`."""
 
 
 class Correction(msgspec.Struct, frozen=True, tag=True):

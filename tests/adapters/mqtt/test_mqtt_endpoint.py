@@ -13,7 +13,7 @@ from kapelle.adapters.mqtt.packets import Answer, ConnAck, Disconnect, Publish, 
 from kapelle.adapters.mqtt.reader import Property, Reason
 from kapelle.errors import Invalid, LinkLost
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import step_conditions
+from kapelle.fleet.reconciliation.conditions import step_conditions
 from kapelle.fleet.sessions import apply_sessions
 from kapelle.model.blocks import Sessions
 from kapelle.model.enums import AckStatus, Condition, Metric, SessionEvent

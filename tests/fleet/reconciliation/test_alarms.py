@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_owner import Plant, play, run_for
 
-from kapelle.fleet.alarms import CLEARED, RAISED, AlarmSettings, step_alarms
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import mark
 from kapelle.fleet.plant import PlantView, apply_plant
+from kapelle.fleet.reconciliation.alarms import CLEARED, RAISED, AlarmSettings, step_alarms
+from kapelle.fleet.reconciliation.conditions import mark
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import KIND_OF, Entry, Kind
 from kapelle.model.enums import Condition, SessionEvent

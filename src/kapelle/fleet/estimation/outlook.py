@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, sqrt
 
-from kapelle.fleet.evidence import OCTAVES, PV_CLUSTER
-from kapelle.fleet.learned import Learned, keep_and_scatter, level_then, merged, shared
+from kapelle.fleet.estimation.evidence import OCTAVES, PV_CLUSTER
+from kapelle.fleet.estimation.learned import Learned, keep_and_scatter, level_then, merged, shared
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import DeviceKind
 from kapelle.model.plant import Evidence, ResourceSummary

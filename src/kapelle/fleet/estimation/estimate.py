@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, Floats32
-from kapelle.fleet.news import step_anchors
+from kapelle.fleet.estimation.news import step_anchors
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import DISTRUSTED
 from kapelle.fleet.desired import NEVER_NS
+from kapelle.fleet.reconciliation.conditions import DISTRUSTED
 from kapelle.model.enums import (
     Condition,
     DeviceMode,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from kapelle.fleet.columns import Fleet, column_specs
-from kapelle.fleet.gaps import WINDOW
+from kapelle.fleet.counting.gaps import WINDOW
 from kapelle.fleet.readings import apply_readings
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.snapshots import digest, from_snapshot, to_snapshot

@@ -3,7 +3,7 @@
 Two lessons come free with every reading. The *surprise* is the reading less what was estimated
 just before it. The *anchor* is an old reading kept as if the device had been silent since: what it
 does now tells how far a silent one would have strayed by that age. Both depend on that device
-alone; what many teach together the plant learns from sums (`fleet.evidence`, `fleet.learned`).
+alone; what many teach together the plant learns from sums (`evidence`, `learned`).
 """
 
 import numpy as np

@@ -3,8 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapelle.fleet.evidence import OCTAVES
-from kapelle.fleet.learned import Cell, Learned, hear, keep_and_scatter, level_then, shared
+from kapelle.fleet.estimation.evidence import OCTAVES
+from kapelle.fleet.estimation.learned import (
+    Cell,
+    Learned,
+    hear,
+    keep_and_scatter,
+    level_then,
+    shared,
+)
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Curve, Evidence, ResourceSummary, Summary

@@ -1,7 +1,7 @@
 """What is wrong with devices for longer than a moment: raised on evidence, cleared on its opposite.
 
-Conditions live in the column `condition`, bits of `Condition`. `fleet.sequence` sets
-COUNTER_RESTARTED, `fleet.energy` REGISTER_WRONG, and whoever mutes a sender MUTED, by `mark`; the
+Conditions live in the column `condition`, bits of `Condition`. `counting.sequence` sets
+COUNTER_RESTARTED, `metering.live` REGISTER_WRONG, and whoever mutes a sender MUTED, by `mark`; the
 others are decided here, once a tick, from the devices' own entries alone.
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, Words, span
-from kapelle.fleet.proofs import Proof, step_proofs
-from kapelle.fleet.verify import tolerance
+from kapelle.fleet.reconciliation.proofs import Proof, step_proofs
+from kapelle.fleet.reconciliation.verify import tolerance
 from kapelle.model.enums import Condition, DeviceKind, Metric
 from kapelle.model.ids import NS_PER_S, Flags, Ints
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.verify import VerifySettings, step_verification
+from kapelle.fleet.reconciliation.verify import VerifySettings, step_verification
 from kapelle.model.enums import DeviceKind, Metric, Phase
 from kapelle.model.ids import NS_PER_S
 

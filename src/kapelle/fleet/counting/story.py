@@ -6,10 +6,10 @@ Late ones, repeats, gaps, new boots, and counters that may have restarted: what 
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet import gaps
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.gaps import WINDOW
-from kapelle.fleet.reports import (
+from kapelle.fleet.counting import gaps
+from kapelle.fleet.counting.gaps import WINDOW
+from kapelle.fleet.counting.reports import (
     LOWEST,
     SEQ,
     Counting,

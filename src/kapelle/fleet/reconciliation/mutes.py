@@ -3,7 +3,7 @@
 import numpy as np
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import mark
+from kapelle.fleet.reconciliation.conditions import mark
 from kapelle.model.blocks import Mutings
 from kapelle.model.enums import Condition
 from kapelle.model.ids import NS_PER_S

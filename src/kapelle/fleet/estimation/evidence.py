@@ -1,8 +1,8 @@
 """What one tick teaches about estimating, summed over the devices of a resource.
 
-Learning across devices is the plant's (`fleet.learned`): a partition only adds up, so that the
-outcome does not depend on how devices are spread over partitions. All powers but the surprises of
-`steady` are shares of nameplate.
+Learning across devices is the plant's (`estimation.learned`): a partition only adds up, so that
+the outcome does not depend on how devices are spread over partitions. All powers but the surprises
+of `steady` are shares of nameplate.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import CLUSTERS, Fleet, span
-from kapelle.fleet.conditions import untrusted
-from kapelle.fleet.news import Places, anchor_age_s, is_free, is_sampled, nameplate_w, news
+from kapelle.fleet.estimation.news import (
+    Places,
+    anchor_age_s,
+    is_free,
+    is_sampled,
+    nameplate_w,
+    news,
+)
+from kapelle.fleet.reconciliation.conditions import untrusted
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S, Floats, Longs
 from kapelle.model.plant import Evidence

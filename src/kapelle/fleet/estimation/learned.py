@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from kapelle.fleet.evidence import OCTAVES, PV_CLUSTER
+from kapelle.fleet.estimation.evidence import OCTAVES, PV_CLUSTER
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Evidence, Summary

@@ -11,7 +11,7 @@ from enum import IntEnum, unique
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.registers import LAG_NS, ROUND_MWH, Mark, Meter, mend
+from kapelle.fleet.metering.registers import LAG_NS, ROUND_MWH, Mark, Meter, mend
 from kapelle.model.enums import Quality
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints, Longs
 

@@ -1,8 +1,8 @@
 """Numbers of reports: what is new, what fills a gap, what repeats, and whose counters restarted.
 
 Each device that counts its reports has a high-water mark and, while some of its last 4,096 are
-missing, a window of bits (`fleet.gaps`). Without counters the newest device time is the mark.
-Nearly every report is the next of its device; `fleet.story` tells what becomes of the others.
+missing, a window of bits (`counting.gaps`). Without counters the newest device time is the mark.
+Nearly every report is the next of its device; `counting.story` tells what becomes of the others.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import mark
-from kapelle.fleet.reports import (
+from kapelle.fleet.counting.reports import (
     LOWEST,
     SEQ,
     Counting,
@@ -22,8 +21,9 @@ from kapelle.fleet.reports import (
     lose_sight,
     running,
 )
+from kapelle.fleet.counting.story import Story
+from kapelle.fleet.reconciliation.conditions import mark
 from kapelle.fleet.settings import FleetSettings
-from kapelle.fleet.story import Story
 from kapelle.model.enums import Condition, Metric
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Longs
 

@@ -25,8 +25,8 @@ from hypothesis import given, settings
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.device_state import describe
 from kapelle.fleet.fold import apply_entry
+from kapelle.fleet.reconciliation.device_state import describe
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
 from kapelle.ingest.partition import split

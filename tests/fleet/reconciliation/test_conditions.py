@@ -24,7 +24,7 @@ from fleet_worlds import (
 
 from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.conditions import DISTRUSTED, distrusted, mark, untrusted
+from kapelle.fleet.reconciliation.conditions import DISTRUSTED, distrusted, mark, untrusted
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
 from kapelle.model.enums import AckStatus, Condition, DeviceKind, Metric, Phase, SessionEvent

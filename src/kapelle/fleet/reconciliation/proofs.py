@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.verify import DEFAULTS as VERIFY
-from kapelle.fleet.verify import tolerance
+from kapelle.fleet.reconciliation.verify import DEFAULTS as VERIFY
+from kapelle.fleet.reconciliation.verify import tolerance
 from kapelle.model.enums import Condition, DeviceKind, Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Longs
 

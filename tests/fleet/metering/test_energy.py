@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from kapelle.fleet.energy import (
+from kapelle.fleet.metering.energy import (
     Account,
     EnergyQuality,
     Meters,
@@ -20,7 +20,7 @@ from kapelle.fleet.energy import (
     integrate,
     intervals,
 )
-from kapelle.fleet.registers import Mark
+from kapelle.fleet.metering.registers import Mark
 from kapelle.model.enums import Quality
 from kapelle.model.ids import NS_PER_S
 

@@ -1,0 +1,1 @@
+"""Energy from cumulative registers, in whole milliwatt-hours."""
