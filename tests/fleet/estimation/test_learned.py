@@ -4,14 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.fleet.estimation.evidence import OCTAVES
-from kapelle.fleet.estimation.learned import (
-    Cell,
-    Learned,
-    hear,
-    keep_and_scatter,
-    level_then,
-    shared,
-)
+from kapelle.fleet.estimation.learned import Learned, hear
+from kapelle.fleet.estimation.levels import level_then
+from kapelle.fleet.estimation.scatter import Cell, keep_and_scatter
+from kapelle.fleet.estimation.sharing import shared
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Curve, Evidence, ResourceSummary, Summary
@@ -68,7 +64,7 @@ def test_nobody_silent_strays_further_than_he_was(
             age=1.5 * count * 2**octave,
             count=count,
         )
-    keep, scatter = keep_and_scatter(learned, LOAD, age_s, (0.3, 600.0))
+    keep, scatter = keep_and_scatter(learned.cells, LOAD, age_s, (0.3, 600.0))
     assert 0.0 <= keep <= 1.0
     assert 0.0 <= scatter < float("inf")
 
@@ -89,10 +85,10 @@ def test_whom_an_order_leaves_alone_share_no_weather() -> None:
     learned = Learned()
     for second in range(1, 120):
         hear(learned, told(second, tick(10.0, -0.5)))
-    before = shared(learned, f"{LOAD}/")
+    before = shared(learned.groups, f"{LOAD}/")
     for second in range(120, 240):
         hear(learned, told(second, tick(8.0, 0.0)))
-    assert shared(learned, f"{LOAD}/") == before
+    assert shared(learned.groups, f"{LOAD}/") == before
 
 
 def test_the_level_is_compared_over_those_who_were_in_it() -> None:
@@ -105,4 +101,10 @@ def test_the_level_is_compared_over_those_who_were_in_it() -> None:
         hear(learned, told(second, Evidence(levels=left)))
     level = learned.levels[LOAD]
     assert level.level > -0.62
-    assert abs(level.level - level_then(learned, LOAD, 120.0)) < 1e-9
+    assert (
+        abs(
+            level.level
+            - level_then(learned.history, level, LOAD, learned.now_ns / NS_PER_S - 120.0)
+        )
+        < 1e-9
+    )

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan, sqrt
+from math import inf, isnan, nan, sqrt
 
 from kapelle.fleet.estimation.evidence import OCTAVES, PV_CLUSTER
-from kapelle.fleet.estimation.learned import Learned, keep_and_scatter, level_then, merged, shared
+from kapelle.fleet.estimation.learned import Learned, merged
+from kapelle.fleet.estimation.levels import level_then
+from kapelle.fleet.estimation.scatter import keep_and_scatter
+from kapelle.fleet.estimation.sharing import shared
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import DeviceKind
+from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Evidence, ResourceSummary
 
 Z_95 = 1.959964
@@ -84,12 +88,14 @@ def _add_silent(made: Outlook, learned: Learned, told: Evidence, settings: Fleet
         kind = place // OCTAVES
         age_s = plate_age / plate_w if plate_w else 0.0
         presumed = settings.drift_share[kind], settings.drift_s[kind]
-        keep, scatter = keep_and_scatter(learned, kind, age_s, presumed)
+        keep, scatter = keep_and_scatter(learned.cells, kind, age_s, presumed)
         level = learned.levels.get(kind)
         unit = 1.0
-        # The level is a mean of readings some of which are old.
-        lag_s = level.age_s if level is not None else 0.0
-        then = level_then(learned, kind, max(age_s - lag_s, 0.0))
+        then = nan
+        if level is not None:
+            # The level is a mean of readings some of which are old.
+            back_s = max(age_s - level.age_s, 0.0)
+            then = level_then(learned.history, level, kind, learned.now_ns / NS_PER_S - back_s)
         if level is not None and not isnan(then):
             now = level.level + level.drifted
             if kind == DeviceKind.PV:
@@ -102,7 +108,7 @@ def _add_silent(made: Outlook, learned: Learned, told: Evidence, settings: Fleet
             name = DeviceKind(kind).name.lower()
             made.by_kind_w[name] = made.by_kind_w.get(name, 0.0) + expected_w - power_w
         std = sqrt(scatter) * unit
-        common = shared(learned, PV_CLUSTER) if kind == DeviceKind.PV else 0.0
+        common = shared(learned.groups, PV_CLUSTER) if kind == DeviceKind.PV else 0.0
         made.silent_w2 += (1.0 - common) * plate2 * std * std
         spread_w[kind] = spread_w.get(kind, 0.0) + plate_w * std
         plates_w[kind] = plates_w.get(kind, 0.0) + plate_w
@@ -110,7 +116,7 @@ def _add_silent(made: Outlook, learned: Learned, told: Evidence, settings: Fleet
     for name, plate_w in sorted(told.silent_groups.items()):
         pv = name.startswith(PV_CLUSTER)
         kind = int(DeviceKind.PV) if pv else int(name.partition("/")[0])
-        common = shared(learned, PV_CLUSTER if pv else f"{kind}/")
+        common = shared(learned.groups, PV_CLUSTER if pv else f"{kind}/")
         if kind in plates_w:
             std = spread_w[kind] / plates_w[kind]
             made.silent_w2 += common * (plate_w * std) ** 2
