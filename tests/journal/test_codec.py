@@ -181,6 +181,29 @@ def test_a_newer_version_is_named(place, body, block_maker):
         decode(KIND_OF[type(body)], bytes(encoded))
 
 
+FUTURE_METRIC = max(Metric) + 1
+
+
+@pytest.mark.parametrize(
+    ("place", "bit", "named"),
+    [(8, len(codec._COLUMNS[Kind.READINGS]), "column 5"), (12, FUTURE_METRIC, "metric 10")],
+)
+def test_what_only_a_newer_kapelle_knows_is_newer_and_no_damage(place, bit, named, block_maker):
+    encoded = bytearray(encode(block_maker(3)))
+    bits = int.from_bytes(encoded[place : place + 4], "little") | 1 << bit
+    encoded[place : place + 4] = bits.to_bytes(4, "little")
+    encoded += bytes(3 * 8)
+    with pytest.raises(JournalNewer, match=f"{named}, .* install the version that wrote it"):
+        decode(Kind.READINGS, bytes(encoded))
+
+
+def test_a_block_without_a_new_metric_is_read_by_who_does_not_know_it(monkeypatch, block_maker):
+    without = block_maker(3)
+    newer = encode(without)
+    monkeypatch.setattr(codec, "_METRIC_BITS", sum(1 << metric for metric in without.values))
+    assert_same(without, decode(Kind.READINGS, newer))
+
+
 def test_columns_an_older_writer_did_not_know_are_filled_in(monkeypatch, block_maker):
     known = codec._COLUMNS[Kind.READINGS]
     block = block_maker(3)

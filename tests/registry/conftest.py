@@ -8,7 +8,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from kapelle.registry import schema
 from kapelle.registry.store import Registry
 
 NewUrl = Callable[[], str]
@@ -66,6 +68,16 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
 @pytest.fixture
 def url(new_url: NewUrl) -> str:
     return new_url()
+
+
+def make_older(url: str) -> None:
+    """Turn a registry into one of the schema before."""
+    engine = schema.connect(url)
+    with engine.begin() as connection:
+        for column in ("meter_rollover_wh", "meter_resolution_wh"):
+            connection.execute(text(f"ALTER TABLE devices DROP COLUMN {column}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
 
 
 @pytest.fixture

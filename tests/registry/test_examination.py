@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import text
+from tests.registry.conftest import make_older
 
 from kapelle.model.enums import DeviceKind
 from kapelle.registry import schema
@@ -78,6 +79,30 @@ def test_a_registry_that_is_not_there_is_said_and_not_made(tmp_path: Path) -> No
     assert found[0].verdict is Verdict.BAD
     (tmp_path / "bad.db").write_bytes(b"no database at all " * 500)
     assert "not a database" in flaws(f"sqlite:///{tmp_path / 'bad.db'}")[0]
+
+
+def test_a_registry_of_an_older_kapelle_is_sound_and_named_older(url: str) -> None:
+    with Registry(url, 3) as registry:
+        registry.put_devices(some_devices(10), 1)
+    make_older(url)
+    found, known = examine_registry(url, 3)
+    assert [f.verdict for f in found] == [Verdict.WARN, Verdict.OK]
+    assert found[0].found == f"its schema is 0001, older than this Kapelle's {schema.head()}"
+    assert "at the next start" in found[0].remedy
+    assert known is not None
+    assert len(known.enrolled) == 10
+
+
+def test_a_registry_of_a_newer_kapelle_is_not_taken_for_an_older(url: str) -> None:
+    Registry(url, 3).close()
+    engine = schema.connect(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    (found,), known = examine_registry(url, 3)
+    assert (found.verdict, known) == (Verdict.BAD, None)
+    assert "its schema is 9999, newer than" in found.found
+    assert "install the version that wrote it" in found.remedy
 
 
 NOS = np.arange(6, dtype=np.int32)

@@ -4,6 +4,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
+from tests.registry.conftest import make_older
 
 from kapelle.errors import Invalid
 from kapelle.model.enums import DeviceKind
@@ -51,12 +52,7 @@ def test_the_default_database_is_in_the_data_directory(tmp_path) -> None:
 def test_an_older_registry_gains_what_it_did_not_know(url: str) -> None:
     with Registry(url, 2) as registry:
         registry.put_devices([Device(id="a", kind=DeviceKind.LOAD, nameplate_down_w=5e3)], 1)
-    engine = schema.connect(url)
-    with engine.begin() as connection:
-        for column in ("meter_rollover_wh", "meter_resolution_wh"):
-            connection.execute(text(f"ALTER TABLE devices DROP COLUMN {column}"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    engine.dispose()
+    make_older(url)
     with Registry(url) as registry:
         found = registry.device("a")
         assert (found.nameplate_down_w, found.meter_rollover_wh) == (5e3, None)

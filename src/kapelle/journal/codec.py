@@ -31,7 +31,8 @@ FORMAT = 1
 
 SCHEMA: Mapping[Kind, int] = dict.fromkeys(Kind, 1) | {Kind.ENROLLED: 2}
 """Version of each kind's columns or fields. It rises when one is added, at the end; a reader fills
-in what an older writer did not know, and refuses what a newer one does."""
+in what an older writer did not know, and refuses what a newer one does. It does not rise for a new
+`Metric`: each block says which it has, and who lacks one refuses only the blocks with it."""
 
 BODY_BYTES_MAX = 512 << 20
 """No body is longer; SQLite ends at 1 GB."""
@@ -48,6 +49,7 @@ _BLOCKS: dict[Kind, type[Block]] = {
 _COLUMNS: dict[Kind, tuple[tuple[str, ColumnType], ...]] = {
     kind: tuple(body.COLUMNS.items()) for kind, body in _BLOCKS.items()
 }
+_METRIC_BITS = sum(1 << metric for metric in Metric)
 _small_encoder = msgspec.msgpack.Encoder()
 _small_decoders = {
     kind: msgspec.msgpack.Decoder(body) for kind, body in BODY_OF.items() if kind not in _BLOCKS
@@ -79,7 +81,7 @@ def decode(kind: Kind, encoded: bytes) -> Body:
     """Return the body; its arrays look into `encoded` and cannot be written.
 
     Raises:
-        JournalNewer: Format or schema is unknown here.
+        JournalNewer: Format, schema, a column or a metric is unknown here.
         JournalDamaged: Anything else that is not a body of this kind.
     """
     try:
@@ -164,12 +166,29 @@ def _check_start(kind: Kind, encoded: bytes) -> int:
     return cast("int", rows)
 
 
+def _check_bits(kind: Kind, column_bits: int, metric_bits: int) -> None:
+    """Refuse what a block has that nobody here can read. Raises JournalNewer, ValueError."""
+    if not column_bits & 1 or (metric_bits and kind is not Kind.READINGS):
+        raise ValueError(f"columns {column_bits:#x}, metrics {metric_bits:#x}")
+    columns, metrics = column_bits >> len(_COLUMNS[kind]), metric_bits & ~_METRIC_BITS
+    if columns or metrics:
+        strange = [f"column {len(_COLUMNS[kind]) + place}" for place in _places(columns)]
+        strange += [f"metric {place}" for place in _places(metrics)]
+        raise JournalNewer(
+            f"{kind.name} body with {', '.join(strange)}, not known to this Kapelle: install the "
+            "version that wrote it or newer"
+        )
+
+
+def _places(bits: int) -> list[int]:
+    return [place for place in range(bits.bit_length()) if bits >> place & 1]
+
+
 def _decode_block(kind: Kind, encoded: bytes) -> Block:
     rows = _check_start(kind, encoded)
     column_bits, metric_bits = _BITS.unpack_from(encoded, _START.size)
     names = _COLUMNS[kind]
-    if column_bits >> len(names) or metric_bits >> len(Metric) or not column_bits & 1:
-        raise ValueError(f"columns {column_bits:#x}, metrics {metric_bits:#x}")
+    _check_bits(kind, column_bits, metric_bits)
     # The first column is always there, so `rows` cannot promise more than the bytes can hold.
     if rows * 4 > len(encoded):
         raise ValueError(f"{rows} rows in {len(encoded)} bytes")

@@ -17,6 +17,7 @@ from kapelle.registry.tables import devices, partitions, plant, sites
 from kapelle.runtime.doctor import Finding, Verdict
 
 _BACKUP = "restore the registry from a backup"
+_INSTALL = "install the version that wrote it or newer"
 _SHOWN = 5
 
 
@@ -58,6 +59,10 @@ def examine_registry(url: str, wanted: int) -> tuple[list[Finding], Known | None
     engine = schema.connect(url)
     try:
         with engine.connect() as connection, closing(connection):
+            at = MigrationContext.configure(connection).get_current_revision()
+            if at is not None and at not in schema.known():
+                text = f"its schema is {at}, newer than this Kapelle's {schema.head()}"
+                return [Finding("registry", Verdict.BAD, text, _INSTALL)], None
             flaws = [*_structure(connection), *_contents(connection, wanted)]
             known = _known(connection)
     except SQLAlchemyError as error:
@@ -67,6 +72,10 @@ def examine_registry(url: str, wanted: int) -> tuple[list[Finding], Known | None
     finally:
         engine.dispose()
     findings = [Finding("registry", Verdict.BAD, what, remedy) for what, remedy in flaws]
+    if at in schema.known() - {schema.head()}:
+        text = f"its schema is {at}, older than this Kapelle's {schema.head()}"
+        remedy = "nothing to do: it is brought up to date at the next start"
+        findings.append(Finding("registry", Verdict.WARN, text, remedy))
     if not flaws:
         due = f"; {known.due} changes wait for the journal" if known.due else ""
         text = f"{len(known.enrolled):,} devices at revision {known.revision:,}, sound{due}"
@@ -102,9 +111,6 @@ def compare(known: Known, told: Sequence[Ints], *, settled: bool) -> Finding:
 
 def _structure(connection: Connection) -> list[tuple[str, str]]:
     flaws: list[tuple[str, str]] = []
-    at = MigrationContext.configure(connection).get_current_revision()
-    if at != schema.head():
-        flaws.append((f"its schema is {at}, this Kapelle's {schema.head()}", "start the plant"))
     if connection.dialect.name == "sqlite":
         told = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)")]
         flaws += [(line, _BACKUP) for line in told if line != "ok"]

@@ -58,6 +58,13 @@ def head() -> str:
     return newest
 
 
+@cache
+def known() -> frozenset[str]:
+    """Return the schema versions this code can bring up to date, its own included."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return frozenset(script.revision for script in scripts)
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
@@ -121,8 +128,7 @@ def _upgrade(connection: Connection) -> None:
     at = MigrationContext.configure(connection).get_current_revision()
     if at == head():
         return
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if at is not None and at not in known:
+    if at is not None and at not in known():
         where = connection.engine.url.render_as_string(hide_password=True)
         raise Invalid(
             f"the registry {where} has schema {at}, which is newer than this Kapelle ({head()})",
