@@ -14,6 +14,7 @@ from kapelle.cli.backup import put_back, steps_after, take
 from kapelle.cli.upkeep import examine
 from kapelle.config import Config, PlantSettings
 from kapelle.errors import DataDirectoryHeld, Invalid, JournalDamaged, RegistryUnavailable
+from kapelle.history.settings import HistorySettings
 from kapelle.journal.lock import DirectoryLock
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
@@ -122,12 +123,13 @@ def test_what_cannot_be_restored_is_refused_with_a_remedy(config: Config, tmp_pa
         put_back(_served(config), backup, tmp_path / "new")
     with pytest.raises(Invalid, match="not empty"):
         put_back(config, backup, config.plant.data_dir)
-    lock = DirectoryLock(config.plant.data_dir / "journal", 0)
-    try:
-        with pytest.raises(DataDirectoryHeld, match="stop the plant first"):
-            put_back(config, backup, config.plant.data_dir)
-    finally:
-        lock.release()
+    for held in (config.plant.data_dir, config.plant.data_dir / "journal"):
+        lock = DirectoryLock(held, 0)
+        try:
+            with pytest.raises(DataDirectoryHeld, match="stop the plant first"):
+                put_back(config, backup, config.plant.data_dir)
+        finally:
+            lock.release()
     assert not (tmp_path / "new").exists()
     assert not list(tmp_path.glob(".*"))
 
@@ -212,6 +214,46 @@ def test_a_plant_begins_no_new_journal_beside_its_own(config: Config, tmp_path: 
     with pytest.raises(Invalid, match=r"move .* to .*elsewhere"):
         asyncio.run(start())
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("shared", ["data", "history"])
+def test_two_plants_share_no_directory_wherever_their_journals_lie(
+    tmp_path: Path, shared: str
+) -> None:
+    def plant(name: str) -> Config:
+        mine = {part: tmp_path / name / part for part in ("data", "history", "journal")}
+        mine[shared] = tmp_path / shared
+        return Config(
+            plant=PlantSettings(data_dir=mine["data"]),
+            history=HistorySettings(directory=str(mine["history"])),
+            journal=JournalSettings(mine["journal"], reserve_bytes=0),
+        )
+
+    async def start_both() -> None:
+        async with open_plant(plant("one")):
+            with pytest.raises(DataDirectoryHeld, match=f"{shared} is in use by process"):
+                async with open_plant(plant("two")):
+                    pass
+            assert not (tmp_path / "two" / "journal").exists()
+        async with open_plant(plant("two")):
+            pass
+
+    asyncio.run(start_both())
+
+
+def test_one_directory_may_serve_for_everything(tmp_path: Path) -> None:
+    whole = tmp_path / "all"
+    made = Config(
+        plant=PlantSettings(data_dir=whole),
+        history=HistorySettings(directory=f"{tmp_path}/./all"),
+        journal=JournalSettings(whole, reserve_bytes=0),
+    )
+
+    async def start() -> None:
+        async with open_plant(made):
+            assert (whole / NAME).exists()
+
+    asyncio.run(start())
 
 
 def test_a_plant_keeps_its_journal_where_it_is_set_for_its_owner_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import random
 import shutil
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,6 +39,7 @@ from kapelle.history.service import READER, Recorder
 from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters, Ingest
 from kapelle.journal.directories import newest_snapshots
+from kapelle.journal.lock import DirectoryLock
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import SqliteJournal, open_journal
 from kapelle.journal.store import NAME
@@ -277,9 +278,10 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         Invalid: The registry belongs to a plant with other partitions, or cannot be opened.
     """
     data_dir = Path(config.plant.data_dir)
-    _make(data_dir)
-    clock = SystemClock(data_dir / "clock.json")
     async with AsyncExitStack() as opened:
+        for held in _take_directories(config):
+            opened.callback(held.release)
+        clock = SystemClock(data_dir / "clock.json")
         settings = replace(config.journal, directory=config.journal_directory)
         _check_moved(data_dir / "journal", settings.directory)
         _make(settings.directory)
@@ -304,7 +306,6 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         replay = Replay()
         adapters.append(replay)
         file = history_directory(config) / "quarantine.db"
-        _make(file.parent)
         quarantine = opened.enter_context(closing(Quarantine(file, config.quarantine)))
         follower = QuarantineFollower(
             journal=journal,
@@ -340,6 +341,22 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)
+
+
+def _take_directories(config: Config) -> Iterator[DirectoryLock]:
+    """Yield a lock on each directory a plant writes to, but the journal's, which takes its own.
+
+    Raises:
+        DataDirectoryHeld: Another process uses one of them; its journal may lie elsewhere.
+    """
+    now_ns = SystemClock().now_ns()
+    places = Path(config.plant.data_dir), history_directory(config)
+    for place in places:
+        _make(place)
+    # One directory may serve as several.
+    own = {place.resolve() for place in places} - {config.journal_directory.resolve()}
+    for place in sorted(own):
+        yield DirectoryLock(place, now_ns)
 
 
 def registry_url(config: Config) -> str:

@@ -128,7 +128,7 @@ def put_back(config: Config, source: Path, target: Path) -> tuple[Manifest, list
         DataDirectoryHeld: A plant runs in the target.
         RegistryUnavailable: The registry in PostgreSQL must be there first.
     """
-    if is_held(target / _JOURNAL):
+    if is_held(target) or is_held(target / _JOURNAL):
         raise DataDirectoryHeld(f"data directory {target} is in use; stop the plant first")
     check_empty(target)
     manifest = check(source)

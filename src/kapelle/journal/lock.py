@@ -1,4 +1,4 @@
-"""One process per data directory: a lock that dies with its holder, and says who that is."""
+"""One process per directory of a plant: a lock that dies with its holder, and says who that is."""
 
 import fcntl
 import os
@@ -72,7 +72,8 @@ def unusable(directory: Path, error: OSError) -> JournalFailed:
     """Say why a data directory cannot be used, and what helps."""
     return JournalFailed(
         f"data directory {directory} cannot be written ({error.strerror}); give user "
-        f"{os.getuid()} the right to write there, mount it read-write, or set [journal] directory"
+        f"{os.getuid()} the right to write there, mount it read-write, or set [journal] directory "
+        "or [plant] data_dir"
     )
 
 
