@@ -14,7 +14,7 @@ FILE = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 def test_the_file_is_current() -> None:
     written = json.loads(FILE.read_text())
     assert written == application().openapi(), (
-        "docs/openapi.json is old; run: python -m kapelle.api.openapi > docs/openapi.json"
+        "docs/openapi.json is old; run: python -m kapelle.api > docs/openapi.json"
     )
     assert written["openapi"].startswith("3.1")
 

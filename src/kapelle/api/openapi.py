@@ -125,13 +125,3 @@ def _telemetry() -> dict[str, Any]:
             }
         },
     }
-
-
-if __name__ == "__main__":
-    import json
-    import sys
-
-    from kapelle.api.server import application
-
-    json.dump(application().openapi(), sys.stdout, indent=1)
-    sys.stdout.write("\n")

@@ -1,13 +1,11 @@
 """Commands on their way to one device: at most one is unanswered, and none waits here."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from kapelle.adapters.mqtt import writer
+from kapelle.adapters.mqtt.counters import Counters
+from kapelle.adapters.mqtt.intake import Intake
 from kapelle.model.enums import AckStatus
-
-if TYPE_CHECKING:
-    from kapelle.adapters.mqtt.endpoint import MqttEndpoint
-    from kapelle.adapters.mqtt.session import Session
 
 
 class Command(NamedTuple):
@@ -17,11 +15,27 @@ class Command(NamedTuple):
     revision: int
 
 
+class Recipient(Protocol):
+    """The session a command goes to."""
+
+    name: str
+    version: int
+    device_no: int
+    closed: bool
+
+    def write(self, packet: bytes) -> None:
+        """Write to the device, if it is still there."""
+
+    def awaits_answer(self, awaits: bool) -> None:
+        """Expect the PUBACK of a command within its time, or no more."""
+
+
 class Delivery:
     """The command topic of one session."""
 
     __slots__ = (
-        "_endpoint",
+        "_counters",
+        "_intake",
         "_next_id",
         "_packet_max",
         "_session",
@@ -30,10 +44,13 @@ class Delivery:
         "qos",
     )
 
-    def __init__(self, session: "Session", endpoint: "MqttEndpoint", packet_max: int) -> None:
+    def __init__(
+        self, session: Recipient, intake: Intake, counters: Counters, packet_max: int
+    ) -> None:
         """`packet_max`: longest packet the device accepts, 0 where it did not say. [bytes]"""
         self._session = session
-        self._endpoint = endpoint
+        self._intake = intake
+        self._counters = counters
         self._packet_max = packet_max
         self._topic = f"v1/{session.name}/cmd".encode()
         self._next_id = 0
@@ -57,13 +74,11 @@ class Delivery:
         if command is None or packet_id != self._next_id:
             return
         self._unanswered = None
-        self._endpoint.command_answered(self._session)
+        self._session.awaits_answer(False)
         status = AckStatus.RECEIVED if code < 0x80 else AckStatus.REJECTED
         reason = b"" if code < 0x80 else b"mqtt reason code 0x%02x" % code
-        self._endpoint.counters.commands_received += 1
-        self._endpoint.intake.command_answered(
-            self._session.device_no, command.revision, status, reason
-        )
+        self._counters.commands_received += 1
+        self._intake.command_answered(self._session.device_no, command.revision, status, reason)
 
     def _write(self, command: Command) -> bool:
         session, qos = self._session, max(self.qos, 0)
@@ -74,7 +89,7 @@ class Delivery:
             return False
         if qos:
             self._unanswered = command
-            self._endpoint.command_written(session)
+            session.awaits_answer(True)
         session.write(packet)
-        self._endpoint.counters.commands_sent += 1
+        self._counters.commands_sent += 1
         return True

@@ -198,13 +198,12 @@ class MqttEndpoint:
         self._half_open.add(session, self.clock.now_ns())
         self.counters.half_open = len(self._half_open)
 
-    def command_written(self, session: Session) -> None:
-        """Expect the PUBACK of a command."""
-        self._unanswered.add(session, self.clock.now_ns())
-
-    def command_answered(self, session: Session) -> None:
-        """Expect no PUBACK any more."""
-        self._unanswered.discard(session)
+    def awaits_answer(self, session: Session, awaits: bool) -> None:
+        """Expect the PUBACK of a command within its time, or no more."""
+        if awaits:
+            self._unanswered.add(session, self.clock.now_ns())
+        else:
+            self._unanswered.discard(session)
 
     # Sessions.
 

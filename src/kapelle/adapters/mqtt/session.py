@@ -1,21 +1,19 @@
 """One connection of one device: bytes in, acknowledgements and commands out."""
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from kapelle.adapters.mqtt import packets as p
 from kapelle.adapters.mqtt import reader as r
 from kapelle.adapters.mqtt import writer
 from kapelle.adapters.mqtt.admission import packet_size_max, subscription_codes
 from kapelle.adapters.mqtt.delivery import Delivery
+from kapelle.adapters.mqtt.host import Host
 from kapelle.adapters.mqtt.intake import ACK, REFUSED, TELEMETRY
 from kapelle.adapters.mqtt.packets import V5, V311, connect_version, parse
 from kapelle.adapters.mqtt.reader import MalformedPacket, Property, Reason
 from kapelle.adapters.mqtt.throttle import TokenBucket
 from kapelle.adapters.mqtt.valve import FULL, INFLIGHT, RATE, Valve
-
-if TYPE_CHECKING:
-    from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 
 _TOPIC_DEPTH_MAX = 8
 _GOODBYE_S = 5.0
@@ -34,7 +32,7 @@ class Session(asyncio.Protocol):
         "name", "number", "silence_ns_max", "taken", "takeovers_ns", "version", "will",
     )  # fmt: skip
 
-    def __init__(self, endpoint: "MqttEndpoint") -> None:
+    def __init__(self, endpoint: "Host[Session]") -> None:
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
         self._rest: bytearray | None = None
@@ -196,10 +194,7 @@ class Session(asyncio.Protocol):
         """Stop reading until the intake has room."""
         if self._valve is not None and FULL not in self._valve.reasons:
             self._hold(FULL)
-            self._endpoint.intake.when_room(self._room)
-
-    def _room(self) -> None:
-        self._release(FULL)
+            self._endpoint.intake.when_room(lambda: self._release(FULL))
 
     def overdue(self, now_ns: int) -> bool:
         """Tell whether the device has been silent for longer than its keep-alive allows."""
@@ -334,8 +329,12 @@ class Session(asyncio.Protocol):
         self._bucket = TokenBucket(settings.publishes_per_s, settings.publishes_burst, now_ns)
         size_max = connect.properties.get(Property.MAXIMUM_PACKET_SIZE, 0)
         assert isinstance(size_max, int)
-        self.delivery = Delivery(self, self._endpoint, size_max)
+        self.delivery = Delivery(self, self._endpoint.intake, self._endpoint.counters, size_max)
         self._tel = writer.text(f"v1/{self.name}/tel")
+
+    def awaits_answer(self, awaits: bool) -> None:
+        """Expect the PUBACK of a command within its time, or no more."""
+        self._endpoint.awaits_answer(self, awaits)
 
     def write(self, packet: bytes) -> None:
         """Write to the device, if it is still there."""
