@@ -13,12 +13,21 @@ import pytest
 from kapelle.adapters.mqtt import reader, writer
 from kapelle.adapters.mqtt.bridge import BrokerClient
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
-from kapelle.adapters.mqtt.packets import Packet, parse
+from kapelle.adapters.mqtt.packets import Disconnect, Packet, SubAck, parse
+from kapelle.adapters.mqtt.reader import Reason
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.errors import LinkLost
 from kapelle.model.blocks import Commands, Sessions
 from kapelle.ports import Batch
 from kapelle.runtime.clock import SystemClock
+
+VERSIONS = pytest.mark.parametrize("version", [4, 5])
+
+
+def tel(version: int, power_w: int, packet_id: int, *, qos: int = 1, number: int = 0) -> bytes:
+    """Return a publication of power by a device."""
+    topic = f"v1/dev-{number}/tel".encode()
+    return writer.publish(version, topic, b'{"power_w": %d}' % power_w, qos, packet_id)
 
 
 class FakeDirectory:
@@ -85,6 +94,12 @@ class Raw:
                 if not more:
                     return None
                 self.buffer += more
+
+    async def hears_the_end(self, reason: Reason) -> None:
+        """Expect to be told that the connection ends, and why."""
+        last = await self.next()
+        assert isinstance(last, Disconnect)
+        assert last.code == reason
 
     async def silent(self, for_s: float = 0.15) -> bool:
         try:
@@ -183,6 +198,13 @@ class Plant:
         assert answer.code == 0  # type: ignore[union-attr]  # CONNACK
         return client
 
+    async def obedient(self, number: int = 0, version: int = 4, qos: int = 1) -> Raw:
+        """Connect as a device that listens to its commands."""
+        device = await self.device(number, version=version)
+        device.send(writer.subscribe(version, 5, [(f"v1/dev-{number}/cmd", qos)]))
+        assert await device.next() == SubAck(reader.SUBACK, 5, bytes((qos,)))
+        return device
+
 
 def commands(*device_no: int, revision: int = 1, ttl_s: float = 60.0) -> Commands:
     count = len(device_no)
@@ -226,32 +248,22 @@ async def _running(adapter: Any) -> AsyncIterator[Plant]:
         await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-def open_plant() -> OpenPlant:
+def _opener(adapter: Callable[..., Any], usual: MqttSettings | BrokerSettings) -> OpenPlant:
     def opened(**changes: Any) -> AbstractAsyncContextManager[Plant]:
-        settings = replace(MqttSettings(port=0, linger_s=0.001), **changes)
-        endpoint = MqttEndpoint(
-            settings=settings,
-            directory=FakeDirectory(),
-            clock=SystemClock(),  # type: ignore[arg-type]
-        )
-        return _running(endpoint)
+        settings = replace(usual, **changes)
+        return _running(adapter(settings=settings, directory=FakeDirectory(), clock=SystemClock()))
 
     return opened
+
+
+@pytest.fixture
+def open_plant() -> OpenPlant:
+    return _opener(MqttEndpoint, MqttSettings(port=0, linger_s=0.001))
 
 
 @pytest.fixture
 def open_broker_client() -> OpenPlant:
-    def opened(**changes: Any) -> AbstractAsyncContextManager[Plant]:
-        settings = replace(BrokerSettings(linger_s=0.001), **changes)
-        client = BrokerClient(
-            settings=settings,
-            directory=FakeDirectory(),
-            clock=SystemClock(),  # type: ignore[arg-type]
-        )
-        return _running(client)
-
-    return opened
+    return _opener(BrokerClient, BrokerSettings(linger_s=0.001))
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from tests.adapters.mqtt.conftest import VERSIONS
 
 from kapelle.errors import Invalid, LinkLost
 from kapelle.model.enums import AckStatus, SessionEvent
-
-VERSIONS = pytest.mark.parametrize("version", [4, 5])
 
 
 @asynccontextmanager

@@ -15,12 +15,12 @@ import pytest
 import uvloop
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
+from tests.adapters.mqtt.conftest import VERSIONS
 
 from kapelle.model.enums import AckStatus, SessionEvent
 
 pytestmark = pytest.mark.integration
 
-VERSIONS = pytest.mark.parametrize("version", [4, 5])
 LOOPS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
 
