@@ -1,6 +1,8 @@
 """What `verify`, `backup` and `restore` say where things do not fit together."""
 
 import asyncio
+import re
+import shutil
 import sqlite3
 from dataclasses import replace
 from hashlib import blake2b
@@ -214,6 +216,33 @@ def test_a_plant_begins_no_new_journal_beside_its_own(config: Config, tmp_path: 
     with pytest.raises(Invalid, match=r"move .* to .*elsewhere"):
         asyncio.run(start())
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_clients_get_in_after_a_restore_wherever_the_token_lay(
+    config: Config, tmp_path: Path
+) -> None:
+    async def start(config: Config) -> None:
+        async with open_plant(config):
+            pass
+
+    file = tmp_path / "secrets" / "token"
+    file.parent.mkdir()
+    made = replace(config, api=replace(config.api, token_file=str(file)))
+    asyncio.run(start(made))
+    token = file.read_text()
+    manifest = take(made, tmp_path / "backup")
+    file.unlink()
+    shutil.rmtree(made.plant.data_dir)
+    put_back(made, tmp_path / "backup", made.plant.data_dir)
+    kept = made.plant.data_dir / "api.token"
+    assert kept.stat().st_mode & 0o077 == 0
+    assert any(f"move {kept} to {file}" in step for step in steps_after(made, manifest, None))
+    with pytest.raises(Invalid, match=f"move {re.escape(str(kept))} there"):
+        asyncio.run(start(made))
+    assert not file.exists(), "no token that no client has"
+    kept.rename(file)
+    asyncio.run(start(made))
+    assert file.read_text() == token
 
 
 @pytest.mark.parametrize("shared", ["data", "history"])

@@ -24,7 +24,7 @@ from kapelle.api.service import Api
 from kapelle.api.sources import Disk, LinkState, Sources
 from kapelle.api.token import load_token
 from kapelle.api.watch import Watch
-from kapelle.config import Config
+from kapelle.config import API_TOKEN, Config
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.service import Dispatcher
 from kapelle.errors import Invalid, JournalDamaged, JournalFailed, Problem
@@ -284,13 +284,14 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         clock = SystemClock(data_dir / "clock.json")
         settings = replace(config.journal, directory=config.journal_directory)
         _check_moved(data_dir / "journal", settings.directory)
+        _check_token(data_dir / API_TOKEN, config.token_file)
         _make(settings.directory)
         journal = await opened.enter_async_context(open_journal(settings, clock))
         registry = opened.enter_context(
             Registry(registry_url(config), partitions=config.plant.partitions)
         )
         directory = Enrolments(config.plant.partitions)
-        token = load_token(_token_file(config))
+        token = load_token(config.token_file)
         telemetry = HttpTelemetry(
             settings=config.http, directory=directory, clock=clock, token=token
         )
@@ -372,6 +373,14 @@ def _check_moved(usual: Path, chosen: Path) -> None:
         raise Invalid("the journal lies elsewhere", [Problem("[journal] directory", what, remedy)])
 
 
+def _check_token(usual: Path, chosen: Path) -> None:
+    """Refuse to make a new token beside one that clients have. Raises Invalid."""
+    if usual.exists() and not chosen.exists():
+        remedy = f"move {usual} there, or leave the setting out; remove it, and a new one is made"
+        what = f"is {chosen}, which is not there, and the token that clients have is {usual}"
+        raise Invalid("the API's token lies elsewhere", [Problem("[api] token_file", what, remedy)])
+
+
 def history_directory(config: Config) -> Path:
     """Return where the long record lies: the configured place, else in the data directory."""
     return Path(config.history.directory or Path(config.plant.data_dir) / "history")
@@ -408,7 +417,3 @@ def _history_desk(config: Config) -> HistoryDesk | None:
 def _make(directory: Path) -> None:
     # Secrets lie in it: the owner's alone.
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _token_file(config: Config) -> Path:
-    return Path(config.api.token_file or Path(config.plant.data_dir) / "api.token")

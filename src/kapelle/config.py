@@ -42,6 +42,8 @@ PREFIX = "KAPELLE_"
 DEFAULT_FILE = Path("kapelle.toml")
 HIDDEN = "(hidden)"
 
+API_TOKEN = "api.token"  # noqa: S105  # the name of a file
+"""Name of the API's token in a data directory, and in a backup."""
 _SECRET_NAME = re.compile(r"(^|_)(password|secret|token|passphrase)$")
 _KEY = re.compile(r"^\s*(?P<key>[A-Za-z0-9_.\-\"']+)\s*=")
 _TABLE = re.compile(r"^\s*\[+\s*(?P<table>[^\]]+?)\s*\]+")
@@ -93,6 +95,11 @@ class Config:
         """Where the journal lies: as somebody set it, else in the data directory."""
         unset = self.journal.directory == _journal_in(PlantSettings())
         return _journal_in(self.plant) if unset else self.journal.directory
+
+    @property
+    def token_file(self) -> Path:
+        """Where the API's token lies: as somebody set it, else in the data directory."""
+        return Path(self.api.token_file or self.plant.data_dir / API_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)

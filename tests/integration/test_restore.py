@@ -45,7 +45,8 @@ class Site:
         """Let the configuration name another data directory."""
         (self.directory / "kapelle.toml").write_text(
             f'[plant]\nname = "drill"\ndata_dir = "{self.directory}/{data}"\npartitions = 2\n'
-            f"[mqtt]\nport = {self.mqtt}\n[api]\nport = {self.api}\n"
+            f"[mqtt]\nport = {self.mqtt}\n"
+            f'[api]\nport = {self.api}\ntoken_file = "{self.directory}/token"\n'
             "[fleet]\nlease_ttl_s = 3\nsnapshot_every_s = 4\nretain_s = 6\n"
             "[dispatch]\nlease_s = 3\nsnapshot_every_s = 4\nretain_s = 6\n[history]\nflush_s = 2\n"
         )
@@ -176,6 +177,8 @@ def test_a_lost_plant_goes_on_elsewhere_from_its_backup(tmp_path: Path) -> None:
             site.run("restore", str(backup), code=4)  # In use.
         # The disk is gone.
         shutil.move(tmp_path / "data", tmp_path / "lost")
+        token = (tmp_path / "token").read_text()
+        (tmp_path / "token").unlink()
 
         into = str(tmp_path / "again")
         # Beside the configured place, then to be configured.
@@ -191,6 +194,11 @@ def test_a_lost_plant_goes_on_elsewhere_from_its_backup(tmp_path: Path) -> None:
         assert max(lived_on) > max(kept), "the world went on after the backup"
 
         site.live_in("again")
+        # Clients have the token of before; where it belongs is said.
+        kept = tmp_path / "again" / "api.token"
+        assert any(f"move {kept} to {tmp_path / 'token'}" in step for step in restored["next"])
+        kept.rename(tmp_path / "token")
+        assert (tmp_path / "token").read_text() == token
         with site.plant():
             back = site.until(
                 lambda s: s["connected"] == DEVICES and s["connects"] > last["connects"], 60

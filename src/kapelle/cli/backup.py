@@ -17,7 +17,7 @@ from pathlib import Path
 from kapelle import __version__
 from kapelle.app import history_directory
 from kapelle.cli.upkeep import examine
-from kapelle.config import Config
+from kapelle.config import API_TOKEN, Config
 from kapelle.errors import Conflict, DataDirectoryHeld, Invalid, RegistryUnavailable
 from kapelle.history.upkeep import copy_history
 from kapelle.journal.backup import Copied, copy_journal, copy_snapshots, topics_of
@@ -42,7 +42,7 @@ from kapelle.runtime.clock import SystemClock
 from kapelle.runtime.doctor import Finding, Verdict
 
 _TRIES = 5
-_JOURNAL, _REGISTRY, _HISTORY, _TOKEN = "journal", "registry.db", "history", "api.token"
+_JOURNAL, _REGISTRY, _HISTORY = "journal", "registry.db", "history"
 _DUMP = (
     "the registry is in PostgreSQL and not in this backup: run pg_dump now, after it, and keep both"
 )
@@ -77,8 +77,8 @@ def take(config: Config, destination: Path) -> Manifest:
         if kind == "postgresql":
             remarks.append(_DUMP)
         remarks += [f"registry: {f.found}" for f in found if f.verdict is Verdict.BAD]
-        if (data / _TOKEN).exists():
-            copy_file(data / _TOKEN, draft / _TOKEN)
+        if config.token_file.exists():
+            copy_file(config.token_file, draft / API_TOKEN)
         if draft.stat().st_dev in (data.stat().st_dev, journal.stat().st_dev):
             remarks.append(_SHARED)
         topics = {topic: (copied.trimmed[topic] + 1, copied.last[topic]) for topic in copied.last}
@@ -197,7 +197,13 @@ def steps_after(config: Config, manifest: Manifest, into: Path | None) -> list[s
         steps.append(f"set [journal] directory to where {_JOURNAL}/ lies now, or leave it out")
     if not history_directory(config).is_relative_to(config.plant.data_dir):
         steps.append(f"set [history] directory to where {_HISTORY}/ lies now, or leave it out")
-    steps.append("put kapelle.toml and the TLS files in place: they are not part of a backup")
+    if config.api.token_file and API_TOKEN in manifest.files:
+        kept = (into or config.plant.data_dir) / API_TOKEN
+        steps.append(f"move {kept} to {config.token_file}, or leave [api] token_file out")
+    steps.append(
+        "put kapelle.toml, the TLS files and the files it takes secrets from in place: they are "
+        "not part of a backup"
+    )
     steps.append(
         f"kapelle up: what happened after {manifest.taken.taken_at} is gone; devices reconnect and "
         "follow within a minute, orders given since must be given again"

@@ -43,8 +43,7 @@ def plant(file: Path | None, url: str | None) -> Iterator["Client"]:
     config = config_of(file)
     scheme = "https" if config.api.tls_certificate else "http"
     host = "127.0.0.1" if config.api.host in ("0.0.0.0", "::") else config.api.host  # noqa: S104  # not bound to, only looked at
-    place = config.api.token_file or str(config.plant.data_dir / "api.token")
-    with Client(url or f"{scheme}://{host}:{config.api.port}", _token(Path(place))) as client:
+    with Client(url or f"{scheme}://{host}:{config.api.port}", _token(config.token_file)) as client:
         yield client
 
 
