@@ -1,6 +1,7 @@
-"""The backends every test of the port runs against, and bodies to put into them."""
+"""The backends every test of the port runs against, bodies to put into them, and how to look."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import open_journal
 from kapelle.model.blocks import Readings
+from kapelle.model.entries import Entry, Kind
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Tick
 from kapelle.ports import Journal
 
 # How long an example takes says something about the machine, not about the journal.
@@ -88,3 +91,40 @@ def make_block(rows: int, seed: int = 0) -> Readings:
 @pytest.fixture(scope="session")
 def block_maker():
     return make_block
+
+
+def check(backend: Backend, scenario: Callable[[Journal], Awaitable[None]]) -> None:
+    """Run a scenario on an open journal."""
+
+    async def run() -> None:
+        async with asyncio.timeout(30), backend.open() as journal:
+            await scenario(journal)
+            assert not journal.damage()
+
+    asyncio.run(run())
+
+
+def ticks(*now_ns: int) -> list[Tick]:
+    return [Tick(each_ns) for each_ns in now_ns]
+
+
+def times(entries: Iterable[Entry]) -> list[int]:
+    """Return the moments ticks tell of."""
+    return [entry.body.now_ns for entry in entries]  # type: ignore[union-attr]  # ticks all
+
+
+async def follow_until(
+    journal: Journal,
+    topic: str,
+    position: int,
+    after: int = 0,
+    kinds: Collection[Kind] | None = None,
+) -> list[Entry]:
+    """Follow a topic until a position is reached, and return all that came."""
+    found: list[Entry] = []
+    async for entries in journal.follow(topic, after, kinds):
+        assert entries
+        found += entries
+        if found[-1].position >= position:
+            return found
+    raise AssertionError("a follow ended by itself")

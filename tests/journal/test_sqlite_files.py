@@ -47,6 +47,16 @@ async def write(directory, count=3, **settings):
         return await journal.last("p/0"), journal.damage()
 
 
+def with_journal(directory, story):
+    """Open the journal, and let a story happen in it."""
+
+    async def run():
+        async with open_journal(JournalSettings(directory, reserve_bytes=0), SystemClock()) as it:
+            await story(it)
+
+    asyncio.run(run())
+
+
 def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path],
@@ -251,15 +261,12 @@ def test_a_journal_of_before_there_were_marks_is_taken_over(tmp_path):
         db.executescript("DROP TABLE marks; PRAGMA user_version = 1")
     db.close()
 
-    async def mark():
-        async with open_journal(
-            JournalSettings(tmp_path, reserve_bytes=0), SystemClock()
-        ) as journal:
-            assert await journal.last("p/0") > 0
-            await journal.mark("p/0", "history", 1)
-            assert not journal.damage()
+    async def mark(journal):
+        assert await journal.last("p/0") > 0
+        await journal.mark("p/0", "history", 1)
+        assert not journal.damage()
 
-    asyncio.run(mark())
+    with_journal(tmp_path, mark)
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
         assert db.execute("SELECT reader, position FROM marks").fetchall() == [("history", 1)]
@@ -268,12 +275,6 @@ def test_a_journal_of_before_there_were_marks_is_taken_over(tmp_path):
 
 @pytest.mark.parametrize("column", ["position", "crc"])
 def test_a_damaged_mark_keeps_everything_until_it_is_renewed(tmp_path, column):
-    async def scenario(story):
-        async with open_journal(
-            JournalSettings(tmp_path, reserve_bytes=0), SystemClock()
-        ) as journal:
-            return await story(journal)
-
     async def before(journal):
         await journal.append("p/0", [Tick(n) for n in range(1, 6)], writer="a")
         await journal.mark("p/0", "history", 2)
@@ -287,20 +288,14 @@ def test_a_damaged_mark_keeps_everything_until_it_is_renewed(tmp_path, column):
         await journal.trim("p/0", 4)
         assert await journal.first("p/0") == 4
 
-    asyncio.run(scenario(before))
+    with_journal(tmp_path, before)
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
         db.execute(f"UPDATE marks SET {column} = 4")
     db.close()
-    asyncio.run(scenario(after))
+    with_journal(tmp_path, after)
 
 
 def test_no_position_is_given_out_twice_that_a_reader_has_had(tmp_path):
-    async def scenario(story):
-        async with open_journal(
-            JournalSettings(tmp_path, reserve_bytes=0), SystemClock()
-        ) as journal:
-            return await story(journal)
-
     async def before(journal):
         await journal.append("p/0", [Tick(n) for n in range(1, 6)], writer="a")
         await journal.mark("p/0", "history", 5)
@@ -309,7 +304,7 @@ def test_no_position_is_given_out_twice_that_a_reader_has_had(tmp_path):
         assert "p/0: entries 4 to 5 are missing; a reader has had them" in journal.damage()
         assert await journal.append("p/0", [Tick(6)], writer="a") == 6
 
-    asyncio.run(scenario(before))
+    with_journal(tmp_path, before)
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
         # Lost with their page: the two newest entries, and the line that told of them.
         db.execute(
@@ -318,7 +313,7 @@ def test_no_position_is_given_out_twice_that_a_reader_has_had(tmp_path):
         )
         db.execute("DELETE FROM lines")
     db.close()
-    asyncio.run(scenario(after))
+    with_journal(tmp_path, after)
 
 
 def test_it_tells_how_it_does(tmp_path):
