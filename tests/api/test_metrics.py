@@ -119,15 +119,7 @@ def test_damage_in_the_journal_is_told() -> None:
             return [f"p/0 {n}: checksum wrong; left out" for n in range(30)]
 
     async def main() -> tuple[str, dict[str, Any]]:
-        clock = SystemClock()
-        journal = Damaged(clock)
-        application = build(
-            journal=journal,
-            watch=Watch(journal=journal, clock=clock, partitions=2),
-            clock=clock,
-            settings=ApiSettings(),
-            token=TOKEN,
-        )
+        application = _application(Damaged(SystemClock()))
         return await _metrics_of(application), (await _get(application, "/v1/status")).json()
 
     text, status = asyncio.run(main())
@@ -155,14 +147,8 @@ def test_what_peers_do_to_the_real_endpoint_is_seen_and_cannot_lengthen_the_labe
         endpoint = MqttEndpoint(
             settings=MqttSettings(port=0), directory=Directory.build(2, []), clock=clock
         )
-        journal = MemoryJournal(clock)
-        application = build(
-            journal=journal,
-            watch=Watch(journal=journal, clock=clock, partitions=2),
-            clock=clock,
-            settings=ApiSettings(),
-            token=TOKEN,
-            sessions={endpoint.name: endpoint.counters},
+        application = _application(
+            MemoryJournal(clock), sessions={endpoint.name: endpoint.counters}
         )
         async with endpoint.open():
             for packet in (*unknown, *flags, refused):
@@ -207,6 +193,20 @@ def test_the_plant_joins_endpoint_and_broker(tmp_path: Path) -> None:
     found = samples(asyncio.run(main()))
     for protocol in ("broker", "mqtt"):
         assert found["kapelle_sessions", (("protocol", protocol),)] == 0
+
+
+def _application(
+    journal: MemoryJournal, sessions: dict[str, MqttCounters] | None = None
+) -> Application:
+    clock = SystemClock()
+    return build(
+        journal=journal,
+        watch=Watch(journal=journal, clock=clock, partitions=2),
+        clock=clock,
+        settings=ApiSettings(),
+        token=TOKEN,
+        sessions=sessions,
+    )
 
 
 async def _metrics_of(application: Application, token: str = TOKEN) -> str:
@@ -338,15 +338,7 @@ def test_the_tracking_error_is_against_what_is_promised() -> None:
 @pytest.mark.integration
 def test_requests_are_timed_by_route_never_by_path() -> None:
     async def main() -> str:
-        clock = SystemClock()
-        journal = MemoryJournal(clock)
-        application = build(
-            journal=journal,
-            watch=Watch(journal=journal, clock=clock, partitions=2),
-            clock=clock,
-            settings=ApiSettings(),
-            token=TOKEN,
-        )
+        application = _application(MemoryJournal(SystemClock()))
         transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]  # as above
         async with httpx.AsyncClient(transport=transport, base_url="http://plant") as client:
             head = {"Authorization": f"Bearer {TOKEN}"}

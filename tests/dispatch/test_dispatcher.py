@@ -90,6 +90,17 @@ class Stage:
         entries = await self.journal.read(topic, 0, 1000, {kind})
         return [entry.body for entry in entries]
 
+    async def drive(self, number: int) -> None:
+        """Give an order, and wait until a partition has been told its level."""
+        await self.order(number)
+        await asyncio.sleep(0.05)
+        await self.speak(0, 1)
+
+        async def told() -> bool:
+            return bool(await self.bodies("p/0", Kind.SIGNAL))
+
+        await self.wait(told)
+
     async def wait(self, found: Callable[[], Awaitable[bool]]) -> None:
         for _ in range(500):
             if await found():
@@ -165,14 +176,7 @@ def test_a_successor_goes_on_with_the_promise_of_the_one_before() -> None:
         stage = Stage()
 
         async def first() -> None:
-            await stage.order(1)
-            await asyncio.sleep(0.05)
-            await stage.speak(0, 1)
-
-            async def told() -> bool:
-                return bool(await stage.bodies("p/0", Kind.SIGNAL))
-
-            await stage.wait(told)
+            await stage.drive(1)
 
         async def second() -> None:
             async def told_again() -> bool:
@@ -214,14 +218,7 @@ def test_a_full_journal_is_tried_again() -> None:
         stage = Stage()
 
         async def act() -> None:
-            await stage.order(1)
-            await asyncio.sleep(0.05)
-            await stage.speak(0, 1)
-
-            async def told() -> bool:
-                return bool(await stage.bodies("p/0", Kind.SIGNAL))
-
-            await stage.wait(told)
+            await stage.drive(1)
             before = len(await stage.bodies("p/0", Kind.SIGNAL))
             stage.journal.refusing = JournalFull("full")
             await asyncio.sleep(0.3)

@@ -73,8 +73,6 @@ def test_all_backends_hold_the_same_after_the_same_work(tmp_path, backend_maker,
 
 
 WRITERS = st.sampled_from(["a", "b"])
-
-
 OPERATIONS = st.one_of(
     st.tuples(st.just("append"), WRITERS, st.integers(1, 3), st.integers(0, 2), st.booleans()),
     st.tuples(st.just("trim"), st.integers(0, 8)),

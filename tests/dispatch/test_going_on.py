@@ -1,0 +1,71 @@
+"""A dispatcher goes on from the plans, and moves nothing while a partition is silent."""
+
+from tests.dispatch.control_worlds import EPOCH, SETTINGS, Plant, only, s
+
+from kapelle.dispatch.control import ControlState, Outcome
+from kapelle.model.enums import OrderStatus
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import (
+    Amend,
+    Signal,
+)
+
+
+def test_a_new_dispatcher_goes_on_from_the_plans() -> None:
+    plant = Plant()
+    plant.power_w = plant.uncontrolled_w = 500.0
+    plant.order(5_000.0)
+    plant.step(1)
+    plant.power_w = 5_500.0
+    plant.state = ControlState()
+    out = plant.step(10)
+    assert out.plans == []
+    assert out.signals == [Signal("all", 1, 0.25, 0.0, EPOCH, s(600))]
+
+
+def _restarted(target_w: float = 10_000.0) -> Plant:
+    """Return a plant in the middle of an order, whose dispatcher has just been started again."""
+    plant = Plant()
+    plant.order(target_w, ends_s=60.0)
+    plant.step(1)
+    plant.state = ControlState()
+    plant.view.summaries.clear()
+    return plant
+
+
+def test_levels_stay_until_every_partition_has_spoken() -> None:
+    """Half the plant is not all of it: it would be asked for what the other half delivers too."""
+    plant = _restarted()
+    plant.say(plant.summary(0, 5))
+    assert plant.step(5, summaries=False) == Outcome()
+    plant.say(plant.summary(1, 6))
+    assert [signal.level for signal in plant.step(6, summaries=False).signals] == [0.5]
+
+
+def test_a_promise_is_not_made_anew_on_half_of_the_plant() -> None:
+    plant = _restarted()
+    plant.say(Amend(1, 16_000.0, s(60), s(5)))
+    plant.say(plant.summary(0, 5))
+    assert plant.step(5, summaries=False) == Outcome()
+    assert only(plant.step(6).plans).committed_w == 16_000.0
+
+
+def test_an_order_ends_whoever_is_silent() -> None:
+    plant = _restarted()
+    plant.say(plant.summary(0, 60))
+    out = plant.step(60, summaries=False)
+    assert only(out.plans).status == OrderStatus.COMPLETED
+    assert [signal.order_no for signal in out.signals] == [0]
+
+
+def test_a_partition_that_stays_silent_is_named_and_so_is_its_return() -> None:
+    plant = _restarted()
+    said = []
+    for at_s in range(5, 40):
+        plant.say(plant.summary(0, at_s))
+        said += plant.step(at_s, summaries=False).notices
+    assert [notice.code for notice in said] == ["partitions-silent"]
+    assert "[1]" in said[0].text
+    assert (said[0].at_ns - s(5)) / NS_PER_S == SETTINGS.summary_age_s_max
+    said = [notice for at_s in (40, 41) for notice in plant.step(at_s).notices]
+    assert [notice.code for notice in said] == ["partitions-back"]
