@@ -26,6 +26,7 @@ from kapelle.api.token import load_token
 from kapelle.api.watch import Watch
 from kapelle.config import API_TOKEN, Config
 from kapelle.dispatch.delivery import decide
+from kapelle.dispatch.idle import depends_on_time
 from kapelle.dispatch.service import Dispatcher
 from kapelle.errors import Invalid, JournalDamaged, JournalFailed, Problem
 from kapelle.fleet.service import PartitionOwner
@@ -54,17 +55,10 @@ from kapelle.safety.service import LastHop
 
 _RECORDER_PAUSE_S = 1.0
 _RECORDER_PAUSE_S_MAX = 60.0
+_NEVER = 2**31
+_CLOCK_LOOK_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-_NEVER = 2**31
-
-
-_CLOCK_LOOK_S = 5.0
-_CLOCK_IDLE_S = 300.0
-"""So long after the last order, and before the next, a clock that was set may be followed: all that
-was asked of devices has run out. [s]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +182,7 @@ async def run_recorder(doors: Doors) -> None:
                 journal=doors.journal,
                 clock=doors.clock,
                 settings=config.history,
-                directory=history_directory(config),
+                directory=config.history_directory,
                 partitions=config.plant.partitions,
                 counters=doors.history,
                 ledger=lambda store: Ledger(store, config.plant.partitions),
@@ -257,15 +251,14 @@ class Plant:
 
     async def _free_clock(self) -> None:
         """Let the plant's time follow a host clock that was set, where no order depends on it."""
-        clock, idle_s = self.doors.clock, 0.0
+        clock, is_told = self.doors.clock, False
         assert isinstance(clock, SystemClock)
         while True:
             await clock.sleep(_CLOCK_LOOK_S)
-            soon_ns = clock.now_ns() + round(_CLOCK_IDLE_S * NS_PER_S)
-            orders = self.watch.view.orders.values()
-            needed = any(not each.is_over and each.order.starts_at_ns < soon_ns for each in orders)
-            idle_s = 0.0 if needed else idle_s + _CLOCK_LOOK_S
-            clock.free = idle_s >= _CLOCK_IDLE_S
+            view = self.watch.view
+            # Nobody knows what runs before everything was read that was asked for before the start.
+            is_told = is_told or view.position >= await self.doors.journal.last(PLANT)
+            clock.free = is_told and not depends_on_time(view, clock.now_ns())
 
 
 @asynccontextmanager
@@ -288,7 +281,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         _make(settings.directory)
         journal = await opened.enter_async_context(open_journal(settings, clock))
         registry = opened.enter_context(
-            Registry(registry_url(config), partitions=config.plant.partitions)
+            Registry(config.registry.database_url(data_dir), partitions=config.plant.partitions)
         )
         directory = Enrolments(config.plant.partitions)
         token = load_token(config.token_file)
@@ -306,7 +299,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             sessions[broker.name] = broker.counters
         replay = Replay()
         adapters.append(replay)
-        file = history_directory(config) / "quarantine.db"
+        file = config.history_directory / "quarantine.db"
         quarantine = opened.enter_context(closing(Quarantine(file, config.quarantine)))
         follower = QuarantineFollower(
             journal=journal,
@@ -351,18 +344,13 @@ def _take_directories(config: Config) -> Iterator[DirectoryLock]:
         DataDirectoryHeld: Another process uses one of them; its journal may lie elsewhere.
     """
     now_ns = SystemClock().now_ns()
-    places = Path(config.plant.data_dir), history_directory(config)
+    places = Path(config.plant.data_dir), config.history_directory
     for place in places:
         _make(place)
     # One directory may serve as several.
     own = {place.resolve() for place in places} - {config.journal_directory.resolve()}
     for place in sorted(own):
         yield DirectoryLock(place, now_ns)
-
-
-def registry_url(config: Config) -> str:
-    """Return the registry's database: the configured one, else a file in the data directory."""
-    return config.registry.database_url(Path(config.plant.data_dir))
 
 
 def _check_moved(usual: Path, chosen: Path) -> None:
@@ -379,11 +367,6 @@ def _check_token(usual: Path, chosen: Path) -> None:
         remedy = f"move {usual} there, or leave the setting out; remove it, and a new one is made"
         what = f"is {chosen}, which is not there, and the token that clients have is {usual}"
         raise Invalid("the API's token lies elsewhere", [Problem("[api] token_file", what, remedy)])
-
-
-def history_directory(config: Config) -> Path:
-    """Return where the long record lies: the configured place, else in the data directory."""
-    return Path(config.history.directory or Path(config.plant.data_dir) / "history")
 
 
 def _sources(
@@ -411,7 +394,7 @@ def _sources(
 
 
 def _history_desk(config: Config) -> HistoryDesk | None:
-    return HistoryDesk(Reader(history_directory(config))) if config.history.enabled else None
+    return HistoryDesk(Reader(config.history_directory)) if config.history.enabled else None
 
 
 def _make(directory: Path) -> None:

@@ -97,6 +97,11 @@ class Config:
         return _journal_in(self.plant) if unset else self.journal.directory
 
     @property
+    def history_directory(self) -> Path:
+        """Where the long record lies: as somebody set it, else in the data directory."""
+        return Path(self.history.directory or self.plant.data_dir / "history")
+
+    @property
     def token_file(self) -> Path:
         """Where the API's token lies: as somebody set it, else in the data directory."""
         return Path(self.api.token_file or self.plant.data_dir / API_TOKEN)

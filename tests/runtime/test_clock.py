@@ -41,7 +41,10 @@ def said_s(clock: SystemClock) -> float:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0.01, 30), st.sampled_from([0.0, 3600.0, -3600.0])), max_size=5)
+    st.lists(
+        st.tuples(st.floats(0.01, 30), st.sampled_from([0.0, 3600.0, -3600.0, 1e6, 1e9, -1e9])),
+        max_size=5,
+    )
 )
 def test_while_anything_depends_on_it_a_second_stays_a_second(
     life: list[tuple[float, float]],
@@ -74,14 +77,46 @@ def test_a_step_is_followed_once_nothing_depends_on_the_time(step_s: float) -> N
     assert clock.now_ns() == host.wall_ns
 
 
-def test_a_clock_that_was_never_right_is_followed_at_once() -> None:
+def test_a_clock_that_was_never_right_is_followed_at_once_where_nothing_depends_on_it() -> None:
     host = Host()
-    host.step_s(-86_400)
+    host.step_s(-1e9)
     clock = host.clock()
-    assert said_s(clock) == -86_400
-    host.step_s(86_400)
+    clock.free = True
+    assert said_s(clock) == -1e9
+    host.step_s(1e9)
     host.pass_s(1)
     assert said_s(clock) == 1
+
+
+@pytest.mark.parametrize("away_s", [20.0, 3600.0, 1e6])
+def test_a_clock_that_began_behind_the_journal_is_believed_when_it_is_put_right(
+    away_s: float,
+) -> None:
+    """A host without a battery for its clock: orders go on, and end when they truly end."""
+    host = Host()
+    host.step_s(-1e9)
+    clock = host.clock()
+    clock.not_before(T0)
+    host.pass_s(10)
+    assert said_s(clock) == pytest.approx(10, abs=0.01)
+    host.step_s(1e9 + away_s)
+    host.pass_s(1)
+    assert said_s(clock) == pytest.approx(11 + away_s)
+    # From now on it is like any other.
+    host.step_s(3600)
+    host.pass_s(1)
+    assert said_s(clock) == pytest.approx(12 + away_s, abs=0.01)
+
+
+def test_a_clock_is_not_wrong_because_ours_lay_behind_the_journal(tmp_path: Path) -> None:
+    host, noted = Host(), tmp_path / "clock.json"
+    host.clock(noted)
+    host.step_s(3600)
+    host.pass_s(10)
+    clock = host.clock(noted)
+    clock.not_before(T0 + 15 * NS_PER_S)
+    host.pass_s(1)
+    assert said_s(clock) == pytest.approx(16, abs=0.01)
 
 
 def test_a_small_difference_is_no_step(caplog: pytest.LogCaptureFixture) -> None:
@@ -95,7 +130,7 @@ def test_a_small_difference_is_no_step(caplog: pytest.LogCaptureFixture) -> None
     assert not caplog.records
 
 
-@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0, 86_400.0, 1e9])
 def test_a_restart_of_ours_does_not_let_a_step_in(tmp_path: Path, step_s: float) -> None:
     host, noted = Host(), tmp_path / "clock.json"
     clock = host.clock(noted)

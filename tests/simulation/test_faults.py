@@ -154,7 +154,7 @@ def restarted(seed: int) -> Performance:
     return play(RESTARTED, seed)
 
 
-@pytest.mark.parametrize("by_s", [3600.0, -3600.0])
+@pytest.mark.parametrize("by_s", [3600.0, -3600.0, 86_400.0])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_host_clock_that_is_set_expires_and_revives_nothing(seed: int, by_s: float) -> None:
     """R-27, with a restart of every role in between, and the clock set back again."""

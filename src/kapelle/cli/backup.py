@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kapelle import __version__
-from kapelle.app import history_directory
 from kapelle.cli.upkeep import examine
 from kapelle.config import API_TOKEN, Config
 from kapelle.errors import Conflict, DataDirectoryHeld, Invalid, RegistryUnavailable
@@ -105,7 +104,7 @@ def _copy_followers(
     journal = config.journal_directory
     topics = topics_of(journal)
     for _ in range(_TRIES):
-        readers = copy_history(history_directory(config), draft / _HISTORY)
+        readers = copy_history(config.history_directory, draft / _HISTORY)
         newest = copy_snapshots(journal, draft / _JOURNAL, iter(topics))
         copied = copy_journal(journal, draft / _JOURNAL, readers)
         lacking = {
@@ -195,7 +194,7 @@ def steps_after(config: Config, manifest: Manifest, into: Path | None) -> list[s
         steps.append(f'set [plant] data_dir = "{into}" (or KAPELLE_PLANT__DATA_DIR)')
     if config.journal_directory != config.plant.data_dir / _JOURNAL:
         steps.append(f"set [journal] directory to where {_JOURNAL}/ lies now, or leave it out")
-    if not history_directory(config).is_relative_to(config.plant.data_dir):
+    if not config.history_directory.is_relative_to(config.plant.data_dir):
         steps.append(f"set [history] directory to where {_HISTORY}/ lies now, or leave it out")
     if config.api.token_file and API_TOKEN in manifest.files:
         kept = (into or config.plant.data_dir) / API_TOKEN

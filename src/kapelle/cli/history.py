@@ -115,14 +115,13 @@ def with_reader(
     form: Form | None,
 ) -> None:
     """Ask the record a configuration describes, and write the answer."""
-    from kapelle.app import history_directory
     from kapelle.history.reader import Reader
 
     chosen = form or (form_of(out) if out else "table")
     if chosen in _BINARY and out is None and sys.stdout.isatty():
         problem = Problem("--format", f"{chosen} is not for a terminal", "add --out FILE")
         raise Invalid("output", [problem])
-    write(question(Reader(history_directory(config_of(config)))), out, chosen)
+    write(question(Reader(config_of(config).history_directory)), out, chosen)
 
 
 def write(table: "pa.Table", out: Path | None, form: Form) -> None:

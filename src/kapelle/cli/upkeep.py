@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kapelle.app import history_directory
 from kapelle.config import Config
 from kapelle.errors import Invalid
 from kapelle.fleet.rehearsal import PartitionRehearsal, PlantRehearsal
@@ -29,7 +28,7 @@ def examine(config: Config, data: Path | None = None) -> Iterator[Finding]:
     if not (directory / NAME).exists():
         raise Invalid(f"{directory} holds no journal: check [plant] data_dir, or --config")
     url = config.registry.database_url(data or config.plant.data_dir)
-    history = history_directory(config) if data is None else data / "history"
+    history = config.history_directory if data is None else data / "history"
     # Before the journal: what the registry has settled by now, the journal has.
     found, known = examine_registry(url, config.plant.partitions)
     yield from found

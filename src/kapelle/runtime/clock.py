@@ -17,8 +17,6 @@ _BACK_PER_S = 0.05
 """One that was set back is approached this fast while nothing does: an hour in twenty."""
 _STEP_NS = NS_PER_S
 """A wall clock this far off has been set."""
-_NEVER_RIGHT_NS = 6 * 3600 * NS_PER_S
-"""One that jumps ahead by more has never been right before, and is followed at once."""
 _NOTED_NS = NS_PER_S // 10
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -41,9 +39,10 @@ def _elapsed_ns() -> int:
 class SystemClock:
     """UTC that advances with elapsed time, approaches the wall clock and never goes back.
 
-    A wall clock that is set while orders run moves nothing: what was to last ten seconds lasts ten
-    seconds. It is taken over when `free` says that nothing depends on the time. With a file, that
-    holds over restarts as well, until the host itself starts again.
+    A wall clock that is set while orders run moves nothing, however far: what was to last ten
+    seconds lasts ten seconds. It is taken over when `free` says that nothing depends on the time.
+    With a file, that holds over restarts as well, until the host itself starts again. Only one that
+    began behind the journal, and so was wrong, is believed at once when it is put right.
     """
 
     def __init__(
@@ -56,6 +55,8 @@ class SystemClock:
     ) -> None:
         self.free = False
         """Whether a wall clock that was set may be followed: no order runs, no command is out."""
+        self._is_wrong = False
+        """Whether the wall clock began behind what was journalled, and still lies behind."""
         self._noted = noted
         self._wall_ns = wall_ns or (lambda: time.time_ns())
         self._elapsed_ns = elapsed_ns or _elapsed_ns
@@ -80,7 +81,9 @@ class SystemClock:
         off_ns = self._wall_ns() - reached_ns
         self._tell(off_ns)
         is_step = abs(off_ns) > _STEP_NS
-        if not (is_step and off_ns > 0 and (self.free or off_ns > _NEVER_RIGHT_NS)):
+        is_believed = is_step and off_ns > 0 and (self.free or self._is_wrong)
+        self._is_wrong = self._is_wrong and off_ns < -_STEP_NS
+        if not is_believed:
             rate = _BACK_PER_S if is_step and self.free else _SLEW_PER_S
             most_ns = int(elapsed_ns * rate)
             off_ns = max(-most_ns, min(most_ns, off_ns))
@@ -97,6 +100,7 @@ class SystemClock:
                 "the clock of this host lies behind the journal; time goes on from there",
                 extra={"behind_s": behind_ns / NS_PER_S},
             )
+            self._is_wrong = utc_ns - self._wall_ns() >= _STEP_NS
         self._utc_ns += max(0, behind_ns)
         self._note()
 
