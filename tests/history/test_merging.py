@@ -5,11 +5,12 @@ import sqlite3
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,12 @@ from tests.history.conftest import START_NS, HastyFiles, stored
 
 from kapelle.errors import HistoryFailed
 from kapelle.history.compaction import Merge, due
+from kapelle.history.layout import Layout, row_groups
+from kapelle.history.raw import Footers
 from kapelle.history.reader import Reader, Session
 from kapelle.history.retention import expire, sweep
 from kapelle.history.settings import HistorySettings
-from kapelle.history.store import Rows, Store
+from kapelle.history.store import Rows, Span, Store
 from kapelle.history.tables import DAY_NS, HOUR_NS, TABLES
 from kapelle.model.ids import NS_PER_S
 
@@ -34,10 +37,12 @@ class Report:
     minute: int
     """Of the day before the start's, on. Few, so that repetitions and late rows are common."""
     power_w: float
+    finer_ns: int = 0
+    """Some devices tell their time to the microsecond, or the nanosecond."""
 
     @property
     def at_ns(self) -> int:
-        return MIDNIGHT_NS + self.minute * 20 * NS_PER_S
+        return MIDNIGHT_NS + self.minute * 20 * NS_PER_S + self.finer_ns
 
     @property
     def order(self) -> int:
@@ -103,11 +108,13 @@ def close_to(found, wanted) -> None:
             assert one == other or one == pytest.approx(other, rel=1e-12, abs=1e-9), key
 
 
+finer_ns = st.sampled_from([0, 0, 0, 1_000_000, 1_000, 1])
 reports = st.builds(
     Report,
     st.integers(0, 3),
     st.integers(-200, 4400),
     st.one_of(st.just(nan), st.floats(-1e6, 1e6)),
+    finer_ns,
 )
 
 
@@ -232,6 +239,86 @@ def test_when_a_reading_came_is_kept_to_the_nanosecond(tmp_path: Path) -> None:
     assert told.column(0).to_pylist() == received_ns
 
 
+def test_a_file_says_no_more_than_its_rows(tmp_path: Path) -> None:
+    store = Store(tmp_path, SETTINGS)
+    told = ["device_no", "time", "delay_ns", "quality", "power_w"]
+    for minute, finer_ns, unit in ((0, 1_000_000, "ms"), (1, 1_000, "us"), (2, 1, "ns")):
+        report = Report(1, minute, 5.0, finer_ns)
+        [file] = store.commit([rows_of([report], START_NS)], now_ns=START_NS)
+        schema = pq.read_schema(tmp_path / file.path)
+        assert schema.names == told
+        assert schema.field("time").type == pa.timestamp(unit)
+    counted = Report(0, 3, nan)
+    [file] = store.commit([rows_of([counted], START_NS)], now_ns=START_NS)
+    assert "order" in pq.read_schema(tmp_path / file.path).names
+    merge_all(store, START_NS + 3 * DAY_NS)
+    [file] = store.catalog.files("readings")
+    schema = pq.read_schema(tmp_path / file.path)
+    assert schema.names == [told[0], "order", *told[1:]]
+    assert schema.field("time").type == pa.timestamp("ns")
+    store.close()
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 6))
+def test_a_device_lies_in_one_row_group_where_it_fits(devices: list[int], most: int) -> None:
+    count = len(devices)
+    rows = rows_of([Report(device, n, 0.0) for n, device in enumerate(sorted(devices))], START_NS)
+    groups = list(row_groups(TABLES["readings"], rows.data, most))
+    assert [n for group in groups for n in range(group.start, group.stop)] == list(range(count))
+    assert all(0 < group.stop - group.start <= most for group in groups)
+    device_no = rows.data["device_no"].to_pylist()
+    for device in {device for device in devices if devices.count(device) <= most}:
+        assert sum(device in device_no[group] for group in groups) == 1
+
+
+def test_a_record_of_the_layout_before_is_read_and_taken_over(tmp_path: Path) -> None:
+    report, later = Report(1, 0, 5.0, 1), Report(1, 1, 7.0)
+    store, table = Store(tmp_path, SETTINGS), TABLES["readings"]
+    span = Span(table, 0, MIDNIGHT_NS, MIDNIGHT_NS + HOUR_NS)
+    with store.drafting(span, Layout.whole(table), 0, START_NS) as draft:
+        draft.write(rows_of([report], START_NS).data)
+        file = replace(draft.finish(), columns=",".join(table.file_schema.names))
+    store.publish([file])
+    store.catalog.commit([file])
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as db:
+        db.execute("PRAGMA user_version = 2")
+    assert stored(tmp_path) == [(1, report.at_ns, 5.0)]
+    store = Store(tmp_path, SETTINGS)
+    # A version that knew only that layout refuses what is written from now on.
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+    store.commit([rows_of([later], START_NS)], now_ns=START_NS)
+    for _ in range(2):
+        assert stored(tmp_path) == [(1, report.at_ns, 5.0), (1, later.at_ns, 7.0)]
+        merge_all(store, START_NS + 3 * DAY_NS)
+    assert len(store.catalog.files("readings")) == 1
+    store.close()
+
+
+def test_a_reader_notices_a_record_put_in_place_of_another(tmp_path: Path) -> None:
+    here, reader = tmp_path / "history", Reader(tmp_path / "history")
+    for power_w in (5.0, 7.0):
+        store = Store(here, SETTINGS)
+        store.commit([rows_of([Report(1, 0, power_w)], START_NS)], now_ns=START_NS)
+        store.close()
+        found = reader.device(1, MIDNIGHT_NS, MIDNIGHT_NS + DAY_NS, "raw")
+        assert found["power_w"].to_pylist() == [power_w]
+        here.rename(tmp_path / str(power_w))
+
+
+def test_footers_are_kept_within_bounds(tmp_path: Path) -> None:
+    store, rows = Store(tmp_path, SETTINGS), rows_of([Report(1, 0, 5.0)], START_NS)
+    paths = [tmp_path / store.commit([rows], now_ns=START_NS)[0].path for _ in range(4)]
+    store.close()
+    size = pq.read_metadata(paths[0]).serialized_size
+    footers = Footers(bytes_max=3 * size)
+    for path in [*paths, paths[2], *paths]:
+        with footers.open(path) as opened:
+            assert opened.read()["power_w"].to_pylist() == [5.0]
+        assert footers.bytes <= 3 * size
+
+
 def test_a_record_of_another_layout_is_refused_by_name(tmp_path: Path) -> None:
     Store(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "catalog.db")) as db:
@@ -243,7 +330,7 @@ def test_a_record_of_another_layout_is_refused_by_name(tmp_path: Path) -> None:
 
 
 reports = st.builds(
-    Report, st.integers(0, 4), st.integers(-100, 100), st.just(nan) | st.floats(-9e3, 9e3)
+    Report, st.integers(0, 4), st.integers(-100, 100), st.just(nan) | st.floats(-9e3, 9e3), finer_ns
 )
 
 
@@ -258,15 +345,16 @@ def test_one_device_is_what_a_query_finds_of_it(
     flushes: list[list[Report]], merged: int, first: int, minutes: int
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        store = Store(Path(name), SETTINGS, HastyFiles())
+        store, reader = Store(Path(name), SETTINGS, HastyFiles()), Reader(Path(name))
+        bounds = [MIDNIGHT_NS + m * 20 * NS_PER_S for m in (first, first + minutes)]
         for number, flush in enumerate(flushes):
             now_ns = START_NS + number * NS_PER_S
             store.commit([rows_of(flush, now_ns)], now_ns=now_ns)
+            # What a reader keeps of earlier questions never shows.
+            reader.device(1, *bounds, "raw")
             if number < merged:
                 merge_all(store, now_ns)
         store.close()
-        reader = Reader(Path(name))
-        bounds = [MIDNIGHT_NS + m * 20 * NS_PER_S for m in (first, first + minutes)]
         for device in range(6):
             wanted = reader.sql(
                 f"SELECT * FROM readings WHERE device_no = {device} AND measured_at_ns >= "

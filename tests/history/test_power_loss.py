@@ -59,9 +59,9 @@ class FailingFiles(Files):
         self._unfinished.append(path)
         return super().open(path, schema, **options)
 
-    def write(self, writer: pq.ParquetWriter, rows: pa.Table, row_group: int) -> None:
+    def write(self, writer: pq.ParquetWriter, rows: pa.Table) -> None:
         self.step()
-        super().write(writer, rows, row_group)
+        super().write(writer, rows)
 
     def finish(self, writer: pq.ParquetWriter, path: Path) -> int:
         writer.close()

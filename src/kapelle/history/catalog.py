@@ -6,15 +6,20 @@ In WAL mode other processes read it while the plant runs.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kapelle.errors import HistoryFailed
+from kapelle.errors import HistoryFailed, NotFound
 
 FILE = "catalog.db"
-LAYOUT = 2
+LAYOUT = 3
 """Of the catalog and the files in it, in the database's `user_version`."""
+_OLDER = 2
+"""All that it says holds in this one too; a recorder takes it over. Who knows only that would read
+files wrongly that leave columns out, and refuses this one by its number."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -64,7 +69,7 @@ class File:
     level: int
     """0 flushed; 1 merged while its hour ran; 2 merged for good, with its tiers."""
     columns: str
-    """Names of its columns, for those who read files of several versions at once."""
+    """Which columns it has and the unit of its time: see `layout.Layout`."""
     path: str
     """Relative to the directory of the record."""
     made_at_ns: int
@@ -82,8 +87,10 @@ class Catalog:
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         path = directory / FILE
+        self.is_frozen = False
+        """Whether it cannot be told of anything new."""
         if read_only:
-            self._db = _opened_to_read(path)
+            self._db, self.is_frozen = _opened_to_read(path)
             _check_layout(self._db, path)
             return
         # One worker thread at a time uses it; which one, the loop decides.
@@ -92,14 +99,23 @@ class Catalog:
         )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        if not self._db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
-            self._db.execute(f"PRAGMA user_version = {LAYOUT}")
-        _check_layout(self._db, path)
+        if self._db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+            _check_layout(self._db, path)
+        self._db.execute(f"PRAGMA user_version = {LAYOUT}")
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def let_go(self) -> None:
+        """End what a reader sees as of one moment; the recorder may tidy up behind it."""
+        self._db.execute("COMMIT")
+
+    def look_again(self) -> None:
+        """See everything as it is now, after `let_go`."""
+        self._db.execute("BEGIN")
+        self._db.execute("SELECT 1 FROM files LIMIT 1")
 
     def files(
         self,
@@ -241,6 +257,55 @@ class Catalog:
         )
 
 
+class Catalogs:
+    """The catalog of a directory for readers: opening it takes longer than asking it, so it stays
+    open. Several threads may ask at once, each gets one of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._idle: list[tuple[int, Catalog]] = []
+
+    @contextmanager
+    def now(self) -> Iterator[Catalog]:
+        """Return the catalog as of this moment.
+
+        Raises:
+            NotFound: There is no record yet.
+        """
+        try:
+            inode = (self._directory / FILE).stat().st_ino
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"no history in {self._directory}; is the plant's [history] enabled?"
+            ) from error
+        catalog = self._opened(inode)
+        try:
+            yield catalog
+        finally:
+            if catalog.is_frozen:
+                catalog.close()
+            else:
+                catalog.let_go()
+                self._idle.append((inode, catalog))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def _opened(self, inode: int) -> Catalog:
+        while self._idle:
+            known, catalog = self._idle.pop()
+            if known == inode:
+                catalog.look_again()
+                return catalog
+            # The directory was put in place of another.
+            catalog.close()
+        catalog = Catalog(self._directory, read_only=True)
+        weakref.finalize(self, catalog.close)
+        return catalog
+
+
 def _file(row: tuple[object, ...]) -> File:
     number, table, partition, starts, ends, first, last, rows, size, level, arrival, *rest = row
     columns, path, made_at = rest
@@ -254,7 +319,7 @@ def _file(row: tuple[object, ...]) -> File:
 
 def _check_layout(db: sqlite3.Connection, path: Path) -> None:
     found = int(db.execute("PRAGMA user_version").fetchone()[0])
-    if found != LAYOUT:
+    if found not in (_OLDER, LAYOUT):
         db.close()
         raise HistoryFailed(
             f"{path.parent} is a history of layout {found}, this version knows {LAYOUT}: move it "
@@ -262,7 +327,8 @@ def _check_layout(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _opened_to_read(path: Path) -> sqlite3.Connection:
+def _opened_to_read(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """Return the database, and whether it was taken for one that nobody writes to."""
     for mode in ("mode=ro", "immutable=1"):
         db = sqlite3.connect(
             f"file:{_quoted(path)}?{mode}",
@@ -281,7 +347,7 @@ def _opened_to_read(path: Path) -> sqlite3.Connection:
             if mode != "mode=ro" or path.with_name(f"{FILE}-wal").exists():
                 raise
         else:
-            return db
+            return db, mode != "mode=ro"
     raise AssertionError("one of the two ways was taken")
 
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from kapelle.history import tiers
 from kapelle.history.catalog import File
+from kapelle.history.layout import Layout, from_file
 from kapelle.history.order import in_order
 from kapelle.history.settings import HistorySettings
-from kapelle.history.store import RECENT_NS, Span, Store, from_file
-from kapelle.history.tables import DAY_NS, TABLES, Table
+from kapelle.history.store import RECENT_NS, Span, Store
+from kapelle.history.tables import DAY_NS, METRICS, TABLES, Table
 from kapelle.model.ids import NS_PER_S
 
 CHUNK_ROWS = 1_000_000
@@ -116,10 +117,12 @@ class Merge:
         job, store, span = self._job, self._store, self._job.span
         arrival = min(file.arrival for file in job.files)
         is_thinned = span.table.name == "readings" and job.level == _SETTLED
-        with store.drafting(span, job.level, self._now_ns, arrival) as draft:
+        layout = Layout.joining(span.table, (Layout.parse(file.columns) for file in job.files))
+        with store.drafting(span, layout, job.level, self._now_ns, arrival) as draft:
             thin = [
                 store.drafting(
                     Span(TABLES[name], span.partition, span.starts_ns, span.ends_ns),
+                    _tier_layout(TABLES[name], layout),
                     _SETTLED,
                     self._now_ns,
                 )
@@ -152,6 +155,13 @@ class Merge:
             for file in self._store.catalog.files(name, span.partition)
             if file.overlaps(span.starts_ns, span.ends_ns)
         ]
+
+
+def _tier_layout(tier: Table, readings: Layout) -> Layout:
+    """Return what holds a tier of readings: whole minutes, of the metrics that they tell."""
+    whole = Layout.whole(tier)
+    silent = {name for name in METRICS if name not in readings.columns}
+    return Layout(tuple(name for name in whole.columns if name not in silent), "ms")
 
 
 def _chunks(

@@ -21,9 +21,9 @@ class Files:
         """Begin a file."""
         return pq.ParquetWriter(path, schema, **options)
 
-    def write(self, writer: pq.ParquetWriter, rows: pa.Table, row_group: int) -> None:
-        """Add rows."""
-        writer.write_table(rows, row_group_size=row_group)
+    def write(self, writer: pq.ParquetWriter, rows: pa.Table) -> None:
+        """Add a row group."""
+        writer.write_table(rows, row_group_size=len(rows))
 
     def finish(self, writer: pq.ParquetWriter, path: Path) -> int:
         """End a file, make it durable and return its size. [bytes]"""

@@ -14,34 +14,71 @@ import pyarrow.parquet as pq
 
 from kapelle.errors import HistoryFailed
 from kapelle.history.catalog import File
+from kapelle.history.layout import DEVICE, ORDER, from_file
 from kapelle.history.order import in_order, numbers
-from kapelle.history.store import from_file
 from kapelle.history.tables import TABLES, TIME
 
 _TABLE = TABLES["readings"]
-_DEVICE = "device_no"
+FOOTERS_BYTES = 4 << 20
+"""Footers kept, as they lie in files; in memory they take nine times as much."""
+
+
+class Footers:
+    """What files say of their row groups, kept for the next question: files never change.
+
+    Of a day of many devices it takes longer to read than the rows of one. Several threads may ask
+    at once.
+    """
+
+    def __init__(self, bytes_max: int = FOOTERS_BYTES) -> None:
+        self._bytes_max = bytes_max
+        self._known: dict[str, pq.FileMetaData] = {}
+
+    def open(self, path: Path) -> pq.ParquetFile:
+        """Open a file; those not asked for the longest are forgotten where too much is kept."""
+        opened = pq.ParquetFile(path, metadata=self._known.pop(str(path), None))
+        self._known[str(path)] = opened.metadata
+        for name in list(self._known):
+            if self.bytes <= self._bytes_max:
+                break
+            self._known.pop(name, None)
+        return opened
+
+    @property
+    def bytes(self) -> int:
+        """How much is kept, as it lies in files."""
+        return sum(meta.serialized_size for meta in list(self._known.values()))
 
 
 def readings_of(
-    directory: Path, files: Sequence[File], device_no: int, starts_at_ns: int, ends_at_ns: int
+    directory: Path,
+    files: Sequence[File],
+    device_no: int,
+    starts_at_ns: int,
+    ends_at_ns: int,
+    footers: Footers,
 ) -> pa.Table:
     """Return what the view `readings` shows of a device in [starts_at_ns, ends_at_ns), by time."""
-    parts = [_TABLE.schema.empty_table()]
+    parts = list[pa.Table]()
     for file in sorted(files, key=lambda file: (file.arrival, file.file_no)):
         try:
-            with pq.ParquetFile(directory / file.path) as opened:
+            with footers.open(directory / file.path) as opened:
                 parts += [from_file(_TABLE, rows) for rows in _rows(opened, device_no)]
         except (OSError, pa.ArrowException) as error:
             raise unreadable(directory, file.path, error) from error
-    rows = pa.concat_tables(parts)
+    if not parts:
+        return _shown(_TABLE.schema.empty_table())
+    rows = parts[0] if len(parts) == 1 else pa.concat_tables(parts)
     at_ns = numbers(rows, _TABLE.time)
     inside = (at_ns >= starts_at_ns) & (at_ns < ends_at_ns)
-    return _shown(in_order(_TABLE, rows if inside.all() else rows.filter(pa.array(inside))))
+    rows = rows if inside.all() else rows.filter(pa.array(inside))
+    # Those of one file are in order, and each is there once.
+    return _shown(in_order(_TABLE, rows) if len(files) > 1 else rows)
 
 
 def _rows(opened: pq.ParquetFile, device_no: int) -> list[pa.Table]:
     meta = opened.metadata
-    place = meta.schema.names.index(_DEVICE)
+    place = meta.schema.names.index(DEVICE)
 
     def highest(group: int) -> int:
         return int(meta.row_group(group).column(place).statistics.max)
@@ -51,7 +88,7 @@ def _rows(opened: pq.ParquetFile, device_no: int) -> list[pa.Table]:
         if meta.row_group(group).column(place).statistics.min > device_no:
             break
         rows = opened.read_row_group(group, use_threads=False)
-        first, stop = np.searchsorted(numbers(rows, _DEVICE), [device_no, device_no + 1]).tolist()
+        first, stop = np.searchsorted(numbers(rows, DEVICE), [device_no, device_no + 1]).tolist()
         found.append(rows.slice(first, stop - first))
         group += 1
     return found
@@ -62,7 +99,7 @@ def _shown(rows: pa.Table) -> pa.Table:
     at_ns = rows.column(_TABLE.time)
     others = [name for name in rows.schema.names if name != _TABLE.time]
     columns = [at_ns.cast(pa.timestamp("ns")), at_ns, *(rows.column(name) for name in others)]
-    names = [TIME, _TABLE.time, *("rank" if name == "order" else name for name in others)]
+    names = [TIME, _TABLE.time, *("rank" if name == ORDER else name for name in others)]
     return pa.table(columns, names=names)
 
 

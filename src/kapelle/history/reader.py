@@ -4,7 +4,7 @@ Every call reads the catalog anew and sees its files as of that moment. Nothing 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 from kapelle.errors import Invalid, NotFound, Problem
 from kapelle.fleet.metering.energy import EnergyQuality
 from kapelle.history import corrected, views
-from kapelle.history.catalog import FILE, Catalog, File
-from kapelle.history.raw import blamed, readings_of
+from kapelle.history.catalog import Catalogs, File
+from kapelle.history.raw import Footers, blamed, readings_of
 from kapelle.history.tables import MINUTE_NS, PARTITIONS, QUARTER_NS, TABLES
 from kapelle.history.views import at
 
@@ -48,9 +48,12 @@ class Reader:
             "memory_limit": memory,
         }
         self._own: duckdb.DuckDBPyConnection | None = None
+        self._catalogs = Catalogs(self.directory)
+        self._footers = Footers()
 
     def close(self) -> None:
         """Let go of what is kept between queries."""
+        self._catalogs.close()
         if self._own is not None:
             self._own.close()
             self._own = None
@@ -89,10 +92,12 @@ class Reader:
             ends_at_ns: Before here.
             step: `raw`: every reading once; `1m` and `15m`: see `minutes` and `quarters`.
         """
-        files = self._files(starts_at_ns, ends_at_ns, device_no)
         if step == "raw":
-            files = [file for file in files if file.table == "readings"]
-            return readings_of(self.directory, files, device_no, starts_at_ns, ends_at_ns)
+            files = self._files(starts_at_ns, ends_at_ns, device_no, "readings")
+            return readings_of(
+                self.directory, files, device_no, starts_at_ns, ends_at_ns, self._footers
+            )
+        files = self._files(starts_at_ns, ends_at_ns, device_no)
         where = f"device_no = {int(device_no)} AND {_within(starts_at_ns, ends_at_ns)}"
         return self._query(f"{self._series(files, step, where)} ORDER BY time")
 
@@ -102,7 +107,7 @@ class Reader:
         Raises:
             NotFound: The record knows no such device.
         """
-        files = [file for file in self._files() if file.table == "devices"]
+        files = self._files(table="devices")
         rows = views.scan(self.directory, TABLES["devices"], files)
         found = self._query(
             f"SELECT device_no FROM ({rows}) WHERE device_id = ? ORDER BY position DESC LIMIT 1",
@@ -260,14 +265,16 @@ class Reader:
         return views.quarters(self.directory, raw, tiers, where)
 
     def _files(
-        self, starts_ns: int | None = None, ends_ns: int | None = None, device_no: int | None = None
+        self,
+        starts_ns: int | None = None,
+        ends_ns: int | None = None,
+        device_no: int | None = None,
+        table: str | None = None,
     ) -> list[File]:
-        if not (self.directory / FILE).exists():
-            raise NotFound(f"no history in {self.directory}; is the plant's [history] enabled?")
-        with closing(Catalog(self.directory, read_only=True)) as catalog:
+        with self._catalogs.now() as catalog:
             partitions = catalog.state(PARTITIONS) if device_no is not None else None
             partition = None if not partitions else (device_no or 0) % int(partitions)
-            return catalog.files(partition=partition, starts_ns=starts_ns, ends_ns=ends_ns)
+            return catalog.files(table, partition, starts_ns, ends_ns)
 
     def _query(self, query: str, *values: object) -> pa.Table:
         """Run a query of our own; the connection stays for the next one."""

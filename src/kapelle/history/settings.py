@@ -18,7 +18,7 @@ class HistorySettings:
     """Longest time between two flushes: queries see nothing younger. [s]"""
     flush_rows: int = 500_000
     """Rows in memory after which a flush begins at once; at most twice as many are held."""
-    row_group: int = 32_768
+    row_group: int = 16_384
     """Rows per group in a file: the least a query for one device decodes."""
     zstd_level: int = 3
     compact_files: int = 16

@@ -3,7 +3,7 @@
 Nothing here waits for anything but the disk, and only one caller at a time may write.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -12,23 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from kapelle.history.catalog import Catalog, File
 from kapelle.history.files import Files
+from kapelle.history.layout import Layout, from_file, row_groups, to_file
 from kapelle.history.order import in_order, numbers
 from kapelle.history.settings import HistorySettings
-from kapelle.history.tables import DAY_NS, DELAY, HOUR_NS, TABLES, TIME, Table
+from kapelle.history.tables import DAY_NS, HOUR_NS, TABLES, TIME, Table
 from kapelle.model.ids import Ints, Longs
 
-_ENCODINGS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
-    (pa.types.is_int32, "DELTA_BINARY_PACKED"),
-    (pa.types.is_int64, "DELTA_BINARY_PACKED"),
-    (pa.types.is_timestamp, "DELTA_BINARY_PACKED"),
-    # Measured values vary in few of their bytes: 2 bytes a row less than with dictionaries.
-    (pa.types.is_floating, "BYTE_STREAM_SPLIT"),
-)
-_ORDER = "order"
 _DRAFT = ".draft"
 _SUFFIX = ".parquet"
 RECENT_NS = 2 * HOUR_NS
@@ -111,17 +103,21 @@ class Store:
         for part in rows:
             for span, inside in _spans(part, now_ns):
                 ordered = in_order(span.table, inside)
-                with self.drafting(span, 0, now_ns) as draft:
+                layout = Layout.of(span.table, ordered)
+                with self.drafting(span, layout, 0, now_ns) as draft:
                     draft.write(ordered)
                     made.append(draft.finish())
         self.publish(made)
         self.catalog.commit(made, at_ns=now_ns, positions=positions, states=states)
         return made
 
-    def drafting(self, span: Span, level: int, now_ns: int, arrival: int | None = None) -> "Draft":
+    def drafting(
+        self, span: Span, layout: Layout, level: int, now_ns: int, arrival: int | None = None
+    ) -> "Draft":
         """Begin a file that does not count yet.
 
-        `arrival`: the lowest of the files whose rows these are; None for new rows.
+        `layout`: holds whatever will be written. `arrival`: the lowest of the files whose rows
+        these are; None for new rows.
         """
         number, self._next_no = self._next_no, self._next_no + 1
         path = _path(span, number)
@@ -135,13 +131,13 @@ class Store:
             rows=0,
             bytes=0,
             level=level,
-            columns=",".join(span.table.file_schema.names),
+            columns=str(layout),
             path=path,
             made_at_ns=now_ns,
             file_no=number,
             arrival=number if arrival is None else arrival,
         )
-        return Draft(self, span.table, file)
+        return Draft(self, span.table, layout, file)
 
     def publish(self, made: Iterable[File]) -> None:
         """Give drafts their names, durably. They count once the catalog has them."""
@@ -193,15 +189,16 @@ class Store:
 class Draft:
     """A file while it is written: sorted chunks, one after the other."""
 
-    def __init__(self, store: Store, table: Table, file: File) -> None:
+    def __init__(self, store: Store, table: Table, layout: Layout, file: File) -> None:
         self._files = store.files
         self._table = table
+        self._layout = layout
         self._file = file
         self._path = (store.directory / file.path).with_suffix(_DRAFT)
         self._row_group = store.settings.row_group
         self._files.make(self._path.parent)
-        options = _options(table, store.settings)
-        self._writer = self._files.open(self._path, table.file_schema, **options)
+        options = layout.options(table, store.settings)
+        self._writer = self._files.open(self._path, layout.schema(table), **options)
         self._is_open = True
 
     def __enter__(self) -> Self:
@@ -220,7 +217,9 @@ class Draft:
         """Add rows; in the table's order they follow all those before."""
         if not len(rows):
             return
-        self._files.write(self._writer, _to_file(self._table, rows), self._row_group)
+        laid = to_file(self._table, rows, self._layout)
+        for group in row_groups(self._table, rows, self._row_group):
+            self._files.write(self._writer, laid.slice(group.start, group.stop - group.start))
         times = numbers(rows, self._table.time)
         self._file = replace(
             self._file,
@@ -261,42 +260,6 @@ def read_files(
     return from_file(table, found.to_table(wanted, filter=condition), columns)
 
 
-def from_file(table: Table, rows: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
-    """Return rows of a file with the table's own columns; null where the file is older."""
-    columns, schema = [], table.schema
-    if names is not None:
-        schema = pa.schema([table.schema.field(name) for name in names])
-    time_ns = rows.column(TIME).cast(pa.int64())
-    for field in schema:
-        name = table.in_files(field.name)
-        if name == TIME:
-            columns.append(time_ns)
-        elif name == DELAY and name in rows.schema.names:
-            columns.append(pc.add(rows.column(name), time_ns))
-        elif name in rows.schema.names:
-            columns.append(rows.column(name).cast(field.type))
-        else:
-            columns.append(pa.nulls(len(rows), field.type))
-        if name == _ORDER:
-            columns[-1] = pc.coalesce(columns[-1], time_ns)
-    return pa.table(columns, schema=schema)
-
-
-def _to_file(table: Table, rows: pa.Table) -> pa.Table:
-    times, columns = rows.column(table.time), []
-    for field in table.schema:
-        column = rows.column(field.name)
-        if field.name == table.time:
-            column = times.cast(pa.timestamp("ns"))
-        elif field.name == table.came:
-            column = pc.subtract(column, times)
-        elif field.name == _ORDER:
-            # Where a device sends no counters this is the time again, and would take as much.
-            column = pc.if_else(pc.equal(column, times), pa.scalar(None, pa.int64()), column)
-        columns.append(column)
-    return pa.table(columns, schema=table.file_schema)
-
-
 def _spans(part: Rows, now_ns: int) -> Iterator[tuple[Span, pa.Table]]:
     """Divide rows by what their files cover: an hour, or a day where the day is over."""
     if not len(part.data):
@@ -324,22 +287,3 @@ def _path(span: Span, number: int) -> str:
     part = "day" if span.ends_ns - span.starts_ns >= DAY_NS else minute.replace(":", "")
     owner = f"p{span.partition}" if span.partition >= 0 else "plant"
     return f"{span.table.name}/{day}/{part}-{owner}-{number:09d}{_SUFFIX}"
-
-
-def _options(table: Table, settings: HistorySettings) -> dict[str, object]:
-    schema = table.file_schema
-    encodings = {
-        field.name: encoding
-        for field in schema
-        if (encoding := next((name for is_of, name in _ENCODINGS if is_of(field.type)), ""))
-    }
-    sort = [(table.in_files(name), "ascending") for name in table.sort]
-    return {
-        "compression": "zstd",
-        "compression_level": settings.zstd_level,
-        "use_dictionary": [name for name in schema.names if name not in encodings],
-        "column_encoding": encodings,
-        "sorting_columns": pq.SortingColumn.from_ordering(schema, sort),
-        "write_page_index": True,
-        "write_page_checksum": True,
-    }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from kapelle.history.catalog import File
+from kapelle.history.layout import Layout
 from kapelle.history.tables import DELAY, MINUTE_NS, QUARTER_NS, TABLES, Table
 
 _SHOWN = {
@@ -81,11 +82,11 @@ def scan(directory: Path, table: Table, files: Sequence[File]) -> str:
     parts = []
     by_columns = sorted(files, key=lambda file: file.columns)
     for columns, group in groupby(by_columns, key=lambda file: file.columns):
-        known = set(columns.split(","))
+        layout = Layout.parse(columns)
         # Opening a file only to learn its columns would cost more than most queries.
         chosen = ", ".join(
-            f'"{field.name}"'
-            if field.name in known
+            f'"{field.name}"::{_TYPES[field.type]} AS "{field.name}"'
+            if field.name in layout.columns
             else f'NULL::{_TYPES[field.type]} AS "{field.name}"'
             for field in schema
         )
