@@ -33,16 +33,17 @@ def bounds(fleet: Fleet, rows: Ints, horizon: float = HOLD_S) -> tuple[Floats, F
     upper_w = np.array(fleet.value[Metric.MAX_W][at])
     np.copyto(upper_w, nameplate_up_w, where=np.isnan(upper_w))
     np.minimum(upper_w, nameplate_up_w, out=upper_w)
-    sunny = np.flatnonzero(kind == DeviceKind.PV)
+    sunny = np.flatnonzero(kind == np.uint8(DeviceKind.PV))
     if len(sunny):
         # On its own schedule a plant gives all the sun offers, and less when it says so.
         upper_w[sunny] = np.minimum(upper_w[sunny], np.maximum(own_w[sunny], 0.0))
-    np.copyto(upper_w, 0.0, where=_CONSUMES_ONLY[kind] & (upper_w > 0.0))
+    np.copyto(upper_w, 0.0, where=_CONSUMES_ONLY.take(kind) & (upper_w > 0.0))
 
     lower_w = np.array(fleet.value[Metric.MIN_W][at])
     unsaid = np.isnan(lower_w)
     np.copyto(lower_w, lowest_w, where=unsaid)
-    drawing = np.flatnonzero(unsaid & ((kind == DeviceKind.EV) | (kind == DeviceKind.LOAD)))
+    draws = (kind == np.uint8(DeviceKind.EV)) | (kind == np.uint8(DeviceKind.LOAD))
+    drawing = np.flatnonzero(unsaid & draws)
     lower_w[drawing] = np.minimum(own_w[drawing], 0.0)
     np.maximum(lower_w, lowest_w, out=lower_w)
 

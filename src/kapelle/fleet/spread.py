@@ -56,7 +56,7 @@ def spread(fleet: Fleet) -> Spread | None:
         off_s = skew_ns.astype(np.float64) * _S_PER_NS
         size_s = np.abs(off_s)
         place = _octaves(size_s, SKEW_BOUNDS_S)
-        place[off_s >= 0] += half
+        place += (off_s >= 0) * half
         out = idle | (skew_ns == _NO_SKEW)
         place[out], size_s[out], off_s[out] = len(skews) - 1, 0.0, 0.0
         skews += np.bincount(place, minlength=len(skews))
@@ -80,7 +80,9 @@ def spread(fleet: Fleet) -> Spread | None:
 
 def _octaves(seconds: Floats, bounds_s: tuple[float, ...]) -> Counts:
     """Return the bucket of each value (>= 0): at most its bound, or beyond the last. [s]"""
+    # Half the first bound and the last are in the outermost buckets; floats are clipped at once.
+    within_s = np.clip(seconds, bounds_s[0] / 2, bounds_s[-1])
     lowest = int(np.float64(bounds_s[0]).view(np.int64) >> 52)
-    place = seconds.view(np.int64) >> 52
+    place: Counts = within_s.view(np.int64) >> 52
     place -= lowest - 1
-    return np.clip(place, 0, len(bounds_s), out=place)
+    return place

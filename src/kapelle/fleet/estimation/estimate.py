@@ -8,10 +8,10 @@ a device does in the long run.
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.columns import Fleet, Floats32
+from kapelle.fleet.columns import Fleet, Floats32, is_heard
 from kapelle.fleet.estimation.news import step_anchors
 from kapelle.fleet.settings import FleetSettings
-from kapelle.model.enums import Freshness, Metric
+from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
 
 _CHUNK = 1 << 15
@@ -36,16 +36,12 @@ def step_estimate(fleet: Fleet, settings: FleetSettings) -> None:
     step_anchors(fleet)
 
 
-def _heard(fleet: Fleet, at: slice | Ints | NDArray[np.intp]) -> Flags:
-    # Live and late are 1 and 2; never wraps to 255.
-    heard: Flags = fleet.freshness[at] - np.uint8(Freshness.LIVE) < 2
-    return heard
-
-
 def _learn_own(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     """Take the readings of devices under no command for what they do on their own schedule."""
+    free = np.isnan(fleet.desired_w[at]) & is_heard(fleet.freshness[at])
+    if not free.any():
+        return
     heard_at_ns, answered_at_ns = fleet.heard_at_ns[at], fleet.applied_at_ns[at]
-    free = np.isnan(fleet.desired_w[at]) & _heard(fleet, at)
     if answered_at_ns.any() or fleet.reverts_at_ns[at].any():
         # A release that was not answered leaves the device under its old command until the timer
         # ends; one that was answered ends it after the time to settle.
@@ -58,7 +54,7 @@ def _learn_own(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
 def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     heard_at_ns = fleet.heard_at_ns[at]
     reading_w = fleet.value[Metric.POWER_W, at]
-    heard = _heard(fleet, at)
+    heard = is_heard(fleet.freshness[at])
     nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at]).astype(
         np.float32
     )
@@ -132,7 +128,10 @@ def _on_the_way(fleet: Fleet, settings: FleetSettings, at: slice, held: Flags) -
     told_at_ns, heard_at_ns = fleet.applied_at_ns[at], fleet.heard_at_ns[at]
     if held.any():
         # A newer command that awaits its answer does not undo the one before it.
-        told_at_ns = np.where((told_at_ns == 0) & held, fleet.tried_at_ns[at], told_at_ns)
+        waiting = np.flatnonzero((told_at_ns == 0) & held)
+        if len(waiting):
+            told_at_ns = told_at_ns.copy()
+            told_at_ns[waiting] = fleet.tried_at_ns[at][waiting]
     moves: Flags = told_at_ns > 0
     if moves.any():
         moves &= heard_at_ns < told_at_ns + int(settings.settle_s * NS_PER_S)
@@ -153,5 +152,5 @@ def in_flight(
     if not flying.any():
         return np.empty(0, np.intp)
     shown_at_ns = asked_at_ns + int(settings.settle_s * NS_PER_S)
-    flying &= (fleet.heard_at_ns[at] < shown_at_ns) & _heard(fleet, at)
+    flying &= (fleet.heard_at_ns[at] < shown_at_ns) & is_heard(fleet.freshness[at])
     return np.flatnonzero(flying)

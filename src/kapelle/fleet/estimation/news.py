@@ -9,8 +9,8 @@ alone; what many teach together the plant learns from sums (`evidence`, `learned
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.columns import Fleet, Floats32
-from kapelle.model.enums import Freshness, Metric
+from kapelle.fleet.columns import Fleet, Floats32, is_heard
+from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
 
 _DIAL_S = 65_535
@@ -36,7 +36,7 @@ def step_news(fleet: Fleet, rows: Places, gap_s: Floats32, flying: Places) -> No
     fleet.gap_s[: fleet.size] = 0
     if not len(rows):
         return
-    heard = fleet.freshness[rows] - np.uint8(Freshness.LIVE) < 2
+    heard = is_heard(fleet.freshness[rows])
     noted = np.where(heard & (gap_s > 0), np.clip(gap_s, 1e-3, _GAP_S_MAX), np.float32(np.inf))
     noted[flying] = -np.clip(np.abs(noted[flying]), 0.0, _GAP_S_MAX)
     off_w = fleet.value[Metric.POWER_W, rows] - fleet.estimate_w[rows]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet.columns import Fleet
+from kapelle.fleet.columns import Fleet, is_heard
 from kapelle.fleet.reconciliation.verify import DEFAULTS as VERIFY
 from kapelle.fleet.reconciliation.verify import tolerance
-from kapelle.model.enums import DeviceMode, Exclusion, Freshness, Metric, Phase, Standing
+from kapelle.model.enums import DeviceMode, Exclusion, Metric, Phase, Standing
 from kapelle.model.ids import NS_PER_S, Bytes, Flags
 
 Places = NDArray[np.intp]
@@ -144,9 +144,8 @@ def _let_go(fleet: Fleet, rows: Places, before: Bytes) -> Bytes:
 
 
 def _reached(fleet: Fleet, at: slice | Places) -> Flags:
-    # Live and late are 1 and 2; never wraps to 255.
-    reached: Flags = fleet.freshness[at] - np.uint8(Freshness.LIVE) < 2
-    return reached & fleet.connected[at]
+    reached: Flags = is_heard(fleet.freshness[at]) & fleet.connected[at]
+    return reached
 
 
 def _asked(
@@ -158,7 +157,8 @@ def _asked(
     order cost a few milliseconds.
     """
     standing: Bytes = _BY_PHASE.take(phase)
-    standing[(standing == Standing.PENDING) & (fleet.followed[at] > 0)] = Standing.IN_SYNC
+    followed = (standing == np.uint8(Standing.PENDING)) & (fleet.followed[at] > 0)
+    np.copyto(standing, np.uint8(Standing.IN_SYNC), where=followed)
     excluded = fleet.excluded[at]
     if excluded.any():
         # Who is excluded keeps its name while it is asked again.
@@ -166,8 +166,8 @@ def _asked(
             (excluded != 0)
             & (
                 _open(phase)
-                | (phase == Phase.UNKNOWN)
-                | (phase == Phase.EXPIRED)
+                | (phase == np.uint8(Phase.UNKNOWN))
+                | (phase == np.uint8(Phase.EXPIRED))
                 | _in_force(phase)
             )
         )
@@ -196,7 +196,7 @@ def _find_divergence(
         is_off = (told_ns > 0) & settled & (many | (late & (phase[some] != Phase.VERIFIED)))
         off[some[~is_off]] = False
     standing[off] = Standing.DIVERGED_SIZE
-    which = np.flatnonzero(standing == Standing.DIVERGED_SIZE)
+    which = np.flatnonzero(standing == np.uint8(Standing.DIVERGED_SIZE))
     # A divergence keeps the name it got: it followed this very command, or went the other way. A
     # new command would have made it PENDING in between.
     was = before[which]
@@ -217,7 +217,7 @@ def _named(fleet: Fleet, rows: Places, before: Bytes) -> Bytes:
 
 def _name_override(fleet: Fleet, at: slice, standing: Bytes) -> None:
     """Tell from devices that fail those somebody on site has taken over."""
-    local = np.flatnonzero(fleet.value[Metric.MODE, at] == DeviceMode.LOCAL)
+    local = np.flatnonzero(fleet.value[Metric.MODE, at] == float(DeviceMode.LOCAL))
     if len(local):
         rows = local + at.start
         # Said before our command took effect, it is what the command was to end.
