@@ -107,6 +107,17 @@ def test_a_mistake_is_one_sentence_and_no_traceback(
     assert told.out == ""
 
 
+def test_what_strangers_sent_is_not_written_raw_to_a_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as terminal:
+        terminal.setattr(sys.stdout, "isatty", lambda: True)
+        told = run("dlq", "export", "-")
+    assert (told.code, told.out) == (2, "")
+    assert "pipe them, or name a FILE" in told.err
+    assert run("dlq", "export", "-").code == 5, "into a pipe it goes, once a plant answers"
+
+
 def test_errors_under_json_are_json(run: Run) -> None:
     told = run("devices", "rotate", "nobody", "--json")
     assert told.code == Exit.NOT_FOUND

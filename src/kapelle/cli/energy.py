@@ -1,6 +1,5 @@
 """`kapelle energy …`: what the ledger says, and mending what registers told wrongly."""
 
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from kapelle.cli.configuration import File
+from kapelle.cli.deciding import Author, DryRun, Yes, is_wanted
 from kapelle.cli.history import As, Day, Form, Month, Out, Since, Until, Zone, form_of, write
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Exit, Json, counted, energy, out, print_json, say
+from kapelle.cli.output import Exit, Json, counted, energy, out, print_told, say
 from kapelle.cli.quantities import energy_wh
 from kapelle.errors import Invalid, Problem
 
@@ -33,9 +33,6 @@ T = TypeVar("T")
 Span = Literal["15m", "day", "month"]
 Register = Literal["import", "export"]
 Reason = Annotated[str, typer.Option(help="Stays in the ledger.", show_default=False)]
-Author = Annotated[str, typer.Option(help="Who decides; stays in the ledger.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 _SHOWN = 12
 _MARKS = {"measured": "●", "estimated": "◐", "integrated": "○", "corrected": "✎"}
@@ -179,7 +176,7 @@ def list_corrections(
     with plant(config, url) as client:
         told = client.corrections(device_id, limit=limit)
     if json:
-        print_json(told.model_dump(mode="json", by_alias=True))
+        print_told(told)
         return
     if not told.corrections:
         say("nothing was ever corrected")
@@ -205,12 +202,12 @@ def _act(
         if not dry_run:
             if not json:
                 _print_changes(looked, title)
-            if not _is_wanted(looked, yes=yes):
+            if not is_wanted(f"correct {counted(looked.intervals, 'quarter-hour')}", yes=yes):
                 say("nothing was changed")
                 raise typer.Exit(Exit.FAILED)
             done = act(client, False)
     if json:
-        print_json(done.model_dump(mode="json", by_alias=True))
+        print_told(done)
     elif done.correction is None:
         _print_changes(looked, title)
         say("nothing was changed (--dry-run)")
@@ -222,15 +219,6 @@ def _act(
             out().print(f"◐ correction {number} is written; the ledger follows", markup=False)
         if done.correction.undoes is None:
             say(f"taken back by: kapelle energy undo {number} --reason …")
-
-
-def _is_wanted(looked: "RepairTold", *, yes: bool) -> bool:
-    if yes:
-        return True
-    what = f"correct {counted(looked.intervals, 'quarter-hour')}"
-    if not sys.stdin.isatty():
-        raise Invalid("nothing was changed", [Problem("--yes", what, "say --yes, or --dry-run")])
-    return typer.confirm(f"{what}?", err=True)
 
 
 def _print_changes(told: "RepairTold", title: str) -> None:

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Json, counted, out, power, print_json, print_table, say
+from kapelle.cli.output import Json, counted, out, power, print_table, print_told, say
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
@@ -48,7 +48,7 @@ def now(
     with plant(config, url) as client:
         told = client.devices({k: v for k, v in filters.items() if v}, limit=limit)
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
         return
     at = datetime.now(UTC)
     print_table([_line(each, at) for each in told.devices], _COLUMNS, "no device is like that")
@@ -68,7 +68,7 @@ def show(
     with plant(config, url) as client:
         told = client.device(device_id)
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
     else:
         for name, text in _facts(told, datetime.now(UTC)):
             out().print(f"[dim]{name:<10}[/] {text}" if name else text)

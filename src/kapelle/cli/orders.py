@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Exit, Json, out, power, print_json, print_table, say
+from kapelle.cli.output import Exit, Json, out, power, print_json, print_table, print_told, say
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import Invalid, Problem, Unreachable
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
     from kapelle.api.client import Client
-    from kapelle.api.shapes import OrderTold, ResourceTold
+    from kapelle.api.shapes import HoldTold, OrderTold, ResourceTold
 
 orders = typer.Typer(no_args_is_help=True, help="Order power, and follow what becomes of it.")
 
@@ -29,6 +29,7 @@ Url = Annotated[
 ]
 Number = Annotated[int, typer.Argument(metavar="ORDER")]
 Megawatts = Annotated[float | None, typer.Option("--mw", help="Change in MW; + is towards grid.")]
+Why = Annotated[str, typer.Option("--reason", help="Kept in the journal.")]
 Kilowatts = Annotated[float | None, typer.Option("--kw", help="The same in kW.")]
 
 _OVER = {"completed": Exit.OK, "cancelled": Exit.FAILED, "declined": Exit.REJECTED}
@@ -68,7 +69,7 @@ def create(
         if dry_run:
             preview = client.preview_order(target_w=target_w, resource=resource, duration_s=seconds)
             if json:
-                print_json(preview.model_dump(mode="json"))
+                print_told(preview)
             else:
                 _tell_promise(preview.committed_w, preview.declined_w, preview.reason)
                 say("nothing was ordered (--dry-run)")
@@ -92,7 +93,7 @@ def list_orders(config: File = None, url: Url = None, json: Json = False) -> Non
     with plant(config, url) as client:
         told = client.orders()
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
         return
     rows = [order_row(order) for order in told.orders]
     print_table(rows, order_columns(), "no orders yet: kapelle order create --mw 1 --for 20m")
@@ -156,34 +157,16 @@ def watch(order: Number, config: File = None, url: Url = None, json: Json = Fals
             time.sleep(1)
 
 
-def hold(
-    reason: Annotated[str, typer.Option(help="Kept in the journal.")] = "",
-    config: File = None,
-    url: Url = None,
-    json: Json = False,
-) -> None:
+def hold(reason: Why = "", config: File = None, url: Url = None, json: Json = False) -> None:
     """Stop every command of the plant at once."""
     with plant(config, url) as client:
-        told = client.hold(reason)
-    if json:
-        print_json(told.model_dump(mode="json"))
-    else:
-        out().print("[bold yellow]▲ held[/]: no command leaves; kapelle release ends it")
+        _tell_hold(client.hold(reason), json=json)
 
 
-def release(
-    reason: Annotated[str, typer.Option(help="Kept in the journal.")] = "",
-    config: File = None,
-    url: Url = None,
-    json: Json = False,
-) -> None:
+def release(reason: Why = "", config: File = None, url: Url = None, json: Json = False) -> None:
     """Allow commands again after `hold`."""
     with plant(config, url) as client:
-        told = client.release_hold(reason)
-    if json:
-        print_json(told.model_dump(mode="json"))
-    else:
-        out().print("● released: commands leave again")
+        _tell_hold(client.release_hold(reason), json=json)
 
 
 def watts(mw: float | None, kw: float | None) -> float:
@@ -224,7 +207,7 @@ def order_row(order: "OrderTold") -> dict[str, object]:
 
 def _tell(order: "OrderTold", *, json: bool) -> None:
     if json:
-        print_json(order.model_dump(mode="json"))
+        print_told(order)
         return
     out().print(
         f"order {order.order_no} · {order.status} · {power(order.target_w)} of {order.resource}"
@@ -235,6 +218,15 @@ def _tell(order: "OrderTold", *, json: bool) -> None:
         _tell_promise(order.committed_w or 0.0, order.declined_w or 0.0, order.reason)
     else:
         say("dispatch has not spoken yet: kapelle order watch " + str(order.order_no))
+
+
+def _tell_hold(told: "HoldTold", *, json: bool) -> None:
+    if json:
+        print_told(told)
+    elif told.held:
+        out().print("[bold yellow]▲ held[/]: no command leaves; kapelle release ends it")
+    else:
+        out().print("● released: commands leave again")
 
 
 def _tell_promise(committed_w: float, declined_w: float, reason: str) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -26,6 +26,9 @@ from kapelle.errors import (
     RegistryUnavailable,
     Unreachable,
 )
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 class Exit(IntEnum):
@@ -121,6 +124,11 @@ def print_json(document: object) -> None:
     """Print one JSON document on stdout."""
     text = msgspec.json.format(msgspec.json.encode(document), indent=2)
     sys.stdout.write(text.decode() + "\n")
+
+
+def print_told(told: "BaseModel") -> None:
+    """Print what the API told as one JSON document on stdout."""
+    print_json(told.model_dump(mode="json", by_alias=True))
 
 
 def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str], empty: str) -> None:

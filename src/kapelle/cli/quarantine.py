@@ -3,19 +3,17 @@
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from kapelle.cli.configuration import File
+from kapelle.cli.deciding import Author, DryRun, Yes, is_wanted
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Exit, Json, counted, out, print_json, print_table, say
+from kapelle.cli.output import Exit, Json, counted, out, print_table, print_told, say
 from kapelle.cli.quantities import duration_s
 from kapelle.cli.quarantine_view import print_muted, print_rows, show_row, sum_of, tell_action
 from kapelle.errors import Invalid, NotFound, Problem
-
-if TYPE_CHECKING:
-    pass
 
 dlq = typer.Typer(
     no_args_is_help=True,
@@ -30,9 +28,6 @@ Device = Annotated[str, typer.Option(help="Only this device's.")]
 Since = Annotated[str, typer.Option(help="Only since: 2h (ago), or RFC 3339.")]
 Until = Annotated[str, typer.Option(help="Only before: 10m (ago), or RFC 3339.")]
 Reason = Annotated[str, typer.Option(help="Kept in the journal.")]
-Author = Annotated[str, typer.Option(help="Who decides; kept in the journal.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @dlq.command("ls")
@@ -53,7 +48,7 @@ def list_rows(
     with plant(config, url) as client:
         told = client.quarantine(chosen, state=state, limit=limit)
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
         return
     if not told.rows:
         say("nothing is in quarantine" if state == "open" and not chosen else "no row matches")
@@ -69,7 +64,7 @@ def counts(config: File = None, url: Url = None, json: Json = False) -> None:
     with plant(config, url) as client:
         told = client.quarantine_counts()
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
         return
     rows = [row.model_dump() for row in told.reasons]
     print_table(rows, ("code", "open", "replayed", "dropped", "pushed_out"), "nothing came yet")
@@ -94,7 +89,7 @@ def show(
     with plant(config, url) as client:
         told = client.quarantined(row)
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
         return
     show_row(told)
 
@@ -176,6 +171,10 @@ def export(
     if file.suffix not in (".csv", ".ndjson", ".jsonl") and str(file) != "-":
         problem = Problem(str(file), "its name ends in neither .ndjson nor .csv", "rename it")
         raise Invalid("unknown kind of file", [problem])
+    if str(file) == "-" and sys.stdout.isatty():
+        # What strangers sent may hold what moves a cursor or hides a line.
+        problem = Problem("-", "raw rows are not for a terminal", "pipe them, or name a FILE")
+        raise Invalid("output", [problem])
     chosen = _filter(code, source, device, since, until)
     with plant(config, url) as client:
         pieces = client.quarantine_export(chosen, state=state, form=form)
@@ -198,7 +197,7 @@ def muted(config: File = None, url: Url = None, json: Json = False) -> None:
     with plant(config, url) as client:
         told = client.muted()
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
     elif told.muted:
         print_muted([one.model_dump() for one in told.muted])
     else:
@@ -216,7 +215,7 @@ def unmute(
     with plant(config, url) as client:
         told = client.unmute(devices)
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
     elif told.unmuted:
         say(f"● listening again to {', '.join(told.unmuted)}")
     else:
@@ -241,13 +240,13 @@ def _act(
         if not dry_run:
             if not json:
                 tell_action(looked)
-            if looked.taken and _is_wanted(action, looked.taken, yes=yes):
+            if looked.taken and is_wanted(f"{action} {counted(looked.taken, 'row')}", yes=yes):
                 done = client.quarantine_action(action, body)
             elif looked.taken:
                 say("nothing was changed")
                 raise typer.Exit(Exit.FAILED)
     if json:
-        print_json(done.model_dump(mode="json"))
+        print_told(done)
     elif dry_run:
         tell_action(looked)
         say("nothing was changed (--dry-run)")
@@ -258,17 +257,6 @@ def _act(
             say(f"{counted(left, 'more row')} match: run it again")
     if action == "replay" and done.taken and not done.stored:
         raise typer.Exit(Exit.FAILED)
-
-
-def _is_wanted(action: str, rows: int, *, yes: bool) -> bool:
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        problem = Problem(
-            "--yes", f"this changes {counted(rows, 'row')}", "say --yes, or --dry-run"
-        )
-        raise Invalid("nothing was changed", [problem])
-    return typer.confirm(f"{action} {counted(rows, 'row')}?", err=True)
 
 
 def _body(

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, order_columns, order_row, plant
-from kapelle.cli.output import Json, counted, out, power, print_json, print_table
+from kapelle.cli.output import Json, counted, out, power, print_table, print_told
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
@@ -31,7 +31,7 @@ def status(config: File = None, url: Url = None, json: Json = False) -> None:
     with plant(config, url) as client:
         told = client.status()
     if json:
-        print_json(told.model_dump(mode="json"))
+        print_told(told)
     else:
         show(told)
 
