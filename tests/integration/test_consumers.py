@@ -3,24 +3,18 @@
 import csv
 import io
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
-import msgspec
 import paho.mqtt.client as paho
 import polars
 import pyarrow.parquet
 import pytest
+from tests.integration.conftest import Site
 
 from kapelle.api import tables
 from kapelle.api.client import Client, connect
@@ -28,68 +22,15 @@ from kapelle.errors import Conflict, NotFound
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
-CLI = [sys.executable, "-m", "kapelle.cli"]
-Document = Any
+FLEET = (
+    "id,site,kind,vendor,nameplate_up_w,nameplate_down_w,energy_wh\n"
+    "garage,home-1,battery,acme,5000,5000,10000\n"
+    "roof,home-2,battery,sunny,8000,8000,10000\n"
+)
 
 
-class Site:
-    """A directory with a configuration, and a plant that runs there."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.mqtt, self.api = _free_port(), _free_port()
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("KAPELLE_")}
-        self.environment |= {"COLUMNS": "80", "NO_COLOR": "1"}
-        (directory / "kapelle.toml").write_text(
-            f"[plant]\npartitions = 2\n[mqtt]\nport = {self.mqtt}\n[api]\nport = {self.api}\n"
-            "[history]\nflush_s = 1\n"
-        )
-        (directory / "fleet.csv").write_text(
-            "id,site,kind,vendor,nameplate_up_w,nameplate_down_w,energy_wh\n"
-            "garage,home-1,battery,acme,5000,5000,10000\n"
-            "roof,home-2,battery,sunny,8000,8000,10000\n"
-        )
-
-    def run(self, *arguments: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [*CLI, *arguments], cwd=self.directory, env=self.environment,
-            capture_output=True, text=True, timeout=90, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert done.returncode == code, (arguments, done.stdout, done.stderr)
-        return done.stdout if code == 0 else done.stderr
-
-    def json(self, *arguments: str) -> Document:
-        return msgspec.json.decode(self.run(*arguments, "--json"))
-
-    @contextmanager
-    def plant(self) -> Iterator[None]:
-        log = (self.directory / "log").open("ab")
-        with (
-            log,
-            subprocess.Popen(
-                [*CLI, "up"], cwd=self.directory, env=self.environment, stderr=log
-            ) as process,
-        ):
-            try:
-                self.wait(lambda: self._is_ready() or process.poll() is not None)
-                assert process.poll() is None, (self.directory / "log").read_text()
-                yield
-            finally:
-                process.send_signal(signal.SIGINT)
-                process.wait(60)
-
-    def wait(self, is_so: Callable[[], object], wait_s: float = 60.0) -> Any:
-        deadline = time.monotonic() + wait_s
-        while not (found := is_so()):
-            assert time.monotonic() < deadline, (self.directory / "log").read_text()[-3_000:]
-            time.sleep(0.2)
-        return found
-
-    def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.api}/readyz", timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
+class Home(Site):
+    """Two batteries, of which the one sends over HTTP and MQTT what a test wants it to."""
 
     @property
     def token(self) -> str:
@@ -119,15 +60,15 @@ class Site:
         client.loop_stop()
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-def test_a_new_user_asks_exports_and_mends(site: Site) -> None:
+def test_a_new_user_asks_exports_and_mends(tmp_path: Path) -> None:
+    site = Home(tmp_path, plant={"partitions": 2}, history={"flush_s": 1})
+    (tmp_path / "fleet.csv").write_text(FLEET)
     rows = csv.DictReader(io.StringIO(site.run("devices", "import", "fleet.csv")))
     secrets = {row["id"]: row["secret"] for row in rows}
-    with site.plant(), connect(f"http://127.0.0.1:{site.api}", site.token) as client:
+    with (
+        site.plant(2, signal.SIGINT),
+        connect(f"http://127.0.0.1:{site.api}", site.token) as client,
+    ):
         enrolled = datetime.now(UTC)
         first, last = _send_a_morning(site, client)
         _mend(site, client, first)
@@ -136,7 +77,7 @@ def test_a_new_user_asks_exports_and_mends(site: Site) -> None:
         _look_now(site)
 
 
-def _send_a_morning(site: Site, client: Client) -> tuple[datetime, datetime]:
+def _send_a_morning(site: Home, client: Client) -> tuple[datetime, datetime]:
     """Send three hours of one device's past; its meter counts only half of the second hour."""
     last = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
     first = last.replace(minute=last.minute // 15 * 15) - timedelta(hours=3)
@@ -167,7 +108,7 @@ def _is_known(client: Client) -> bool:
         return False
 
 
-def _mend(site: Site, client: Client, first: datetime) -> None:
+def _mend(site: Home, client: Client, first: datetime) -> None:
     """Wrong quarter-hours, a preview, a repair, its undo; nothing published first is lost."""
     hour = first + timedelta(hours=1), first + timedelta(hours=2)
     span = ["--from", hour[0].isoformat(), "--to", hour[1].isoformat()]
@@ -209,7 +150,7 @@ def _mend(site: Site, client: Client, first: datetime) -> None:
     assert len(events) == 3
 
 
-def _look_back(site: Site, client: Client, first: datetime, last: datetime) -> None:
+def _look_back(site: Home, client: Client, first: datetime, last: datetime) -> None:
     """One past, the same by SQL, as a file, in pandas and in Polars."""
     since, until = first.isoformat(), last.isoformat()
     minutes = int((last - first).total_seconds()) // 60
@@ -237,7 +178,7 @@ def _look_back(site: Site, client: Client, first: datetime, last: datetime) -> N
     assert found["since"] == f"{first:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _as_published_and_as_known(site: Site, client: Client, enrolled: datetime, secret: str) -> None:
+def _as_published_and_as_known(site: Home, client: Client, enrolled: datetime, secret: str) -> None:
     """Late data changes what is known of a minute, and nothing of what was said in it."""
     # The first minute that both devices were members of from its start.
     minute = enrolled.replace(second=0, microsecond=0) + timedelta(minutes=1)
@@ -262,7 +203,7 @@ def _as_published_and_as_known(site: Site, client: Client, enrolled: datetime, s
     assert client.resource_history(step="raw", series="published", **early).equals(said)
 
 
-def _look_now(site: Site) -> None:
+def _look_now(site: Home) -> None:
     shown = site.run("devices", "now")
     assert max(map(len, shown.splitlines())) <= 80
     assert {"garage", "roof"} <= set(shown.split())
@@ -273,10 +214,3 @@ def _look_now(site: Site) -> None:
         d["device_id"] for d in site.json("devices", "now", "--vendor", "sunny")["devices"]
     ] == ["roof"]
     assert "no device" in site.run("devices", "show", "nobody", code=3)
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
