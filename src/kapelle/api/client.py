@@ -3,16 +3,12 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlencode
 
-import httpx
-import msgspec
 import pyarrow as pa
-import pyarrow.ipc
-from pydantic import BaseModel
 
+from kapelle.api.connection import LONG_WAIT_S, Connection
 from kapelle.api.device_shapes import DevicesTold, DeviceTold
 from kapelle.api.energy_shapes import CorrectionsTold, Register, RepairTold
 from kapelle.api.quarantine_shapes import (
@@ -32,54 +28,19 @@ from kapelle.api.shapes import (
     ResourceTold,
     StatusTold,
 )
-from kapelle.errors import Conflict, Invalid, KapelleError, NotFound, Problem, Unreachable
+from kapelle.errors import Invalid, Problem, Unreachable
 
 if TYPE_CHECKING:
     # DuckDB is costly to import, and behind the API.
     from kapelle.history.energy_series import Revision, Span
     from kapelle.history.reader import Series, Step
 
-_WAIT_S = 10.0
-_LONG_WAIT_S = 60.0
-"""For what reads much, or waits for the recorder."""
 _URL = "http://127.0.0.1:8080"
 _TOKEN_FILE = Path("kapelle-data/api.token")
 
-Told = TypeVar("Told", bound=BaseModel)
 
-
-class Client:
-    """Speaks to one plant. Every error leaves as one of `kapelle.errors`.
-
-    Invalid: the request cannot be used. NotFound, Conflict: as they say. Unreachable: nobody
-    answers there, the token is refused, or the plant cannot answer now.
-    """
-
-    def __init__(
-        self, url: str, token: str, *, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        self._url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self._url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=_WAIT_S,
-            transport=transport,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
+class Client(Connection):
+    """Speaks to one plant; `Connection` says how it fails."""
 
     def create_order(
         self,
@@ -182,14 +143,7 @@ class Client:
     ) -> Iterator[bytes]:
         """Yield rows in quarantine as NDJSON or CSV, piece by piece."""
         path = f"/v1/quarantine/export?{urlencode({**chosen, 'state': state, 'form': form})}"
-        try:
-            with self._http.stream("GET", path) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise _error(self._url, answer)
-                yield from answer.iter_bytes()
-        except httpx.HTTPError as error:
-            raise Unreachable(f"{self._url}: {error}; is the plant running there?") from error
+        return self._pieces(path)
 
     def muted(self) -> MutedList:
         """Return devices whose unusable reports are only counted."""
@@ -233,7 +187,7 @@ class Client:
             until: before here.
             tz: IANA name of a zone.
         """
-        period = _said(day=day, month=month, to=until, tz=tz, **{"from": since})
+        period = _period(day, month, since, until, tz)
         path = f"/v1/history/devices/{quote(device_id, safe='')}"
         return self._ask_table(path, period | {"step": step})
 
@@ -253,7 +207,7 @@ class Client:
 
         Its other arguments are those of `device_history`.
         """
-        period = _said(day=day, month=month, to=until, tz=tz, **{"from": since})
+        period = _period(day, month, since, until, tz)
         path = f"/v1/history/resources/{quote(name, safe='')}"
         return self._ask_table(path, period | {"step": step, "series": series})
 
@@ -288,7 +242,7 @@ class Client:
         """
         if (device_id is None) == (resource is None):
             raise Invalid("whose energy?", [Problem("energy", "name one", "a device or resource")])
-        period = _said(day=day, month=month, to=until, tz=tz, **{"from": since})
+        period = _period(day, month, since, until, tz)
         whose = "resources" if device_id is None else "devices"
         path = f"/v1/history/energy/{whose}/{quote(device_id or resource or '', safe='')}"
         return self._ask_table(path, period | {"step": step, "revision": revision})
@@ -333,7 +287,7 @@ class Client:
             **{"from": since},
         )
         path = "/v1/energy/corrections"
-        return self._ask(RepairTold, "POST", path, asked, _key(key), _LONG_WAIT_S)
+        return self._ask(RepairTold, "POST", path, asked, _key(key), LONG_WAIT_S)
 
     def undo_correction(
         self,
@@ -347,7 +301,7 @@ class Client:
         """Take a correction of energy back, or say what that would do."""
         path = f"/v1/energy/corrections/{correction_no}/undo"
         asked = _said(reason=reason, author=author, dry_run=dry_run)
-        return self._ask(RepairTold, "POST", path, asked, _key(key), _LONG_WAIT_S)
+        return self._ask(RepairTold, "POST", path, asked, _key(key), LONG_WAIT_S)
 
     def corrections(
         self, device_id: str = "", *, limit: int = 100, before: int | None = None
@@ -355,58 +309,6 @@ class Client:
         """Return corrections of energy, newest first."""
         asked = urlencode(_said(device=device_id, limit=limit, before=before))
         return self._ask(CorrectionsTold, "GET", f"/v1/energy/corrections?{asked}")
-
-    def _ask_table(self, path: str, asked: dict[str, object]) -> pa.Table:
-        query = {name: str(value) for name, value in asked.items()} | {"format": "arrow"}
-        body = self._send("GET", path, params=query, wait_s=_LONG_WAIT_S)
-        return pa.ipc.open_stream(body).read_all()
-
-    def _ask(
-        self,
-        shape: type[Told],
-        method: str,
-        path: str,
-        asked: dict[str, object] | None = None,
-        headers: dict[str, str] | None = None,
-        wait_s: float = _WAIT_S,
-    ) -> Told:
-        return shape.model_validate_json(self._send(method, path, asked, headers, wait_s=wait_s))
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        asked: dict[str, object] | None = None,
-        headers: dict[str, str] | None = None,
-        params: dict[str, str] | None = None,
-        wait_s: float = _WAIT_S,
-    ) -> bytes:
-        try:
-            answer = self._http.request(
-                method, path, json=asked, headers=headers, params=params, timeout=wait_s
-            )
-        except httpx.HTTPError as error:
-            raise Unreachable(f"{self._url}: {error}; is the plant running there?") from error
-        if answer.is_success:
-            return answer.content
-        raise _error(self._url, answer)
-
-
-def _error(url: str, answer: httpx.Response) -> KapelleError:
-    try:
-        problem = msgspec.json.decode(answer.content, type=_Problem)
-    except msgspec.MsgspecError:
-        return Unreachable(f"{url}: answered {answer.status_code}, which is not this plant's API")
-    match answer.status_code:
-        case 404:
-            return NotFound(problem.detail)
-        case 409:
-            return Conflict(problem.detail)
-        case 401 | 403 | 429 | 500 | 503 | 507:
-            return Unreachable(f"{url}: {problem.title}: {problem.detail}")
-        case _:
-            faults = [Problem(one.pointer, one.detail, "mend it") for one in problem.errors]
-            return Invalid(problem.detail, faults)
 
 
 def connect(url: str | None = None, token: str | None = None) -> Client:
@@ -424,19 +326,14 @@ def connect(url: str | None = None, token: str | None = None) -> Client:
     return Client(url or os.environ.get("KAPELLE_URL") or _URL, found)
 
 
-class _Fault(msgspec.Struct):
-    pointer: str = ""
-    detail: str = ""
-
-
-class _Problem(msgspec.Struct):
-    title: str
-    detail: str
-    errors: list[_Fault] = []
-
-
 def _key(key: str) -> dict[str, str]:
     return {"Idempotency-Key": key} if key else {}
+
+
+def _period(
+    day: str | None, month: str | None, since: str | None, until: str | None, tz: str
+) -> dict[str, object]:
+    return _said(day=day, month=month, to=until, tz=tz, **{"from": since})
 
 
 def _said(**fields: object) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Energy over HTTP: what the ledger says, and corrections of it."""
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -15,7 +15,6 @@ from kapelle.api.energy_shapes import (
     revision_of,
 )
 from kapelle.api.history import ANSWERS, As, Desk, DeviceName, Revision, When, answer
-from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.period import Period
 from kapelle.api.plant import Plant
 from kapelle.api.routes import ISSUED_BY, Key, authenticate
@@ -43,32 +42,40 @@ def energy_desk_of(request: Request) -> EnergyDesk:
 Corrections = Annotated[EnergyDesk, Depends(energy_desk_of)]
 
 
-@router.get("/history/energy/devices/{device_id}", responses=ANSWERS, response_class=Response)
-async def read_device_energy(
-    device_id: DeviceName,
+class Asked(NamedTuple):
+    """Which energy is meant, whosever it is, and in which form it is told."""
+
+    when: Period
+    step: Span
+    revision: str
+    tz: str
+    form: Form
+
+
+def asked_of(
     when: When,
-    desk: Desk,
     step: Step = "15m",
     revision: Revision = "latest",
     tz: Zone = "UTC",
     form: As = "json",
-) -> Response:
+) -> Asked:
+    """Return what a request asks about energy."""
+    return Asked(when, step, revision, tz, form)
+
+
+Question = Annotated[Asked, Depends(asked_of)]
+
+
+@router.get("/history/energy/devices/{device_id}", responses=ANSWERS, response_class=Response)
+async def read_device_energy(device_id: DeviceName, asked: Question, desk: Desk) -> Response:
     """Read the energy of one device, as known now or as told before."""
-    return await _energy(desk, device_id, None, when, step, revision, tz, form)
+    return await desk.ask(lambda reader: _told(reader, reader.device_no(device_id), asked))
 
 
 @router.get("/history/energy/resources/{name:path}", responses=ANSWERS, response_class=Response)
-async def read_resource_energy(
-    name: str,
-    when: When,
-    desk: Desk,
-    step: Step = "15m",
-    revision: Revision = "latest",
-    tz: Zone = "UTC",
-    form: As = "json",
-) -> Response:
+async def read_resource_energy(name: str, asked: Question, desk: Desk) -> Response:
     """Read the energy of a resource: of whoever was a member at the time."""
-    return await _energy(desk, None, name, when, step, revision, tz, form)
+    return await desk.ask(lambda reader: _told(reader, name, asked))
 
 
 @router.post("/energy/corrections", status_code=201)
@@ -113,27 +120,14 @@ def _status(told: RepairTold, response: Response) -> RepairTold:
     return told
 
 
-async def _energy(
-    desk: HistoryDesk,
-    device_id: str | None,
-    name: str | None,
-    when: Period,
-    step: Span,
-    revision: str,
-    tz: str,
-    form: Form,
-) -> Response:
-    def question(reader: Reader) -> Response:
-        whose = reader.device_no(device_id) if device_id is not None else name or ""
-        found = series(
-            reader,
-            whose,
-            when.starts_at_ns,
-            when.ends_at_ns,
-            step=step,
-            zone=days.zone(tz),
-            revision=revision_of(revision),
-        )
-        return answer(found, form)
-
-    return await desk.ask(question)
+def _told(reader: Reader, whose: int | str, asked: Asked) -> Response:
+    found = series(
+        reader,
+        whose,
+        asked.when.starts_at_ns,
+        asked.when.ends_at_ns,
+        step=asked.step,
+        zone=days.zone(asked.tz),
+        revision=revision_of(asked.revision),
+    )
+    return answer(found, asked.form)
