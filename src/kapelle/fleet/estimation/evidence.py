@@ -42,7 +42,7 @@ class Witness:
         self._fleet = fleet
         self._whole = whole
         self._vendors = len(fleet.names["vendor"])
-        self._steady = np.zeros((5, _CADENCES))
+        self._steady = np.zeros((6, _CADENCES))
         self._silent = np.zeros((5, _CELLS))
         self._silent_groups_w = np.zeros(self._groups)
         self._levels = np.zeros((5, len(DeviceKind)))
@@ -75,12 +75,14 @@ class Witness:
         fleet = self._fleet
         cadence_s = np.maximum(np.nan_to_num(fleet.cadence_s[rows], nan=60.0), 1.0)
         place = np.rint(np.log2(cadence_s)).astype(np.intp)
-        delay_s = np.maximum(fleet.now_ns - fleet.heard_at_ns[rows], 0) / NS_PER_S
-        for total, part in zip(
-            self._steady,
-            (plate_w, plate_w * gap_s, plate_w * gap_s * gap_s, plate_w * delay_s, off_w),
-            strict=True,
-        ):
+        heard_at_ns = fleet.heard_at_ns[rows]
+        delay_s = np.maximum(fleet.now_ns - heard_at_ns, 0) / NS_PER_S
+        # A clock that is off by more than a report says nothing about the link.
+        behind_s = (heard_at_ns - fleet.marked_at_ns[rows]) / NS_PER_S
+        behind_s = np.clip(behind_s, -gap_s, gap_s)
+        gaps = plate_w * gap_s
+        parts = (plate_w, gaps, gaps * gap_s, plate_w * delay_s, off_w, plate_w * behind_s)
+        for total, part in zip(self._steady, parts, strict=True):
             total += np.bincount(place, part, _CADENCES)
 
     def _add_levels(self, rows: Places, gap_s: Floats, plate_w: Floats, off_w: Floats) -> None:

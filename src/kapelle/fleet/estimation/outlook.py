@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan, nan, sqrt
+from math import expm1, inf, isnan, nan, sqrt
 
 from kapelle.fleet.estimation.evidence import OCTAVES, PV_CLUSTER
 from kapelle.fleet.estimation.learned import Learned, merged
@@ -16,8 +16,11 @@ from kapelle.model.plant import Evidence, ResourceSummary
 
 Z_95 = 1.959964
 """Half-width of the central 95 % of a normal distribution, in standard deviations."""
-_PRESUMED = 3.0
-"""What is presumed of the steady weighs as much as this many independent looks."""
+_PRESUMED = 0.4
+"""What is presumed of the steady weighs as much as this many independent looks: plants do a third
+or three times of it (the standard deviation `s` of a logarithm is worth `1 / (2 s²)` looks)."""
+_LEAST = 1e-3
+"""Of the presumed variance, where nothing moves: not yet proven that nothing will."""
 _DARK = 0.02
 
 
@@ -59,26 +62,41 @@ def look(
         for vendor, std_w in part.shared_std_w.items():
             vendors[vendor] = vendors.get(vendor, 0.0) + std_w
     made.other_w2 += sum(std_w * std_w for _, std_w in sorted(vendors.items()))
-    # Few looks make the tails of Student's distribution (first term of Cornish and Fisher).
-    wider = 1.0 + (1.0 + Z_95**2) / (4.0 * freedom)
     made.std_w = sqrt(made.steady_w2 + made.silent_w2 + made.other_w2)
-    made.half_w = Z_95 * sqrt(made.steady_w2 * wider * wider + made.silent_w2 + made.other_w2)
+    # For the tails what is presumed counts as one look: without any the interval is 2.8 times as
+    # wide, as one that may be wrong by a factor of three has to be.
+    wide_w2 = student_95(1.0 + freedom) ** 2 * made.steady_w2
+    made.half_w = sqrt(wide_w2 + Z_95**2 * (made.silent_w2 + made.other_w2))
     return made
+
+
+def student_95(freedom: float) -> float:
+    """Return half the width of the central 95 % of Student's distribution, in standard deviations.
+
+    Exact to 1 % for three degrees of freedom and more; bounded below (Peizer and Pratt, 1968).
+    """
+    if freedom == inf:
+        return Z_95
+    part = (freedom - 5 / 6) / (freedom - 2 / 3 + 0.1 / freedom) ** 2
+    return sqrt(freedom * expm1(Z_95**2 * part))
 
 
 def _steady(
     learned: Learned, resource: str, parts: Sequence[ResourceSummary], live_share: float
 ) -> tuple[float, float]:
+    """Return the variance of those who report, and on how many looks it rests."""
     presumed_w2 = sum(part.steady_variance_w2 for part in parts)
     presumed_w2 += (live_share * sum(part.steady_std_w for part in parts)) ** 2
     states = learned.steady.get(resource, {})
     plate = sum(state.plate for state in states.values())
-    if not plate:
+    if not plate or not presumed_w2:
         return presumed_w2, inf
     freedom = sum(state.freedom * state.plate for state in states.values()) / plate
     found_w2 = sum(state.variance_w2 for state in states.values())
     weight = freedom / (freedom + _PRESUMED)
-    return found_w2 * weight + presumed_w2 * (1.0 - weight), freedom + _PRESUMED
+    # In logarithms: what is presumed is wrong by a factor, if it is.
+    ratio = max(found_w2 / presumed_w2, _LEAST)
+    return presumed_w2 * ratio**weight, freedom
 
 
 def _add_silent(made: Outlook, learned: Learned, told: Evidence, settings: FleetSettings) -> None:
