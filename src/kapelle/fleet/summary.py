@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet import curve
-from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.estimation.estimate import in_flight
 from kapelle.fleet.estimation.evidence import Witness
 from kapelle.fleet.limits import HOLD_S
@@ -21,7 +21,7 @@ from kapelle.model.enums import (
     Phase,
     Standing,
 )
-from kapelle.model.ids import ALL, NS_PER_S, Flags, Floats, Ints
+from kapelle.model.ids import ALL, NS_PER_S, Bytes, Flags, Floats, Ints
 from kapelle.model.plant import Curve, ResourceSummary, Summary
 
 _CHUNK = 1 << 15
@@ -33,7 +33,8 @@ _PHASES = max(Phase) + 1
 def summarise(fleet: Fleet, settings: FleetSettings) -> Summary:
     """Sum up every resource with devices here, `all` first, as of the last tick."""
     active = fleet.active[: fleet.size]
-    parts = [_summed(fleet, settings, ALL, np.flatnonzero(active).astype(np.int32))]
+    every = np.arange(fleet.size, dtype=np.int32)
+    parts = [_summed(fleet, settings, ALL, every if active.all() else every[active])]
     for resource, rows in sorted(fleet.members.items()):
         present = active[rows]
         parts.append(_summed(fleet, settings, resource, rows if present.all() else rows[present]))
@@ -161,10 +162,10 @@ class _Tally:
         self.import_mwh += int(fleet.energy_mwh[1, at].sum())
         self.kinds |= int(np.bitwise_or.reduce(np.uint8(1) << kind))
         self.by_kind_w += np.bincount(kind, power_w, len(DeviceKind))
-        states = vendor.astype(np.intp) * _STATES + freshness
+        states = vendor * np.int32(_STATES) + freshness
         self.states += np.bincount(states, minlength=len(self.states))
 
-        live = freshness == Freshness.LIVE
+        live = freshness == np.uint8(Freshness.LIVE)
         condition = fleet.condition[at]
         if condition.any():
             live &= (condition & VOID) == 0
@@ -172,15 +173,18 @@ class _Tally:
                 self.conditions[bit.name] += int(np.count_nonzero(condition & np.uint16(bit)))
         standing = fleet.standing[at]
         if standing.any():
-            self.standings += np.bincount(standing, minlength=len(Standing))
+            _count(standing, self.standings)
         # `sum(where=...)` takes six times as long.
         counts = live.astype(np.float64)
         self.measured_w += float(np.einsum("i,i", power_w, counts))
         self.measured_nameplate_w += float(np.einsum("i,i", nameplate_w, counts))
-        heard = freshness - np.uint8(Freshness.LIVE) < 2
+        heard = is_heard(freshness)
         if heard.any():
-            oldest_ns = int(np.where(heard, fleet.heard_at_ns[at], fleet.now_ns).min())
-            self.oldest_ns = min(self.oldest_ns or oldest_ns, oldest_ns)
+            self.oldest_ns = self.oldest_ns or fleet.now_ns
+            # After the first rows hardly any is older than all before.
+            older = np.flatnonzero(heard & (fleet.heard_at_ns[at] < self.oldest_ns))
+            if len(older):
+                self.oldest_ns = int(fleet.heard_at_ns[at][older].min())
 
         self._add_errors(fleet, settings, rows, heard)
 
@@ -190,7 +194,7 @@ class _Tally:
             self.counts[name] += int(getattr(fleet, name)[at].sum(dtype=np.int64))
         phase = fleet.phase[at]
         if phase.any():
-            self.phases += np.bincount(phase, minlength=_PHASES)
+            _count(phase, self.phases)
             self.phases[Phase.NONE] = 0
         controlled = curve.controllable(fleet, rows)
         left = np.flatnonzero(~controlled)
@@ -241,6 +245,17 @@ class _Tally:
         otherwise = np.where(heard, np.uint8(Exclusion.UNREACHABLE), np.uint8(Exclusion.SILENT))
         reason = np.where(excluded > 0, excluded, otherwise)
         self.excluded += np.bincount(reason, minlength=len(Exclusion))
+
+
+def _count(codes: Bytes, into: NDArray[np.intp]) -> None:
+    """Add how often each code occurs. As bytes, code by code, it costs a quarter of `bincount`."""
+    left = len(codes)
+    for code in range(len(into)):
+        if not left:
+            break
+        found = int(np.count_nonzero(codes == np.uint8(code)))
+        into[code] += found
+        left -= found
 
 
 def _sum(values: Floats, where: Flags) -> float:

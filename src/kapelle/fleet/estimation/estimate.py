@@ -62,7 +62,7 @@ def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     np.maximum(age_s, 0, out=age_s)
 
     desired_w = fleet.desired_w[at]
-    kind = fleet.kind[at]
+    kind = fleet.kind[at].astype(np.intp)
     share = np.array(settings.drift_share, np.float32).take(kind, mode="clip")
     held = fleet.reverts_at_ns[at] > fleet.now_ns
     if held.any():
@@ -75,12 +75,12 @@ def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     std_w += np.float32(settings.meter_share)
     std_w *= nameplate_w
 
-    mean_w = reading_w.copy()
+    mean_w = fleet.estimate_w[at]
+    mean_w[:] = reading_w
     moving = np.flatnonzero(~heard | _on_the_way(fleet, settings, at, held))
     if len(moving):
         _move(fleet, settings, at, moving, held, heard, mean_w, std_w)
-    flying = in_flight(fleet, settings, at)
-    flying = flying[fleet.applied_at_ns[at][flying] == 0]
+    flying = _unanswered(fleet, settings, at, heard)
     if len(flying):
         move_w = _goal(fleet, at, flying, ~np.isnan(desired_w)) - reading_w[flying]
         std_w[flying] += (np.abs(move_w) * settings.flight_share).astype(np.float32)
@@ -88,7 +88,6 @@ def _estimate(fleet: Fleet, settings: FleetSettings, at: slice) -> None:
     if never.any():
         mean_w[never] = 0.0
         std_w[never] = nameplate_w[never] * np.float32(settings.never_share)
-    fleet.estimate_w[at] = mean_w
     fleet.estimate_std_w[at] = std_w
 
 
@@ -138,6 +137,14 @@ def _on_the_way(fleet: Fleet, settings: FleetSettings, at: slice, held: Flags) -
         # Whose meter has contradicted him is believed only until his next reading.
         moves &= (fleet.strayed[at] == 0) | (heard_at_ns < told_at_ns)
     return moves
+
+
+def _unanswered(fleet: Fleet, settings: FleetSettings, at: slice, heard: Flags) -> NDArray[np.intp]:
+    """Return which of these rows are in flight, and nobody but us says so."""
+    asked_at_ns = fleet.tried_at_ns[at]
+    asked = np.flatnonzero((asked_at_ns > 0) & (fleet.applied_at_ns[at] == 0))
+    shown_at_ns = asked_at_ns[asked] + int(settings.settle_s * NS_PER_S)
+    return asked[(fleet.heard_at_ns[at][asked] < shown_at_ns) & heard[asked]]
 
 
 def in_flight(
