@@ -77,13 +77,18 @@ class Witness:
         place = np.rint(np.log2(cadence_s)).astype(np.intp)
         heard_at_ns = fleet.heard_at_ns[rows]
         delay_s = np.maximum(fleet.now_ns - heard_at_ns, 0) / NS_PER_S
-        # A clock that is off by more than a report says nothing about the link.
         behind_s = (heard_at_ns - fleet.marked_at_ns[rows]) / NS_PER_S
-        behind_s = np.clip(behind_s, -gap_s, gap_s)
+        # A clock that is off by more than a report says nothing about the link.
+        behind_s = np.minimum(np.maximum(behind_s, -gap_s), gap_s)
         gaps = plate_w * gap_s
         parts = (plate_w, gaps, gaps * gap_s, plate_w * delay_s, off_w, plate_w * behind_s)
+        alike = bool((place == place[:1]).all())
         for total, part in zip(self._steady, parts, strict=True):
-            total += np.bincount(place, part, _CADENCES)
+            if alike:
+                # Mostly so, and `bincount` takes ten times as long.
+                total[place[:1]] += part.sum()
+            else:
+                total += np.bincount(place, part, _CADENCES)
 
     def _add_levels(self, rows: Places, gap_s: Floats, plate_w: Floats, off_w: Floats) -> None:
         """Each report stands for the time since the one before it.
