@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kapelle.fleet.capacity.trials import Trials
 from kapelle.fleet.counting.gaps import Gaps
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
@@ -63,6 +64,8 @@ class Fleet:
     """What the last tick found worth telling. Said, not kept: no part of the state."""
     gaps: Gaps
     """Which reports are missing, of devices that miss some (see `fleet.counting.sequence`)."""
+    trials: Trials
+    """Commands followed and not followed, by kind and vendor."""
 
     # As enrolled.
     active: Flags = _column("?", 0)
@@ -248,6 +251,7 @@ class Fleet:
             signals={},
             notices=[],
             gaps=Gaps(),
+            trials=Trials(),
             **made,
         )
 

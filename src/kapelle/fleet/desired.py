@@ -259,6 +259,7 @@ def _exclude(fleet: Fleet, rows: Ints, at_ns: Longs, exclusion: Exclusion) -> No
     """Stop counting on devices, for longer each time. Refusing a release is no reason."""
     asked = fleet.order_no[rows] != 0
     rows, at_ns = rows[asked], at_ns[asked]
+    fleet.trials.add_failed(fleet.kind[rows], fleet.vendor[rows])
     fleet.responses[rows] *= _FORGETTING
     fleet.refusals[rows] = fleet.refusals[rows] * _FORGETTING + np.float32(1.0)
     doubled = np.exp2(np.minimum(fleet.failures[rows], 6).astype(np.float64))
@@ -277,7 +278,9 @@ def _exclude(fleet: Fleet, rows: Ints, at_ns: Longs, exclusion: Exclusion) -> No
 def _count_response(fleet: Fleet, rows: Ints) -> None:
     asked = rows[fleet.order_no[rows] != 0]
     # What was booked as a refusal for want of an answer is taken back: it was only late.
-    late = asked[fleet.excluded[asked] == Exclusion.UNKNOWN]
+    unknown = fleet.excluded[asked] == Exclusion.UNKNOWN
+    fleet.trials.add_followed(fleet.kind[asked], fleet.vendor[asked], unknown)
+    late = asked[unknown]
     fleet.refusals[late] = np.maximum(fleet.refusals[late] - np.float32(1.0), np.float32(0.0))
     fleet.failures[late] = np.maximum(fleet.failures[late], 1) - 1
     fleet.responses[asked] = fleet.responses[asked] * _FORGETTING + np.float32(1.0)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 
+from kapelle.fleet.capacity.learned import Firmness, hear_reach, hear_rooms
 from kapelle.fleet.estimation.learned import Learned, hear
 from kapelle.fleet.estimation.outlook import look
 from kapelle.fleet.reconciliation.alarms import merged
@@ -18,6 +19,7 @@ from kapelle.model.plant import (
     Notice,
     Order,
     Plan,
+    Room,
     Spread,
     Summary,
 )
@@ -77,6 +79,10 @@ class PlantView:
     notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=_NOTICES_KEPT))
     learned: Learned = field(default_factory=Learned)
     """How well the plant estimates."""
+    firmness: Firmness = field(default_factory=Firmness)
+    """Who follows, and what fails together."""
+    rooms: dict[int, dict[str, dict[float, Room]]] = field(default_factory=dict)
+    """By partition, resource and length of window: the newest that was told."""
 
     def resources(self) -> list[str]:
         """Return the names of all resources any partition has devices of, sorted."""
@@ -141,8 +147,10 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
             known = view.summaries.get(summary.partition)
             if known is None or summary.tick_ns > known.tick_ns:
                 hear(view.learned, summary)
+                hear_reach(view.firmness, summary)
             if known is None or summary.tick_ns >= known.tick_ns:
                 view.summaries[summary.partition] = summary
+                hear_rooms(view.rooms, summary)
                 if summary.spread is not None:
                     view.spreads[summary.partition] = summary.spread
         case Order() as order:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from kapelle import __version__
 from kapelle.errors import JournalDamaged
+from kapelle.fleet.capacity.learned import Firmness
+from kapelle.fleet.capacity.trials import Trials
 from kapelle.fleet.columns import Fleet, column_specs
 from kapelle.fleet.counting.gaps import Gaps
 from kapelle.fleet.counting.sequence import newest_told
@@ -34,6 +36,7 @@ class _Meta(msgspec.Struct, frozen=True):
     signals: dict[str, Signal]
     made_with: str = ""
     """`fold_mark` of whoever folded the entries before it."""
+    trials: dict[str, list[int]] = {}
 
 
 class _PlantMeta(msgspec.Struct, frozen=True):
@@ -45,6 +48,7 @@ class _PlantMeta(msgspec.Struct, frozen=True):
     notices: list[Notice]
     made_with: str = ""
     learned: Learned = msgspec.field(default_factory=Learned)
+    firmness: Firmness = msgspec.field(default_factory=Firmness)
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -90,6 +94,7 @@ def to_snapshot(fleet: Fleet, settings: FleetSettings | None = None) -> Snapshot
         fleet.names,
         dict(sorted(fleet.signals.items())),
         fold_mark(settings) if settings else "",
+        fleet.trials.told(fleet.names["vendor"]),
     )
     return Snapshot(fleet.position, columns, msgspec.msgpack.encode(meta))
 
@@ -110,6 +115,7 @@ def from_snapshot(snapshot: Snapshot) -> Fleet:
     fleet = Fleet.empty(meta.partition, meta.partitions)
     fleet.size, fleet.position, fleet.now_ns = meta.size, snapshot.position, meta.now_ns
     fleet.names, fleet.signals = meta.names, meta.signals
+    fleet.trials = Trials.from_told(meta.trials, meta.names["vendor"])
     for name, (dtype, fill, deep) in column_specs().items():
         shape = (deep, meta.size) if deep else (meta.size,)
         column = snapshot.columns.get(name)
@@ -185,6 +191,7 @@ def view_to_snapshot(view: PlantView) -> Snapshot:
         list(view.notices),
         fold_mark(None),
         view.learned,
+        view.firmness,
     )
     return Snapshot(view.position, {}, msgspec.msgpack.encode(meta))
 
@@ -216,4 +223,5 @@ def view_from_snapshot(snapshot: Snapshot, partitions: int) -> PlantView:
     view.held, view.hold_reason = meta.held, meta.hold_reason
     view.notices.extend(meta.notices)
     view.learned = meta.learned
+    view.firmness = meta.firmness
     return view

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet import curve
+from kapelle.fleet.capacity.room import reach, room, window_due_s
 from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.estimation.estimate import in_flight
 from kapelle.fleet.estimation.evidence import Witness
@@ -38,7 +39,8 @@ def summarise(fleet: Fleet, settings: FleetSettings) -> Summary:
     for resource, rows in sorted(fleet.members.items()):
         present = active[rows]
         parts.append(_summed(fleet, settings, resource, rows if present.all() else rows[present]))
-    return Summary(fleet.partition, fleet.now_ns, fleet.position, parts, spread(fleet))
+    told = spread(fleet), reach(fleet)
+    return Summary(fleet.partition, fleet.now_ns, fleet.position, parts, *told)
 
 
 def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) -> ResourceSummary:
@@ -55,6 +57,7 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         # An order in force shapes its curve to its own end; headroom is said for 15 minutes.
         down_w, up_w = _headroom(fleet, rows)
 
+    window_s = window_due_s(fleet.now_ns)
     by_vendor = tally.states.reshape(-1, _STATES)
     late = by_vendor[:, Freshness.LATE :].sum(axis=1)
     fading = curve.fading(fleet, rows, late, by_vendor.sum(axis=1))
@@ -103,6 +106,7 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         export_mwh=tally.export_mwh,
         import_mwh=tally.import_mwh,
         conditions={name.lower(): n for name, n in tally.conditions.items() if n},
+        room=None if window_s is None else room(fleet, rows, window_s),
         **tally.counts,
     )
 

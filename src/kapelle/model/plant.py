@@ -66,6 +66,29 @@ class Evidence(msgspec.Struct, frozen=True):
     """Readings by kind and what devices share."""
 
 
+class Room(msgspec.Struct, frozen=True):
+    """How far the controllable devices of a resource can move and hold it for a window, and how
+    surely, as sums (see `fleet.capacity.room`)."""
+
+    window_s: float
+    cells: dict[str, list[float]]
+    """By `kind/vendor`: devices; then up, then down: headroom [W], the part of it that counts with
+    what is known of such devices [W], what their own records add [W], headroom squared [W2]."""
+    places: dict[str, dict[int, list[float]]]
+    """By vendor and group of feeders: headroom up and down. [W]"""
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Who is heard in a partition, and what became of commands (see `fleet.capacity.room`)."""
+
+    heard: dict[str, dict[int, list[float]]]
+    """By vendor and group of feeders: devices that were ever heard, and those heard now."""
+    trials: dict[str, list[int]]
+    """By `kind/vendor`: commands followed and not followed, since the beginning."""
+    delays: list[int]
+    """Answers since the last telling, by octave of their delay; empty for none."""
+
+
 class ResourceSummary(msgspec.Struct, frozen=True):
     """One resource in one partition at one tick."""
 
@@ -130,6 +153,8 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """Reports that filled a gap."""
     lost: int = 0
     """Reports that were numbered and have not come."""
+    room: Room | None = None
+    """Not at every tick."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -159,6 +184,8 @@ class Summary(msgspec.Struct, frozen=True, tag=True):
     resources: list[ResourceSummary]
     spread: Spread | None = None
     """Not at every tick."""
+    reach: Reach | None = None
+    """The same."""
 
 
 class Order(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,90 @@
+"""The answer: what a resource can promise over a window, and what would be left of it without its
+largest vendor. Pure, from the plant's view; a few milliseconds, whatever the fleet's size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kapelle.dispatch.firm.assembly import OTHERS, portfolio_of
+from kapelle.dispatch.firm.mixture import Mixture, alone, mix
+from kapelle.dispatch.firm.portfolio import Portfolio
+from kapelle.dispatch.firm.recalibration import LEVELS, Recalibration
+from kapelle.fleet.plant import PlantView
+from kapelle.model.plant import Direction
+
+_SUSPECTS = 3
+"""The worst vendor to lose is among so many largest."""
+_NOMINAL = Recalibration()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One vendor gone for the whole window."""
+
+    vendor: str
+    odds: float
+    """How probable that is. 0-1"""
+    left_w: Sequence[float]
+    """What could be promised then, by level. [W]"""
+
+
+@dataclass(frozen=True, slots=True)
+class FirmCapacity:
+    """What can be promised in one direction; every power >= 0, by level of `LEVELS`. [W]"""
+
+    promise_w: Sequence[float]
+    alone_w: Sequence[float]
+    """The answer if every device failed by itself: what common causes hide."""
+    headroom_w: float
+    """If everybody followed. [W]"""
+    expected_w: float
+    worst: Loss | None
+    """None where nobody has a vendor to lose."""
+
+
+def firm_capacity(
+    view: PlantView,
+    resource: str,
+    direction: Direction,
+    window_s: float,
+    notice_s: float = 0.0,
+    recalibration: Recalibration = _NOMINAL,
+) -> FirmCapacity:
+    """Say what can be promised from now on over a window.
+
+    Args:
+        view: The plant as told.
+        resource: Name of the resource; an unknown one can promise nothing.
+        direction: up: towards export; down: towards consumption.
+        window_s: The least power over so long a time counts. [s]
+        notice_s: How soon devices must have answered; 0: it does not matter. [s]
+        recalibration: What realised windows have taught.
+    """
+    portfolio = portfolio_of(view.rooms, view.firmness, resource, direction, window_s, notice_s)
+    return answer(portfolio, recalibration)
+
+
+def answer(portfolio: Portfolio, recalibration: Recalibration = _NOMINAL) -> FirmCapacity:
+    """Say what a portfolio can promise."""
+    mixture = mix(portfolio)
+    return FirmCapacity(
+        promise_w=_promises(mixture, recalibration),
+        alone_w=[alone(portfolio).promise_w(1.0 - level) for level in LEVELS],
+        headroom_w=portfolio.head_w,
+        expected_w=float(mixture.odds @ mixture.mean_w),
+        worst=_worst(portfolio, recalibration),
+    )
+
+
+def _promises(mixture: Mixture, recalibration: Recalibration) -> list[float]:
+    return [mixture.promise_w(recalibration.risk(at)) for at in range(len(LEVELS))]
+
+
+def _worst(portfolio: Portfolio, recalibration: Recalibration) -> Loss | None:
+    odds = {group.name: group.odds for group in portfolio.groups}
+    suspects = [v.name for v in portfolio.vendors if v.name and v.name != OTHERS][:_SUSPECTS]
+    losses = [
+        Loss(name, odds.get(group, 0.0), _promises(mix(portfolio, gone=group), recalibration))
+        for name in suspects
+        if (group := f"vendor:{name}")
+    ]
+    return min(losses, key=lambda loss: loss.left_w[-2], default=None)
