@@ -383,3 +383,17 @@ def test_a_plant_that_records_keeps_a_ledger(tmp_path: Path) -> None:
     found = Reader(tmp_path).energy(3, start_ns, start_ns + 3 * QUARTER_NS).to_pylist()
     assert [row["mwh"] for row in found if row["register"] == 0] == [300_000, 300_000]
     assert {row["revision"] for row in found} == {0}
+
+
+def test_a_ledger_that_is_hours_behind_reads_its_readings_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, scanned = Record(tmp_path), []
+    scan = record.store.scan
+    monkeypatch.setattr(
+        record.store, "scan", lambda table, *a, **k: scanned.append(table) or scan(table, *a, **k)
+    )
+    record.flush(readings(minutely(0, 0, 24)), q(24))
+    assert record.ledger.work(q(24) + 2 * MINUTE_NS) == 24
+    # Where there is nothing older, nobody looks for it either.
+    assert scanned.count("readings") == 1

@@ -146,6 +146,15 @@ class Catalog:
         )
         return [_file(row) for row in rows]
 
+    def holds(self, table: str, partition: int, starts_ns: int, ends_ns: int) -> bool:
+        """Tell whether any file may have rows of [starts_ns, ends_ns)."""
+        found = self._db.execute(
+            'SELECT EXISTS (SELECT 1 FROM files WHERE gone_at_ns IS NULL AND "table" = ? AND '
+            "partition = ? AND last_ns >= ? AND first_ns < ?)",
+            (table, partition, starts_ns, ends_ns),
+        ).fetchone()
+        return bool(found[0])
+
     def unmerged(self) -> list[File]:
         """Return all files of each table, partition and day that has more than one of them."""
         day_ns = 86_400_000_000_000

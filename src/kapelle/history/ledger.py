@@ -14,19 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from kapelle.errors import Invalid
-from kapelle.fleet.metering.energy import Meters
 from kapelle.history.corrections import REGISTERS, check, in_force, reach
-from kapelle.history.energy import (
-    LEDGERED,
-    REPORTED,
-    Grid,
-    Reported,
-    changes,
-    ledgered,
-    measure,
-    meters_of,
-    newest,
-)
+from kapelle.history.energy import Grid, Reported, changes, measure
+from kapelle.history.ledger_reads import LedgerReads
 from kapelle.history.ledger_state import LedgerState, PartitionState
 from kapelle.history.order import numbers
 from kapelle.history.settings import LATE_DAYS
@@ -42,7 +32,6 @@ _BACK_NS = (QUARTER_NS, 6 * HOUR_NS, (LATE_DAYS + 1) * DAY_NS)
 """How far is read for readings to go on from: further only for those who have too few."""
 _BEFORE = 4
 """Readings from which it is told what a register that jumps is about."""
-_FEW = 1000
 _CELLS = 1 << 20
 """Intervals computed at once."""
 _STEP_NS = 4 * QUARTER_NS
@@ -58,7 +47,7 @@ class Ledger:
         self.store = store
         self.partitions = partitions
         self.state = LedgerState(store.catalog, partitions)
-        self._meters: dict[int, tuple[tuple[int, ...], Meters]] = {}
+        self._reads = LedgerReads(store)
 
     def note(self, rows: Iterable[Rows]) -> dict[str, bytes | None]:
         """Return the states to commit together with rows: what of them the ledger must look at.
@@ -108,13 +97,24 @@ class Ledger:
         A device that has said nothing since an edge is not known beyond it. It is left behind, and
         what it turns out to have done is published, as estimated, once it speaks again.
         """
+        state = self.state.partition(partition)
+        began_ns = state.closed_ns or self._reads.first_ns(partition, through_ns)
+        if not began_ns or began_ns >= through_ns:
+            return 0
+        # Readings ahead of our time by what ingest accepts may already be there.
+        rows = self._reads.rows(partition, None, _from_ns(began_ns), now_ns + QUARTER_NS)
         made = 0
-        while True:
-            state = self.state.partition(partition)
-            began_ns = state.closed_ns or self._first_ns(partition, through_ns)
-            if not began_ns or began_ns >= through_ns:
-                return made
-            made += self._close(partition, began_ns, min(began_ns + _STEP_NS, through_ns), now_ns)
+        while began_ns < through_ns:
+            # Read once, also by a ledger that is hours behind.
+            rows = _since(rows, _from_ns(began_ns))
+            ends_ns = min(began_ns + _STEP_NS, through_ns)
+            here = Reported.of(rows)
+            if ends_ns == through_ns:
+                # Mostly the only step: readings of many devices are held once, not twice.
+                rows = rows.schema.empty_table()
+            made += self._close(partition, began_ns, ends_ns, here, now_ns)
+            began_ns = ends_ns
+        return made
 
     def revise(
         self, partition: int, device_no: Ints, starts_ns: Longs, ends_ns: Longs, *, now_ns: int
@@ -204,7 +204,7 @@ class Ledger:
             asked = next(each for each in known if each.correction_no == asked.undoes)
         span = reach(known, asked.starts_at_ns, asked.ends_at_ns)
         device_no = np.array([correction.device_no], np.int32)
-        before = self._ledgered(correction.device_no % self.partitions, device_no, *span)
+        before = self._reads.ledgered(correction.device_no % self.partitions, device_no, *span)
         rows = changes(
             before,
             before.anew(),
@@ -215,14 +215,12 @@ class Ledger:
         )
         return before, rows
 
-    def _close(self, partition: int, began_ns: int, through_ns: int, now_ns: int) -> int:
+    def _close(
+        self, partition: int, began_ns: int, through_ns: int, here: Reported, now_ns: int
+    ) -> int:
         state = self.state.partition(partition).copy()
         state.closed_ns = through_ns
-        # Readings ahead of our time by what ingest accepts may already be there.
-        # The quarter-hour before is looked at again: where it ends was told by a reading after
-        # it, and since then one may have come that lies closer.
-        again_ns = began_ns - QUARTER_NS
-        here = self._reported(partition, None, again_ns - _BACK_NS[0], now_ns + QUARTER_NS)
+        again_ns = _again_ns(began_ns)
         spoke = np.unique(here.device_no[here.measured_at_ns >= began_ns])
         edges_ns = state.edges_of(spoke)
         late, edges_ns = spoke[edges_ns >= 0], edges_ns[edges_ns >= 0]
@@ -258,14 +256,14 @@ class Ledger:
         span = starts_at_ns, ends_at_ns
         parts = []
         if len(plain):
-            before = self._ledgered(partition, plain, *span)
+            before = self._reads.ledgered(partition, plain, *span)
             after = self._measured(partition, state, before, *span, here, now_ns)
             parts.append(changes(before, after, [], computed_at_ns=now_ns, reason=LATE_REASON))
         for device in touched.tolist():
             # A correction divides its energy by all it covers, and looks one interval beyond.
             known = self.corrections(device)
             alone = np.array([device], np.int32)
-            before = self._ledgered(partition, alone, *reach(known, *span))
+            before = self._reads.ledgered(partition, alone, *reach(known, *span))
             after = self._measured(partition, state, before, *span, here, now_ns)
             in_use = in_force(known)
             parts.append(changes(before, after, in_use, computed_at_ns=now_ns, reason=LATE_REASON))
@@ -286,16 +284,21 @@ class Ledger:
         inside = grid.between(starts_at_ns, ends_at_ns)
         lack, last_ns = grid.device_no, min(now_ns, ends_at_ns + DAY_NS) + QUARTER_NS
         for back_ns in _BACK_NS:
+            # Of a ledger more than a day behind, `here` reaches beyond what is read further back.
+            is_all = here is None or last_ns == now_ns + QUARTER_NS
+            is_all &= not self._has_before(partition, starts_at_ns, back_ns)
             if here is None:
-                here = self._reported(partition, lack, starts_at_ns - back_ns, last_ns)
+                here = self._reads.reported(partition, lack, starts_at_ns - back_ns, last_ns)
             told, here = here.only(lack), None
             state.learn(told, self.partitions)
             early = told.device_no[told.measured_at_ns <= starts_at_ns]
             count = np.bincount(np.searchsorted(lack, early), minlength=len(lack))
-            enough = (count >= _BEFORE) | (back_ns == _BACK_NS[-1])
+            enough = (count >= _BEFORE) | is_all | (back_ns == _BACK_NS[-1])
             ready, lack = lack[enough], lack[~enough]
             metered = state.metered_of(grid.device_no, self.partitions)
-            measure(told.only(ready), self._meters_of(partition, grid.device_no), metered, inside)
+            measure(
+                told.only(ready), self._reads.meters_of(partition, grid.device_no), metered, inside
+            )
             if not len(lack):
                 break
         if ends_at_ns >= state.closed_ns:
@@ -310,10 +313,11 @@ class Ledger:
         start_ns, end_ns, lack = first_ns, last_ns, device_no
         for look_ns in _BACK_NS:
             until_ns = min(last_ns + look_ns, now_ns + QUARTER_NS)
-            rows = self._reported(partition, lack, first_ns - look_ns, until_ns)
+            rows = self._reads.reported(partition, lack, first_ns - look_ns, until_ns)
             before, before_ns = rows.nearest(lack, first_ns, -_BEFORE)
             after, after_ns = rows.nearest(lack, last_ns, _BEFORE)
-            seen = (before >= _BEFORE) & ((after >= _BEFORE) | (until_ns > now_ns))
+            is_all = not self._has_before(partition, first_ns, look_ns)
+            seen = ((before >= _BEFORE) | is_all) & ((after >= _BEFORE) | (until_ns > now_ns))
             seen |= look_ns == _BACK_NS[-1]
             start_ns = min([start_ns, *before_ns[seen].tolist()])
             end_ns = max([end_ns, *np.where(after < _BEFORE, now_ns, after_ns)[seen].tolist()])
@@ -322,39 +326,9 @@ class Ledger:
                 break
         return start_ns, end_ns
 
-    def _reported(
-        self, partition: int, device_no: Ints | None, starts_ns: int, ends_ns: int
-    ) -> Reported:
-        rows = self.store.scan(
-            "readings", partition, starts_ns, ends_ns, device_nos=device_no, columns=REPORTED
-        )
-        return Reported.of(rows)
-
-    def _ledgered(
-        self, partition: int, device_no: Ints, starts_at_ns: int, ends_at_ns: int
-    ) -> Grid:
-        # Whoever is left out costs more than whoever is read in vain.
-        few = device_no if len(device_no) <= _FEW else None
-        rows = self.store.scan(
-            "energy", partition, starts_at_ns, ends_at_ns, device_nos=few, columns=LEDGERED
-        )
-        return ledgered(device_no, starts_at_ns, ends_at_ns, rows)
-
-    def _first_ns(self, partition: int, through_ns: int) -> int:
-        """Return the edge before the first reading of a partition; 0 where there is none yet."""
-        files = self.store.catalog.files("readings", partition, None, through_ns)
-        if not files:
-            return 0
-        earliest_ns = min(file.first_ns for file in files)
-        return max(earliest_ns, through_ns - LATE_DAYS * DAY_NS) // QUARTER_NS * QUARTER_NS
-
-    def _meters_of(self, partition: int, device_no: Ints) -> Meters:
-        files = tuple(file.file_no for file in self.store.catalog.files("devices", partition))
-        known = self._meters.get(partition)
-        if known is None or known[0] != files:
-            known = files, newest(self.store.read("devices", partition))
-            self._meters[partition] = known
-        return meters_of(known[1], device_no)
+    def _has_before(self, partition: int, at_ns: int, back_ns: int) -> bool:
+        """Tell whether reading further back than this before a time may find more."""
+        return self._reads.has_readings(partition, at_ns - _BACK_NS[-1], at_ns - back_ns)
 
     def _commit(
         self,
@@ -370,6 +344,25 @@ class Ledger:
         self.store.commit(rows, now_ns=now_ns, states=states)
         self.state.forget(partition)
         return sum(len(part.data) for part in rows)
+
+
+def _again_ns(began_ns: int) -> int:
+    """Return from where on intervals are looked at when those from a time on are closed.
+
+    The quarter-hour before is one of them: where it ends was told by a reading after it, and
+    since then one may have come that lies closer.
+    """
+    return began_ns - QUARTER_NS
+
+
+def _from_ns(began_ns: int) -> int:
+    """Return from where on readings are read when intervals from a time on are closed."""
+    return _again_ns(began_ns) - _BACK_NS[0]
+
+
+def _since(rows: pa.Table, starts_ns: int) -> pa.Table:
+    inside = numbers(rows, "measured_at_ns") >= starts_ns
+    return rows if inside.all() else rows.filter(pa.array(inside))
 
 
 def _changed(parts: Sequence[pa.Table], before_ns: int) -> dict[int, tuple[int, int]]:
