@@ -16,7 +16,8 @@ from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import ClockStep, FaultPlan, GroupLoss, Restart
 from kapelle.sim.invariants import broken, unsettled
 from kapelle.sim.physics import Physics
-from kapelle.sim.run import Performance, Play, perform
+from kapelle.sim.play import Play
+from kapelle.sim.run import Performance, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
 from kapelle.sim.stage import Stage
 from kapelle.sim.telemetry import Reports

@@ -10,7 +10,8 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import FaultPlan, GroupLoss, Restart
 from kapelle.sim.invariants import broken
-from kapelle.sim.run import Performance, Play, perform, run_scenario
+from kapelle.sim.play import Play
+from kapelle.sim.run import Performance, perform, run_scenario
 from kapelle.sim.scenario import OrderPlan, Scenario
 from kapelle.sim.stage import Stage
 

@@ -24,7 +24,8 @@ from kapelle.model.plant import Hold
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import By, ClockStep, FaultPlan, GroupLoss, Restart, Role
 from kapelle.sim.invariants import broken, released_after_death, unsettled
-from kapelle.sim.run import Performance, Play, perform
+from kapelle.sim.play import Play
+from kapelle.sim.run import Performance, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
 from kapelle.sim.stage import Stage
 

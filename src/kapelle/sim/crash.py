@@ -9,7 +9,8 @@ from typing import Literal
 from kapelle.fleet.settings import FleetSettings
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import FaultPlan
-from kapelle.sim.run import Performance, Play, perform
+from kapelle.sim.play import Play
+from kapelle.sim.run import Performance, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
 from kapelle.sim.stage import Stage
 

@@ -9,18 +9,18 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-import msgspec
 import numpy as np
 from numpy.random import Generator
 
 from kapelle.errors import LinkLost
 from kapelle.ingest.partition import take
-from kapelle.model.blocks import Acks, Commands, Quarantined, Readings, Sessions
+from kapelle.model.blocks import Commands, Quarantined, Readings, Sessions
 from kapelle.model.enums import AckStatus, SessionEvent
 from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
 from kapelle.ports import Batch, Clock
 from kapelle.sim.agents import Answers
 from kapelle.sim.air import Air, index_of
+from kapelle.sim.arrivals import Orders, acks_of, cut, in_order, raw_of, readings_of
 from kapelle.sim.telemetry import Reports, marks
 from kapelle.sim.world import World
 
@@ -30,20 +30,6 @@ _INBOX_MAX = 64
 """Batches that wait in the link before it stops reading."""
 _RETRY_S = 2.0
 """A declined batch is sent again after this. [s]"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Orders:
-    """Commands under way; `rows` are places in the fleet."""
-
-    rows: Ints
-    commands: Commands
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def where(self, keep: Flags) -> "_Orders":
-        return _Orders(self.rows[keep], cut(self.commands, keep))
 
 
 @dataclass(slots=True)
@@ -94,7 +80,7 @@ class SimAdapter:
         self._places = index_of(self._device_no)
         start_ns = clock.now_ns()
         self._reports: Air[Reports] = Air(start_ns, self._step_ns)
-        self._orders: Air[_Orders] = Air(start_ns, self._step_ns)
+        self._orders: Air[Orders] = Air(start_ns, self._step_ns)
         self._answers: Air[Answers] = Air(start_ns, self._step_ns)
         self._link: SimLink | None = None
         self._connected = np.zeros(n, np.bool_)
@@ -142,7 +128,7 @@ class SimAdapter:
         self._answer(world.step(now_ns), now_ns)
         arrived = self._orders.take(now_ns)
         if arrived:
-            orders = _in_order(arrived)
+            orders = in_order(arrived)
             hears = world.faults.reachable & world.faults.hears(now_ns)
             heard = orders.where(hears[orders.rows])
             if len(heard):
@@ -152,7 +138,7 @@ class SimAdapter:
             sessions = self._connect(now_ns)
             self._link.offer(self._arrived(sessions, now_ns))
 
-    def _obey(self, orders: _Orders, now_ns: int) -> None:
+    def _obey(self, orders: Orders, now_ns: int) -> None:
         if self._transport_acks:
             n = len(orders)
             status = np.full(n, AckStatus.RECEIVED, np.uint8)
@@ -217,10 +203,11 @@ class SimAdapter:
         self._again = [(due_ns, batch) for due_ns, batch in self._again if due_ns > now_ns]
         # Sessions first: a report belongs to a session that is already known.
         readings = self._readings(now_ns)
-        acks = self._acks(now_ns)
+        answers = self._answers.take(now_ns)
+        acks = acks_of(answers, self._device_no, now_ns) if answers else None
         if sessions is not None or readings is not None or acks is not None:
             readings, unreadable = self._spoilt(readings)
-            raw = None if readings is None else _raw(readings)
+            raw = None if readings is None else raw_of(readings)
             batches.append(Batch(readings, raw, self.name, unreadable, acks, sessions))
         self.ledger.arrived += sum(
             len(batch.readings) for batch in batches if batch.readings is not None
@@ -241,21 +228,7 @@ class SimAdapter:
             self._held.append((reports.where(~here), np.maximum(arrives_ns[~here], now_ns)))
         if not ready:
             return None
-        arrives_ns = np.concatenate([at_ns for _, at_ns in ready])
-        by_time = np.argsort(arrives_ns, kind="stable")
-        rows = np.concatenate([reports.rows for reports, _ in ready])[by_time]
-        metrics = ready[0][0].values
-        return Readings(
-            device_no=self._device_no[rows],
-            order=np.concatenate([reports.order for reports, _ in ready])[by_time],
-            measured_at_ns=np.concatenate([reports.at_ns for reports, _ in ready])[by_time],
-            received_at_ns=np.minimum(arrives_ns[by_time], now_ns),
-            quality=np.zeros(len(rows), np.uint8),
-            values={
-                metric: np.concatenate([reports.values[metric] for reports, _ in ready])[by_time]
-                for metric in metrics
-            },
-        )
+        return readings_of(ready, self._device_no, now_ns)
 
     def _spoilt(self, readings: Readings | None) -> tuple[Readings | None, Quarantined | None]:
         """Let some reports arrive as something nobody can read."""
@@ -276,23 +249,6 @@ class SimAdapter:
         rows = np.flatnonzero(~spoilt)
         return take(readings, rows) if len(rows) else None, unreadable
 
-    def _acks(self, now_ns: int) -> Acks | None:
-        parts = self._answers.take(now_ns)
-        if not parts:
-            return None
-        arrives_ns = np.concatenate([at_ns for _, at_ns in parts])
-        reasons = [word for answers, _ in parts for word in answers.reason]
-        by_time = np.argsort(arrives_ns, kind="stable")
-        rows = np.concatenate([answers.rows for answers, _ in parts])[by_time]
-        return Acks(
-            device_no=self._device_no[rows],
-            revision=np.concatenate([answers.revision for answers, _ in parts])[by_time],
-            epoch=np.concatenate([answers.epoch for answers, _ in parts])[by_time],
-            status=np.concatenate([answers.status for answers, _ in parts])[by_time],
-            at_ns=np.minimum(arrives_ns[by_time], now_ns),
-            reason=tuple(reasons[place] for place in by_time.tolist()),
-        )
-
     def take(self, commands: Commands) -> Flags:
         """Put commands on their way; return which had a session to go out on."""
         rows = self.places(commands.device_no)
@@ -300,7 +256,7 @@ class SimAdapter:
         faults, plan = self.world.faults, self.world.faults.plan
         self.ledger.commands += len(commands)
         kept = written & faults.delivered(plan.command_loss, len(rows))
-        orders = _Orders(rows[kept], cut(commands, kept))
+        orders = Orders(rows[kept], cut(commands, kept))
         now_ns = self._clock.now_ns()
         for copy in (orders, orders.where(faults.doubled(len(orders)))):
             flight_ns = faults.delay_ns(plan.command_latency_s, len(copy))
@@ -386,36 +342,9 @@ class SimLink:
         return lost
 
 
-def _in_order(arrived: list[tuple[_Orders, Longs]]) -> _Orders:
-    """Return all commands that arrived, in the order of arrival."""
-    by_time = np.argsort(np.concatenate([at_ns for _, at_ns in arrived]), kind="stable")
-    rows = np.concatenate([orders.rows for orders, _ in arrived])[by_time]
-    columns = {
-        name: np.concatenate([getattr(orders.commands, name) for orders, _ in arrived])[by_time]
-        for name in Commands.COLUMNS
-    }
-    return _Orders(rows, Commands(**columns))
-
-
-def cut(commands: Commands, keep: Flags) -> Commands:
-    """Return some rows of a block of commands."""
-    return Commands(**{name: getattr(commands, name)[keep] for name in Commands.COLUMNS})
-
-
 def _anew(batch: Batch, now_ns: int) -> Batch:
     """Return a batch as it looks when it arrives again."""
     readings = batch.readings
     if readings is not None:
         readings = replace(readings, received_at_ns=np.full(len(readings), now_ns))
     return replace(batch, readings=readings)
-
-
-def _raw(readings: Readings) -> Callable[[int], bytes]:
-    def sent(row: int) -> bytes:
-        values = {
-            metric.name.lower(): float(value[row]) for metric, value in readings.values.items()
-        }
-        at_ns = int(readings.measured_at_ns[row])
-        return msgspec.json.encode({"at_ns": at_ns, "order": int(readings.order[row])} | values)
-
-    return sent

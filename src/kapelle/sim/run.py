@@ -3,19 +3,18 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 
 from kapelle.app import Doors
 from kapelle.config import Config, PlantSettings
-from kapelle.errors import JournalFull
-from kapelle.fleet.plant import PlantView, apply_plant, total
+from kapelle.fleet.plant import PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal
-from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
-from kapelle.model.plant import Notice, Order
+from kapelle.model.ids import NS_PER_S, partition_topic
+from kapelle.model.plant import Order
 from kapelle.ports import Clock
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
@@ -29,71 +28,22 @@ from kapelle.sim.firm import firm_w
 from kapelle.sim.link import SimAdapter
 from kapelle.sim.loop import run_virtual
 from kapelle.sim.measured import Measured
+from kapelle.sim.operator import give_order, observe
+from kapelle.sim.play import Play
 from kapelle.sim.result import (
     Ordered,
     OrderResult,
-    Published,
     Result,
     Track,
     counted,
     measure_aggregate,
     measure_order,
 )
-from kapelle.sim.scenario import OrderPlan, Scenario
+from kapelle.sim.scenario import Scenario
 from kapelle.sim.stage import ROLES, Stage
 from kapelle.sim.world import World
 
-_CAPABILITY_WAIT_S = 60.0
-"""An order for a share of the capability waits this long for the plant to know it. [s]"""
 _FIRM = ("p50_w", "p90_w", "p95_w", "p99_w")
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Play:
-    """One run while it goes on. Tests reach in; everything they may change is here."""
-
-    scenario: Scenario
-    seed: int
-    devices: Devices
-    clock: VirtualClock
-    world: World
-    adapter: SimAdapter
-    journal: MemoryJournal
-    disk: Disk
-    doors: Doors
-    """What the roles stand on; their settings may be changed before they start."""
-    view: PlantView
-    start_ns: int
-    registers_wh: float
-    """Sum of all energy registers at the start. [Wh]"""
-    at_s: list[float] = field(default_factory=list)
-    power_w: list[float] = field(default_factory=list)
-    published: list[Published] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-    orders: list[Order] = field(default_factory=list)
-    host: HostClock | None = None
-    """The clock of the plant's host, where the scenario sets it."""
-    restarts: int = 0
-    problems: list[str] = field(default_factory=list)
-    """What was seen to go wrong while it went on."""
-
-    def elapsed_s(self, at_ns: int | None = None) -> float:
-        """Return the time since the start. [s]"""
-        return ((self.clock.now_ns() if at_ns is None else at_ns) - self.start_ns) / NS_PER_S
-
-    def is_ordered(self, last_s: float) -> bool:
-        """Return whether any order ran in the last seconds of the run."""
-        since_ns = self.ended_ns - round(last_s * NS_PER_S)
-        return any(order.ends_at_ns >= since_ns for order in self.orders)
-
-    @property
-    def ended_ns(self) -> int:
-        """Return the last moment the world has seen."""
-        return self.start_ns + round((self.at_s[-1] if self.at_s else 0.0) * NS_PER_S)
-
-    async def wait_until(self, at_s: float) -> None:
-        """Wait for a moment of the run."""
-        await self.clock.sleep(max(0.0, at_s - self.elapsed_s()))
 
 
 Act = Callable[[Play, Stage], Awaitable[None]]
@@ -217,10 +167,10 @@ async def _play(
         async with asyncio.timeout(scenario.duration_s), asyncio.TaskGroup() as group:
             stage = Stage(play.doors, play.disk, group)
             group.create_task(play.adapter.drive(), name="world")
-            group.create_task(_observe(play), name="observer")
+            group.create_task(observe(play), name="observer")
             stage.start()
             for number, plan in enumerate(scenario.orders, 1):
-                group.create_task(_order(play, number, plan), name=f"order {number}")
+                group.create_task(give_order(play, number, plan), name=f"order {number}")
             for fault in scenario.faults.restart:
                 group.create_task(_restart(play, stage, fault), name="restart")
             for step in scenario.faults.clock_step:
@@ -264,74 +214,6 @@ def _directory(devices: Devices, partitions: int) -> Directory:
             for row in range(len(block))
         ],
     )
-
-
-async def _observe(play: Play) -> None:
-    """Follow what the plant publishes, as an operator would."""
-    last_ns = 0
-    async for entries in play.journal.follow(PLANT, 0):
-        for entry in entries:
-            apply_plant(play.view, entry)
-            if isinstance(entry.body, Notice):
-                play.notices.append(entry.body)
-        ticks = {summary.tick_ns for summary in play.view.summaries.values()}
-        # A sum over partitions belongs to one moment once all have spoken for it.
-        if len(ticks) == 1 and len(play.view.summaries) == play.view.partitions:
-            (tick_ns,) = ticks
-            if tick_ns > last_ns:
-                last_ns = tick_ns
-                all_ = total(play.view, ALL)
-                play.published.append(
-                    Published(
-                        play.elapsed_s(tick_ns),
-                        all_.power_w,
-                        all_.low_w,
-                        all_.high_w,
-                        all_.nameplate_w,
-                    )
-                )
-
-
-async def _order(play: Play, number: int, plan: OrderPlan) -> None:
-    """Give one order at its time, as the API would."""
-    await play.wait_until(plan.at_s)
-    target_w = await _target_w(play, plan)
-    play.world.faults.kill()
-    while True:
-        now_ns = play.clock.now_ns()
-        order = Order(
-            order_no=number,
-            resource=ALL,
-            target_w=target_w if plan.direction == "up" else -target_w,
-            starts_at_ns=now_ns,
-            ends_at_ns=now_ns + round(plan.duration_s * NS_PER_S),
-            issued_at_ns=now_ns,
-            issued_by="scenario",
-            key=f"order-{number}",
-        )
-        try:
-            await play.journal.append(PLANT, [order], writer="api")
-        except JournalFull:
-            # Whoever orders is told that it was not taken, and tries again.
-            await play.clock.sleep(1.0)
-        else:
-            play.orders.append(order)
-            return
-
-
-async def _target_w(play: Play, plan: OrderPlan) -> float:
-    if plan.target_w is not None:
-        return plan.target_w
-    waited_s = 0.0
-    while waited_s < _CAPABILITY_WAIT_S:
-        known = total(play.view, ALL, play.clock.now_ns())
-        if known.complete and known.age_s < 5.0:
-            break
-        waited_s += 1.0
-        await play.clock.sleep(1.0)
-    known = total(play.view, ALL)
-    able_w = known.headroom_up_w if plan.direction == "up" else known.headroom_down_w
-    return (plan.fraction or 0.0) * able_w
 
 
 async def _restart(play: Play, stage: Stage, fault: Restart) -> None:
