@@ -17,7 +17,17 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NAMES = ("journal", "fleet", "energy", "allocation", "mqtt", "http_bulk", "estimation", "history")
+NAMES = (
+    "journal",
+    "fleet",
+    "energy",
+    "allocation",
+    "mqtt",
+    "http_bulk",
+    "estimation",
+    "history",
+    "firm",
+)
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 A group is out while fewer than half of its devices are heard that ever were. Each beginning is an
 event of a Poisson process whose rate has a Gamma prior; what the prior is, the groups of one class
-tell (empirical Bayes). A plant that hears nobody at all has failed itself: that is no event.
+tell (empirical Bayes). A plant that hears no vendor any more has failed itself: that is no event.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,9 +73,13 @@ def learn_outages(outages: Outages, heard: Heard, dt_s: float, broken: bool, fee
         broken: Whether there was a pause: then nobody knows what happened in it.
         feeders: Feeder groups in a region.
     """
-    for name, (known, now) in _shares(heard, feeders).items():
+    shares = _shares(heard, feeders)
+    if broken or not shares:
+        for record in outages.groups.values():
+            record.up = False
+    for name, (known, now) in shares.items():
         record = outages.groups.setdefault(name, Record())
-        if broken or known < _DEVICES_MIN:
+        if known < _DEVICES_MIN:
             record.up = False
         if record.up:
             keep = exp(-log(2.0) * dt_s / 3600.0 / HALF_LIFE_H)
@@ -94,11 +98,8 @@ def _shares(heard: Heard, feeders: int) -> dict[str, tuple[float, float]]:
     """Return known and heard devices by group; what a larger outage explains is left out.
 
     A vendor is judged by all its devices, a region without the vendors that are out, a feeder
-    without regions that are.
+    without regions that are. Nothing is told where all vendors are out at once.
     """
-    known, now = (sum(each[i] for each in heard.values()) for i in (0, 1))
-    if now < _OUT_BELOW * known:
-        return {}
     shares: dict[str, tuple[float, float]] = {}
     out: set[str] = set()
     for level in range(3):
@@ -110,6 +111,8 @@ def _shares(heard: Heard, feeders: int) -> dict[str, tuple[float, float]]:
             before = sums.get(names[level], (0.0, 0.0))
             sums[names[level]] = (before[0] + ever, before[1] + fresh)
         out |= {name for name, (ever, fresh) in sums.items() if fresh < _OUT_BELOW * ever}
+        if level == 0 and len(sums) > 1 and len(out) == len(sums):
+            return {}
         shares |= sums
     return shares
 
