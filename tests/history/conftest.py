@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +14,8 @@ from hypothesis import settings
 
 from kapelle.history.files import Files
 from kapelle.history.reader import Reader
+from kapelle.history.service import Recorder
+from kapelle.history.settings import HistorySettings
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Readings
 from kapelle.model.enums import Metric
@@ -25,6 +29,8 @@ settings.load_profile("unhurried")
 
 START_NS = 1_763_800_000 * NS_PER_S
 """2025-11-22 08:26:40 UTC, within an hour and a day."""
+PROMPT = HistorySettings(flush_s=0.02)
+"""What was read is on the disk at once."""
 
 
 class HandClock:
@@ -66,6 +72,39 @@ def stored(directory: Path) -> list[tuple[int, int, float]]:
         "SELECT device_no, measured_at_ns, power_w FROM readings ORDER BY ALL"
     )
     return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
+
+def recorder_of(
+    journal: MemoryJournal,
+    clock: HandClock,
+    directory: Path,
+    settings: HistorySettings = PROMPT,
+    **more: Any,
+) -> Recorder:
+    """Return a recorder of a journal with two partitions."""
+    return Recorder(
+        journal=journal, clock=clock, settings=settings, directory=directory, partitions=2, **more
+    )
+
+
+@asynccontextmanager
+async def recording(recorder: Recorder) -> AsyncIterator[None]:
+    """Run a recorder; what ends it before its time is raised."""
+    task = asyncio.create_task(recorder.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what a recorder is about to do."""
+    async with asyncio.timeout(10.0):
+        while not condition():  # noqa: ASYNC110  # a recorder sets no event of ours
+            await asyncio.sleep(0.005)
 
 
 class HastyFiles(Files):

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from tests.history.conftest import HastyFiles
 
 from kapelle.history.energy import latest
-from kapelle.history.files import Files
 from kapelle.history.ledger import Ledger
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Rows, Store
@@ -61,17 +60,6 @@ def devices(count: int, **numbers: float) -> pa.Table:
     columns["device_no"] = list(range(count))
     columns["at_ns"] = [T0] * count
     return pa.table(columns, schema=schema)
-
-
-class HastyFiles(Files):
-    """Does not wait for the disk."""
-
-    def sync(self, directory: Path) -> None:
-        pass
-
-    def finish(self, writer: pq.ParquetWriter, path: Path) -> int:
-        writer.close()
-        return path.stat().st_size
 
 
 class Record:
