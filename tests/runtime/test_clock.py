@@ -68,7 +68,7 @@ def test_a_step_is_followed_once_nothing_depends_on_the_time(step_s: float) -> N
     host.pass_s(600)
     assert said_s(clock) == pytest.approx(600, abs=0.4)
     assert clock.ahead_s() == pytest.approx(-step_s, abs=0.4)
-    clock.free = True
+    clock.free = lambda _: True
     before_s = said_s(clock)
     for _ in range(24):
         host.pass_s(3600)
@@ -81,11 +81,28 @@ def test_a_clock_that_was_never_right_is_followed_at_once_where_nothing_depends_
     host = Host()
     host.step_s(-1e9)
     clock = host.clock()
-    clock.free = True
+    clock.free = lambda _: True
     assert said_s(clock) == -1e9
     host.step_s(1e9)
     host.pass_s(1)
     assert said_s(clock) == 1
+
+
+def test_an_order_given_a_moment_before_the_step_counts() -> None:
+    host, orders = Host(), list[str]()
+    clock = host.clock()
+    clock.free = lambda _: not orders
+    for _ in range(20):
+        host.pass_s(1)
+        said_s(clock)
+    orders.append("one")
+    host.pass_s(0.1)
+    host.step_s(3600)
+    host.pass_s(1)
+    assert said_s(clock) == pytest.approx(21.1, abs=0.01)
+    orders.clear()
+    host.pass_s(6)
+    assert said_s(clock) == pytest.approx(3627.1, abs=0.01)
 
 
 @pytest.mark.parametrize("away_s", [20.0, 3600.0, 1e6])

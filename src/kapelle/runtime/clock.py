@@ -17,6 +17,8 @@ _BACK_PER_S = 0.05
 """One that was set back is approached this fast while nothing does: an hour in twenty."""
 _STEP_NS = NS_PER_S
 """A wall clock this far off has been set."""
+_LOOK_NS = 5 * NS_PER_S
+"""While a wall clock is off, it is asked so often whether it may be followed."""
 _NOTED_NS = NS_PER_S // 10
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -53,8 +55,11 @@ class SystemClock:
         elapsed_ns: Callable[[], int] | None = None,
         boot_id: str | None = None,
     ) -> None:
-        self.free = False
-        """Whether a wall clock that was set may be followed: no order runs, no command is out."""
+        self.free: Callable[[int], bool] = _never
+        """Tells whether a wall clock that was set may be followed at a time: no order runs then, no
+        command is out."""
+        self._is_free = False
+        self._look_ns = 0
         self._is_wrong = False
         """Whether the wall clock began behind what was journalled, and still lies behind."""
         self._noted = noted
@@ -81,10 +86,11 @@ class SystemClock:
         off_ns = self._wall_ns() - reached_ns
         self._tell(off_ns)
         is_step = abs(off_ns) > _STEP_NS
-        is_believed = is_step and off_ns > 0 and (self.free or self._is_wrong)
+        is_free = is_step and self._may_follow(at_ns, reached_ns)
+        is_believed = is_step and off_ns > 0 and (is_free or self._is_wrong)
         self._is_wrong = self._is_wrong and off_ns < -_STEP_NS
         if not is_believed:
-            rate = _BACK_PER_S if is_step and self.free else _SLEW_PER_S
+            rate = _BACK_PER_S if is_free else _SLEW_PER_S
             most_ns = int(elapsed_ns * rate)
             off_ns = max(-most_ns, min(most_ns, off_ns))
         self._utc_ns = reached_ns + off_ns
@@ -113,6 +119,12 @@ class SystemClock:
         """Wait this long in elapsed time."""
         await asyncio.sleep(seconds)
 
+    def _may_follow(self, at_ns: int, utc_ns: int) -> bool:
+        # At the very moment: an order may be younger than any answer that was kept.
+        if at_ns >= self._look_ns:
+            self._is_free, self._look_ns = self.free(utc_ns), at_ns + _LOOK_NS
+        return self._is_free
+
     def _tell(self, off_ns: int) -> None:
         """Say once that the wall clock was set, and once that we agree again."""
         if abs(off_ns) > _STEP_NS and not self._is_told:
@@ -137,6 +149,10 @@ class SystemClock:
         except OSError as error:
             # Worth a restart's accuracy, not the plant's life: the journal says what time it was.
             log.warning("the plant's time was not noted", extra={"reason": str(error)})
+
+
+def _never(_utc_ns: int) -> bool:
+    return False
 
 
 def _boot_id() -> str:
