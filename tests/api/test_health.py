@@ -67,6 +67,7 @@ CASES: list[tuple[str, str, Callable[[], Sources]]] = [
     ("clock-set-forward", "degraded", lambda: Sources(clock_ahead_s=lambda: -3600.0)),
     ("recorder-stopped", "degraded", lambda: Sources(history=HistoryCounters(reason="no space"))),
     ("ledger-failing", "degraded", lambda: Sources(history=HistoryCounters(ledger_reason="a bug"))),
+    ("merges-failing", "degraded", lambda: Sources(history=HistoryCounters(merge_reason="gone"))),
     ("recorder-behind", "degraded", lambda: Sources(
         history=HistoryCounters(oldest_ns=NOW - HOUR_NS))),
     ("devices-muted", "degraded", lambda: Sources(breakers={"mqtt": muted()})),

@@ -254,6 +254,13 @@ def _record(sources: Sources, now_ns: int) -> Iterator[Reason]:
             f"the energy ledger stands still: {history.ledger_reason}",
             "kapelle verify finds damaged files; readings are kept, and it is tried again",
         )
+    if history.merge_reason:
+        yield Reason(
+            "merges-failing",
+            "degraded",
+            f"{history.unmerged} merges of the history wait: {history.merge_reason}",
+            "kapelle verify finds damaged files, a backup may have them; it is tried again",
+        )
     lag_s = history.lag_s(now_ns)
     if lag_s > _RECORDER_LAG_S:
         yield Reason(

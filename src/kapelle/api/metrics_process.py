@@ -69,13 +69,6 @@ def _disk(sources: Sources) -> Iterator[Metric]:
             [],
             [([], sources.clock_ahead_s())],
         )
-    if sources.energy_error_wh is not None:
-        yield gauge(
-            "kapelle_energy_conservation_error_wh",
-            "Sum of the accounts less what the registers say.",
-            [],
-            [([], sources.energy_error_wh())],
-        )
 
 
 def _journal(told: JournalMetrics) -> Iterator[Metric]:
@@ -162,11 +155,23 @@ def _history(counted: HistoryCounters, now_ns: int) -> Iterator[Metric]:
         [],
         [([], counted.waiting_rows)],
     )
+    yield gauge(
+        "kapelle_history_unmerged",
+        "Merges of the record's files that could not be done and are tried again.",
+        [],
+        [([], counted.unmerged)],
+    )
     yield counter(
         "kapelle_history_failures_total",
         "Times the record could not be written.",
         [],
         [([], counted.failures)],
+    )
+    yield gauge(
+        "kapelle_energy_conservation_error_wh",
+        "By how much the ledger differs from registers that were read throughout and only rose.",
+        [],
+        [([], counted.energy_error_wh)],
     )
     last_s = counted.last_flush_ns / NS_PER_S
     yield gauge(

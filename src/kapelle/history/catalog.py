@@ -7,7 +7,7 @@ In WAL mode other processes read it while the plant runs.
 
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,14 +167,15 @@ class Catalog:
         )
         return [_file(row) for row in rows]
 
-    def expired(self, table: str, before_ns: int) -> list[int]:
-        """Return the numbers of files of a table that ended before a moment and are merged."""
+    def expired(self, table: str, before_ns: int, unmerged: Collection[int] = ()) -> list[int]:
+        """Return the numbers of files of a table that ended before a moment and are merged, or
+        are among some that cannot be."""
         rows = self._db.execute(
-            'SELECT file_no FROM files WHERE gone_at_ns IS NULL AND "table" = ? AND ends_ns <= ? '
-            "AND level = 2 ORDER BY file_no",
+            'SELECT file_no, level FROM files WHERE gone_at_ns IS NULL AND "table" = ? AND '
+            "ends_ns <= ? ORDER BY file_no",
             (table, before_ns),
         )
-        return [number for (number,) in rows]
+        return [number for number, level in rows if level == 2 or number in unmerged]
 
     def gone(self, before_ns: int) -> list[File]:
         """Return the files that were replaced before a moment and are still on disk."""

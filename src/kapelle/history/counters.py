@@ -24,6 +24,10 @@ class Counters:
     """When the oldest of them was journalled; 0 without any. [UTC ns]"""
     merges: int = 0
     """Hours and days merged."""
+    unmerged: int = 0
+    """Merges that could not be done and are tried again."""
+    merge_reason: str = ""
+    """Why; empty without any."""
     expired_files: int = 0
     """Files removed because their time was over."""
     too_late_rows: int = 0
@@ -35,6 +39,9 @@ class Counters:
     """Why no record is written now; empty while all is well."""
     ledger_reason: str = ""
     """Why the ledger of energy stands still, for some devices or all; empty while all is well."""
+
+    energy_error_wh: float = 0.0
+    """By how much the ledger differs from what registers counted, over what was closed. [Wh]"""
 
     def lag_s(self, now_ns: int) -> float:
         """Return the age of the oldest row that is not yet in the record; 0 without any. [s]"""

@@ -1,6 +1,6 @@
 """How long each tier is kept, and when the files of those who may still read them go."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kapelle.history.settings import HistorySettings
 from kapelle.history.store import Store
@@ -19,17 +19,18 @@ def days_kept(settings: HistorySettings) -> Mapping[Keep, int | None]:
     }
 
 
-def expire(store: Store, now_ns: int) -> int:
+def expire(store: Store, now_ns: int, unmerged: Collection[int] = ()) -> int:
     """Take files whose time is over out of the catalog; return how many.
 
-    Only merged ones go: what was never merged has not become part of the next tier.
+    Only merged ones go: what was never merged has not become part of the next tier. `unmerged`:
+    files that were tried in vain to be merged, all the time they are kept; they go as well.
     """
     kept = days_kept(store.settings)
     numbers = [
         number
         for table in TABLES.values()
         if (days := kept[table.keep]) is not None
-        for number in store.catalog.expired(table.name, now_ns - days * DAY_NS)
+        for number in store.catalog.expired(table.name, now_ns - days * DAY_NS, unmerged)
     ]
     if numbers:
         store.catalog.commit(replaced=numbers, at_ns=now_ns)

@@ -16,7 +16,9 @@ from kapelle.history.compaction import Job, Merge, due
 from kapelle.history.counters import Counters
 from kapelle.history.files import Files
 from kapelle.history.order import numbers
+from kapelle.history.postponed import Postponed
 from kapelle.history.published import Publisher
+from kapelle.history.raw import blamed
 from kapelle.history.retention import expire, oldest_ns, sweep
 from kapelle.history.rows import KINDS, count, device_rows, events, note
 from kapelle.history.settings import HistorySettings
@@ -88,8 +90,7 @@ class Recorder:
         self._is_flushed = asyncio.Event()
         self._is_doubtful = False
         """Whether something failed, or may have, after nobody waited for it any more."""
-        self._given_up: set[Job] = set()
-        """Merges that cannot be done: a file cannot be read. Queries that need it say so."""
+        self._postponed = Postponed()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
         self._store: Store | None = None
 
@@ -206,12 +207,15 @@ class Recorder:
             now_ns = self._written_ns
             if self._settings.compaction:
                 files = await self._work(store.catalog.unmerged)
-                for job in due(files, now_ns, self._settings):
-                    if job not in self._given_up:
-                        await self._merge(store, job, now_ns)
+                jobs = due(files, now_ns, self._settings)
+                for job in self._postponed.due(jobs, now_ns):
+                    await self._merge(store, job, now_ns)
+                self.counters.unmerged = len(self._postponed)
+                self.counters.merge_reason = self._postponed.reason
             if self._ledger is not None:
                 await self._draw(self._ledger, now_ns)
-            self.counters.expired_files += await self._work(expire, store, now_ns)
+            unmerged = self._postponed.file_nos()
+            self.counters.expired_files += await self._work(expire, store, now_ns, unmerged)
             await self._work(sweep, store, now_ns)
 
     async def _draw(self, ledger: Ledger, now_ns: int) -> None:
@@ -224,6 +228,8 @@ class Recorder:
             except Exception as failed:  # noqa: BLE001 - whatever it is, readings are kept.
                 reason = reason or _why(failed)
                 self._ledger_failed(failed)
+        self.counters.energy_error_wh += ledger.error_wh
+        ledger.error_wh = 0.0
         if self.counters.ledger_reason and not reason:
             log.info("the ledger goes on")
         self.counters.ledger_reason = reason
@@ -241,10 +247,14 @@ class Recorder:
             while await self._work(merge.step):
                 pass
         except HistoryFailed as failed:
-            self._given_up.add(job)
+            reason = str(blamed(self._directory, job.files, failed) or failed)
+            self._postponed.failed(job, reason, now_ns)
             self.counters.failures += 1
-            log.exception("files of the history cannot be merged", extra={"reason": str(failed)})
+            log.exception("files of the history cannot be merged", extra={"reason": reason})
+            # What was written of it would be written again with each try.
+            await self._work(store.recover)
             return
+        self._postponed.done(job)
         self.counters.merges += 1
 
     async def _flush(self, store: Store) -> None:

@@ -1,0 +1,62 @@
+"""Merges that could not be done, and when each is tried again."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kapelle.history.compaction import Job
+from kapelle.history.store import Span
+from kapelle.model.ids import NS_PER_S
+
+_PAUSE_S = 60.0
+_PAUSE_S_MAX = 6 * 3600.0
+
+
+@dataclass(slots=True)
+class _Failed:
+    job: Job
+    reason: str
+    pause_s: float
+    again_at_ns: int
+
+
+class Postponed:
+    """A file that cannot be read stays so, and a full disk does not: both are tried again, ever
+    more seldom. What is to be merged may have grown by then; it is told by what it is of."""
+
+    def __init__(self) -> None:
+        self._failed: dict[Span, _Failed] = {}
+
+    def __len__(self) -> int:
+        return len(self._failed)
+
+    @property
+    def reason(self) -> str:
+        """Why the first of them cannot be done; empty without any."""
+        return next((failed.reason for failed in self._failed.values()), "")
+
+    def due(self, jobs: Iterable[Job], now_ns: int) -> list[Job]:
+        """Return those of all there is to merge that are tried now; forget those that are not
+        there any more."""
+        found = list(jobs)
+        spans = {job.span for job in found}
+        self._failed = {span: each for span, each in self._failed.items() if span in spans}
+        return [
+            job
+            for job in found
+            if (failed := self._failed.get(job.span)) is None or now_ns >= failed.again_at_ns
+        ]
+
+    def failed(self, job: Job, reason: str, now_ns: int) -> None:
+        """Try a merge again after twice the pause of the last time, from a minute to six hours."""
+        known = self._failed.get(job.span)
+        pause_s = _PAUSE_S if known is None else min(2 * known.pause_s, _PAUSE_S_MAX)
+        again_at_ns = now_ns + round(pause_s * NS_PER_S)
+        self._failed[job.span] = _Failed(job, reason, pause_s, again_at_ns)
+
+    def done(self, job: Job) -> None:
+        """Say that a merge was done."""
+        self._failed.pop(job.span, None)
+
+    def file_nos(self) -> list[int]:
+        """Return the files that wait for it."""
+        return [file.file_no for failed in self._failed.values() for file in failed.job.files]
