@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 import pyarrow as pa
 
+from kapelle.api.capacity_shapes import CapacityTold
 from kapelle.api.connection import LONG_WAIT_S, Connection
 from kapelle.api.device_shapes import DevicesTold, DeviceTold
 from kapelle.api.energy_shapes import CorrectionsTold, Register, RepairTold
@@ -108,6 +109,19 @@ class Client(Connection):
     def resource(self, name: str) -> ResourceTold:
         """Return one resource."""
         return self._ask(ResourceTold, "GET", f"/v1/resources/{quote(name, safe='')}")
+
+    def capacity(
+        self,
+        resource: str = "all",
+        *,
+        window_s: float = 3600.0,
+        notice_s: float = 0.0,
+        direction: Literal["up", "down", "both"] = "both",
+    ) -> CapacityTold:
+        """Return what a resource can promise from now on over a window. [s]"""
+        asked = {"window_s": window_s, "notice_s": notice_s, "direction": direction}
+        path = f"/v1/capacity/{quote(resource, safe='')}"
+        return self._ask(CapacityTold, "GET", f"{path}?{urlencode(asked)}")
 
     def hold(self, reason: str = "") -> HoldTold:
         """Stop every command of the plant."""

@@ -11,13 +11,14 @@ from starlette.exceptions import HTTPException
 from kapelle import __version__
 from kapelle.adapters.http import problems
 from kapelle.adapters.http.problems import Fault, Refused
+from kapelle.api import capacity as capacity_routes
 from kapelle.api import devices as device_routes
 from kapelle.api import energy as energy_routes
 from kapelle.api import history as history_routes
 from kapelle.api import quarantine as quarantine_routes
 from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
-from kapelle.api.desk import OrderDesk
+from kapelle.api.desk import OrderDesk, Stop
 from kapelle.api.energy_desk import EnergyDesk
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
@@ -49,6 +50,7 @@ def build(
     directory: Directory | None = None,
     fleets: Callable[[], Mapping[int, Fleet]] = dict,
     sources: Sources | None = None,
+    stop: Stop | None = None,
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -66,8 +68,9 @@ def build(
         directory: The names of devices.
         fleets: Returns the live picture of each partition this process keeps.
         sources: What else status and metrics are drawn from; read at each request.
+        stop: Holds the plant before the journal has heard of it; None without a last hop here.
     """
-    desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings)
+    desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings, stop=stop)
     app = application()
     app.state.plant = Plant(
         watch=watch,
@@ -110,6 +113,7 @@ def application() -> FastAPI:
     )
     app.include_router(routes.guarded)
     app.include_router(quarantine_routes.router)
+    app.include_router(capacity_routes.router)
     app.include_router(device_routes.router)
     app.include_router(history_routes.router)
     app.include_router(energy_routes.router)

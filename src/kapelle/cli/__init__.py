@@ -6,6 +6,7 @@ from importlib.metadata import version as installed
 import typer
 
 from kapelle.cli import (
+    capacity,
     configuration,
     devices,
     energy,
@@ -37,6 +38,7 @@ app.command()(safekeeping.verify)
 app.command()(safekeeping.backup)
 app.command()(safekeeping.restore)
 app.command()(status.status)
+app.command()(capacity.capacity)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)
 app.command()(orders.release)
