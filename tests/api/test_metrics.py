@@ -244,7 +244,6 @@ def everything(devices: int = 4) -> Sources:
         ),
         disk=lambda: Disk(1 << 40, 1 << 41),
         clock_ahead_s=lambda: 0.0,
-        energy_error_wh=lambda: 0.0,
     )
 
 

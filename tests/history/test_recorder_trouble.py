@@ -169,6 +169,7 @@ class FailingLedger:
     def __init__(self) -> None:
         self.is_mended = False
         self.done = 0
+        self.error_wh = 0.0
 
     def note(self, rows: object) -> dict[str, bytes | None]:
         raise ZeroDivisionError

@@ -71,5 +71,3 @@ class Sources:
     """When the oldest of the topics' newest snapshots was written; None where one has none."""
     backup_at_ns: Callable[[], int | None] | None = None
     """When the newest backup was made; None where none is known."""
-    energy_error_wh: Callable[[], float] | None = None
-    """Sum of segments less what registers say: conservation. [Wh]"""

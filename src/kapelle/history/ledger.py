@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from kapelle.errors import Invalid
+from kapelle.history.conservation import conservation_error_wh
 from kapelle.history.corrections import REGISTERS, check, in_force, reach
 from kapelle.history.energy import Grid, Reported, changes, measure
 from kapelle.history.ledger_reads import LedgerReads
@@ -48,6 +49,8 @@ class Ledger:
         self.partitions = partitions
         self.state = LedgerState(store.catalog, partitions)
         self._reads = LedgerReads(store)
+        self.error_wh = 0.0
+        """By how much what was closed differs from what registers counted; 0 unless we err."""
 
     def note(self, rows: Iterable[Rows]) -> dict[str, bytes | None]:
         """Return the states to commit together with rows: what of them the ledger must look at.
@@ -259,6 +262,8 @@ class Ledger:
             before = self._reads.ledgered(partition, plain, *span)
             after = self._measured(partition, state, before, *span, here, now_ns)
             parts.append(changes(before, after, [], computed_at_ns=now_ns, reason=LATE_REASON))
+            if here is not None:
+                self.error_wh += conservation_error_wh(here, after)
         for device in touched.tolist():
             # A correction divides its energy by all it covers, and looks one interval beyond.
             known = self.corrections(device)

@@ -27,6 +27,7 @@ from kapelle.history.tables import PARTITIONS, TABLES
 from kapelle.model.entries import Entry, Kind
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Clock, Journal
+from kapelle.runtime.progress import Progress
 
 READER = "history"
 """Under this name the record marks in the journal how far it is."""
@@ -40,6 +41,9 @@ T = TypeVar("T")
 class Ledger(Protocol):
     """Whoever draws conclusions from rows: it is told of them before they are committed, and
     works once they are. Both are called in the recorder's worker."""
+
+    error_wh: float
+    """By how much it differs from what registers counted; whoever reads it sets it to 0. [Wh]"""
 
     def note(self, rows: Iterable[Rows]) -> dict[str, bytes | None]:
         """Return the states to commit together with rows of one table and partition."""
@@ -67,8 +71,11 @@ class Recorder:
         counters: Counters | None = None,
         files: Files | None = None,
         ledger: Callable[[Store], Ledger] | None = None,
+        drawn: Progress | None = None,
     ) -> None:
         self.counters = counters or Counters()
+        self.drawn = drawn or Progress()
+        """A step for each time the ledger has worked on what had been flushed."""
         self._journal = journal
         self._clock = clock
         self._settings = settings
@@ -214,6 +221,7 @@ class Recorder:
                 self.counters.merge_reason = self._postponed.reason
             if self._ledger is not None:
                 await self._draw(self._ledger, now_ns)
+                self.drawn.go_on()
             unmerged = self._postponed.file_nos()
             self.counters.expired_files += await self._work(expire, store, now_ns, unmerged)
             await self._work(sweep, store, now_ns)
