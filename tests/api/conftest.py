@@ -1,13 +1,13 @@
 """A real API on a loopback port, over the journal in memory, with a stand-in for dispatch."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from tests.serving import in_thread
 
 from kapelle.api.client import Client
 from kapelle.api.server import build
@@ -81,9 +81,6 @@ def running(
     watch = Watch(journal=journal, clock=clock, partitions=2)
     application = build(journal=journal, watch=watch, clock=clock, settings=settings, token=TOKEN)
     api = Api(application=application, watch=watch, settings=settings)
-    up = threading.Event()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
 
     async def dispatch() -> None:
         """Commits up to 2 kW of every order, as the summaries allow."""
@@ -106,33 +103,18 @@ def running(
                 if plans:
                     await journal.append(PLANT, [plan], writer="dispatch")
 
-    async def main() -> None:
+    async def speak() -> None:
         if summaries:
             now = clock.now_ns()
             await journal.append(PLANT, [summary(0, now), summary(1, now)], writer="owner")
 
-        tasks = [asyncio.create_task(t) for t in (api.run(), dispatch())]
-        await api.ready.wait()
-        up.set()
-        await stop.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
-    thread.start()
-    try:
-        assert up.wait(10), "the API did not start"
+    with in_thread(api, dispatch, before=speak) as loop:
         live = Running(f"http://127.0.0.1:{api.port}", journal, clock, loop)
         with live.http:
             yield live
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(15)
-        loop.close()
 
 
 @pytest.fixture(scope="session")
 def run_api() -> Callable[..., AbstractContextManager[Running]]:
-    """Return what starts an API; modules in `tests/` cannot import one another."""
+    """Return what starts an API."""
     return running

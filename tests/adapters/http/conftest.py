@@ -1,7 +1,6 @@
 """The telemetry route on a loopback port, before a real ingest over the journal in memory."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 import httpx
 import numpy as np
 import pytest
+from tests.serving import in_thread
 
 from kapelle.adapters.http.route import HttpTelemetry
 from kapelle.adapters.http.settings import HttpSettings
@@ -70,40 +70,23 @@ class Running:
 
 @contextmanager
 def running(settings: HttpSettings | None = None, serve: bool = True) -> Iterator[Running]:
-    clock, loop, stop = SystemClock(), asyncio.new_event_loop(), asyncio.Event()
+    clock = SystemClock()
     journal = MemoryJournal(clock)
     telemetry = HttpTelemetry(directory=Names(), clock=clock, token=TOKEN, settings=settings)
     ingest = Ingest(journal=journal, directory=Names(), clock=clock)
     api = Api(application=telemetry, watch=None, settings=ApiSettings(port=0))
-    up = threading.Event()
 
     async def take() -> None:
         async with telemetry.open() as link:
             if serve:
                 await ingest.run(link)
-            await stop.wait()
+            await asyncio.Event().wait()
 
-    async def main() -> None:
-        tasks = [asyncio.create_task(t) for t in (api.run(), take())]
-        await api.ready.wait()
-        up.set()
-        await stop.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
-    thread.start()
-    try:
-        assert up.wait(10), "the server did not start"
+    with in_thread(api, take) as loop:
         base = f"http://127.0.0.1:{api.port}"
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=base, headers=headers, timeout=20) as http:
             yield Running(http, journal, ingest, telemetry, loop)
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(15)
-        loop.close()
 
 
 @pytest.fixture(scope="session")
