@@ -50,6 +50,7 @@ from kapelle.registry.directory import Directory as Enrolments
 from kapelle.registry.service import OutboxPump
 from kapelle.registry.store import Registry
 from kapelle.runtime.clock import SystemClock
+from kapelle.runtime.progress import Progress
 from kapelle.runtime.supervise import keep_open, leave_if_asked
 from kapelle.safety.service import LastHop
 
@@ -86,6 +87,8 @@ class Doors:
     """Who keeps each partition, where this process does."""
     history: HistoryCounters = field(default_factory=HistoryCounters)
     """What the recorder counted."""
+    ledger: Progress = field(default_factory=Progress)
+    """A step for each time the recorder let the ledger work."""
     holder: str = field(default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}")
     """Named to whoever finds our leases taken."""
 
@@ -186,6 +189,7 @@ async def run_recorder(doors: Doors) -> None:
                 partitions=config.plant.partitions,
                 counters=doors.history,
                 ledger=lambda store: Ledger(store, config.plant.partitions),
+                drawn=doors.ledger,
             ).run()
         except (JournalFailed, JournalDamaged):
             raise
@@ -326,7 +330,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
                 breakers=doors.breakers,
                 lock=asyncio.Lock(),
             ),
-            history=_history_desk(config),
+            history=_history_desk(doors),
             directory=directory,
             fleets=lambda: {k: o.fleet for k, o in doors.owners.items() if o.ready.is_set()},
             sources=_sources(doors, settings, journal, clock),
@@ -391,8 +395,10 @@ def _sources(
     )
 
 
-def _history_desk(config: Config) -> HistoryDesk | None:
-    return HistoryDesk(Reader(config.history_directory)) if config.history.enabled else None
+def _history_desk(doors: Doors) -> HistoryDesk | None:
+    if not doors.config.history.enabled:
+        return None
+    return HistoryDesk(Reader(doors.config.history_directory), doors.ledger)
 
 
 def _make(directory: Path) -> None:

@@ -28,6 +28,7 @@ from kapelle.history.tables import HOUR_NS, PARTITIONS, TABLES
 from kapelle.journal.memory import MemoryJournal
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
+from kapelle.runtime.progress import Progress
 
 TOKEN = "test-token-of-32-characters-here"
 MINUTE_NS = 60 * 10**9
@@ -77,9 +78,14 @@ def make_record(directory: Path, day: str = SPRING) -> None:
 
 
 @asynccontextmanager
-async def serving(directory: Path | None, *, recorder: bool = False) -> AsyncIterator[Any]:
-    """Yield a client of the API over a record, and where asked keep the record going."""
-    clock = SystemClock()
+async def serving(
+    directory: Path | None, *, recorder: bool = False, is_near: bool = True
+) -> AsyncIterator[Any]:
+    """Yield a client of the API over a record, and where asked keep the record going.
+
+    `is_near`: the recorder tells the API of what it does, as it can in one process.
+    """
+    clock, ledger = SystemClock(), Progress()
     journal = MemoryJournal(clock)
     application: Any = build(
         journal=journal,
@@ -87,7 +93,7 @@ async def serving(directory: Path | None, *, recorder: bool = False) -> AsyncIte
         clock=clock,
         settings=ApiSettings(port=0),
         token=TOKEN,
-        history=HistoryDesk(Reader(directory)) if directory else None,
+        history=HistoryDesk(Reader(directory), ledger) if directory else None,
         directory=Directory.build(1, [Bearer(n, f"dev-{n}", True, 5e3, 5e3) for n in range(2)]),
     )
     transport = httpx.ASGITransport(app=application)
@@ -108,6 +114,7 @@ async def serving(directory: Path | None, *, recorder: bool = False) -> AsyncIte
             partitions=1,
             files=HastyFiles(),
             ledger=lambda store: Ledger(store, 1),
+            drawn=ledger if is_near else None,
         )
         task = asyncio.create_task(keeping.run())
         try:

@@ -192,6 +192,27 @@ def test_a_correction_that_cannot_be_meant(
     asyncio.run(once())
 
 
+@pytest.mark.parametrize("is_near", [True, False])
+def test_an_answer_comes_once_the_ledger_has_worked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_near: bool
+) -> None:
+    """In the same process nobody looks for it in vain; in another one is looked now and then."""
+    monkeypatch.setattr("kapelle.api.energy_desk._WAIT_S", 50.0)
+    monkeypatch.setattr("kapelle.api.energy_desk._LOOK_S", 50.0 if is_near else 0.05)
+
+    async def once() -> None:
+        async with (
+            serving(tmp_path, recorder=True, is_near=is_near) as http,
+            asyncio.timeout(40),
+        ):
+            made = await http.post("/v1/energy/corrections", json=ASKED)
+            assert made.status_code == 201, made.text
+            assert made.json()["correction"]["applied"] is True
+
+    make_record(tmp_path, LATELY)
+    asyncio.run(once())
+
+
 def test_what_is_not_applied_yet_says_so(lately: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No recorder runs: the correction is durable, and nobody else can be judged before it."""
     monkeypatch.setattr("kapelle.api.energy_desk._WAIT_S", 0.1)

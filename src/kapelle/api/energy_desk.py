@@ -37,7 +37,8 @@ WRITER = "energy"
 _TRIES = 10
 _WAIT_S = 8.0
 """How long an answer waits for the recorder."""
-_LOOK_S = 0.1
+_LOOK_S = 1.0
+"""How often the record is looked at for what another process may have done. [s]"""
 _PENDING_MAX = 10_000
 
 T = TypeVar("T")
@@ -192,11 +193,15 @@ class EnergyDesk:
     async def _is_applied(self, number: int) -> bool:
         """Wait a moment for the recorder to apply a correction; return whether it has."""
         by_ns = self._clock.now_ns() + round(_WAIT_S * NS_PER_S)
-        while (await self._ask(repairs.held)).of(number) is None:
-            if self._clock.now_ns() >= by_ns:
+        ledger = self._history.ledger
+        while True:
+            steps = ledger.steps
+            if (await self._ask(repairs.held)).of(number) is not None:
+                return True
+            left_s = (by_ns - self._clock.now_ns()) / NS_PER_S
+            if left_s <= 0:
                 return False
-            await self._clock.sleep(_LOOK_S)
-        return True
+            await ledger.wait_beyond(steps, min(left_s, _LOOK_S))
 
     async def _append(self, correction: Correction, expected: int) -> bool:
         try:

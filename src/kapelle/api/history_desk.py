@@ -7,6 +7,7 @@ from typing import TypeVar
 from kapelle.adapters.http.problems import Refused
 from kapelle.errors import Invalid, NotFound
 from kapelle.history.reader import Reader
+from kapelle.runtime.progress import Progress
 
 T = TypeVar("T")
 
@@ -14,8 +15,10 @@ T = TypeVar("T")
 class HistoryDesk:
     """Answers questions about the past, a few at a time: each may hold much memory."""
 
-    def __init__(self, reader: Reader, at_once: int = 2) -> None:
+    def __init__(self, reader: Reader, ledger: Progress | None = None, *, at_once: int = 2) -> None:
         self.reader = reader
+        self.ledger = ledger or Progress()
+        """Goes on when the ledger has worked, if it does so in this process."""
         self._turns = asyncio.Semaphore(at_once)
 
     async def ask(self, question: Callable[[Reader], T]) -> T:
