@@ -10,10 +10,12 @@ import numpy as np
 
 from kapelle.app import Doors
 from kapelle.config import Config, PlantSettings
+from kapelle.dispatch.firm.capacity import firm_capacity
+from kapelle.fleet.limits import HOLD_S
 from kapelle.fleet.plant import PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal
-from kapelle.model.ids import NS_PER_S, partition_topic
+from kapelle.model.ids import ALL, NS_PER_S, partition_topic
 from kapelle.model.plant import Order
 from kapelle.ports import Clock
 from kapelle.registry.directory import Bearer, Directory
@@ -24,7 +26,6 @@ from kapelle.sim.clock import HostClock, VirtualClock
 from kapelle.sim.devices import Devices, make_fleet
 from kapelle.sim.disk import Disk
 from kapelle.sim.faults import ClockStep, Restart
-from kapelle.sim.firm import firm_w
 from kapelle.sim.link import SimAdapter
 from kapelle.sim.loop import run_virtual
 from kapelle.sim.measured import Measured
@@ -210,6 +211,10 @@ def _directory(devices: Devices, partitions: int) -> Directory:
                 active=True,
                 nameplate_up_w=float(block.nameplate_up_w[row]),
                 nameplate_down_w=float(block.nameplate_down_w[row]),
+                kind=int(block.kind[row]),
+                site=block.site[row].decode(),
+                feeder=block.feeder[row].decode(),
+                zone=block.zone[row].decode(),
             )
             for row in range(len(block))
         ],
@@ -233,7 +238,7 @@ async def _step_clock(play: Play, step: ClockStep) -> None:
 def _result(play: Play, found: Audit) -> Result:
     scenario, ledger, agents = play.scenario, play.adapter.ledger, play.world.agents
     track = Track(np.array(play.at_s), np.array(play.power_w))
-    firm = firm_w(found.fleets)
+    firm_w = firm_capacity(play.view, ALL, "up", HOLD_S).promise_w
     from_s = 2 * scenario.fleet.telemetry_period_s + 5.0
     return Result(
         seed=play.seed,
@@ -241,7 +246,7 @@ def _result(play: Play, found: Audit) -> Result:
         wall_s=0.0,
         orders=[_order_result(play, track, order) for order in play.orders],
         aggregate=measure_aggregate(track, play.published, from_s),
-        firm=dict(zip(_FIRM, firm.tolist(), strict=True)),
+        firm=dict(zip(_FIRM, firm_w, strict=True)),
         commands=counted(("completed", "unknown", "expired"), found.commands()),
         double_effects=agents.double_effects + agents.stale_effects,
         stranded=found.stranded,
