@@ -64,6 +64,12 @@ class Evidence(msgspec.Struct, frozen=True):
     """By cell: readings now against those of some time ago."""
     groups: dict[str, list[float]] = {}
     """Readings by kind and what devices share."""
+    moves: dict[int, list[float]] = {}
+    """By kind: how far devices on their own schedule moved from report to report."""
+    fourths: dict[int, float] = {}
+    """By cell: fourth powers of what devices moved since the anchor."""
+    heard: dict[str, float] = {}
+    """Nameplate times time reported for, by kind and what devices share. [W s]"""
 
 
 class Room(msgspec.Struct, frozen=True):

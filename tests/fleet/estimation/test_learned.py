@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from kapelle.fleet.estimation.evidence import OCTAVES
 from kapelle.fleet.estimation.learned import Learned, hear
 from kapelle.fleet.estimation.levels import level_then
-from kapelle.fleet.estimation.scatter import Cell, keep_and_scatter
-from kapelle.fleet.estimation.sharing import shared
+from kapelle.fleet.estimation.scatter import Cell, Moves, Prior, strayed
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Curve, Evidence, ResourceSummary, Summary
@@ -64,9 +63,10 @@ def test_nobody_silent_strays_further_than_he_was(
             age=1.5 * count * 2**octave,
             count=count,
         )
-    keep, scatter = keep_and_scatter(learned.cells, LOAD, age_s, (0.3, 600.0))
-    assert 0.0 <= keep <= 1.0
-    assert 0.0 <= scatter < float("inf")
+    prior = Prior((0.3, 600.0), Moves(), spread2=0.0, gap_s=4.0, alike=1.0)
+    found = strayed(learned.cells, LOAD, age_s, prior)
+    assert 0.0 <= found.keep <= 1.0
+    assert 0.0 <= found.variance < float("inf")
 
 
 def test_whom_an_order_leaves_alone_share_no_weather() -> None:
@@ -85,10 +85,10 @@ def test_whom_an_order_leaves_alone_share_no_weather() -> None:
     learned = Learned()
     for second in range(1, 120):
         hear(learned, told(second, tick(10.0, -0.5)))
-    before = shared(learned.groups, f"{LOAD}/")
+    before = learned.groups[f"{LOAD}/"].shared(10.0)
     for second in range(120, 240):
         hear(learned, told(second, tick(8.0, 0.0)))
-    assert shared(learned.groups, f"{LOAD}/") == before
+    assert learned.groups[f"{LOAD}/"].shared(10.0) == before
 
 
 def test_the_level_is_compared_over_those_who_were_in_it() -> None:

@@ -47,7 +47,10 @@ class Witness:
         self._silent_groups_w = np.zeros(self._groups)
         self._levels = np.zeros((5, len(DeviceKind)))
         self._anchors = np.zeros((7, _CELLS))
+        self._fourths = np.zeros(_CELLS)
+        self._moves = np.zeros((3, len(DeviceKind)))
         self._readings = np.zeros((3, self._groups))
+        self._heard = np.zeros(self._groups)
 
     @property
     def _groups(self) -> int:
@@ -69,7 +72,7 @@ class Witness:
             free = is_free(fleet, rows_)
             self._add_levels(rows_, gap_s, plate_w, surprise_w * free)
             free_ = np.flatnonzero(free)
-            self._add_anchors(rows_[free_], plate_w[free_])
+            self._add_free(rows_[free_], gap_s[free_], plate_w[free_])
 
     def _add_steady(self, rows: Places, gap_s: Floats, plate_w: Floats, off_w: Floats) -> None:
         fleet = self._fleet
@@ -105,22 +108,37 @@ class Witness:
         ):
             total += np.bincount(kind, part, len(DeviceKind))
 
-    def _add_anchors(self, rows: Places, plate_w: Floats) -> None:
+    def _add_free(self, rows: Places, gap_s: Floats, plate_w: Floats) -> None:
         fleet = self._fleet
         share = fleet.own_w[rows] / np.maximum(plate_w, 1.0)
-        self._add_groups(rows, share)
-        told = (fleet.anchored_at[rows] > 0) & is_sampled(fleet, rows)
+        self._add_groups(rows, share, plate_w * gap_s)
+        sampled = np.flatnonzero(is_sampled(fleet, rows))
+        rows = rows[sampled]
+        self._add_moves(rows, gap_s[sampled])
+        self._add_anchors(rows, share[sampled])
+
+    def _add_moves(self, rows: Places, gap_s: Floats) -> None:
+        fleet = self._fleet
+        kind = fleet.kind[rows]
+        square = fleet.surprise[rows].astype(np.float64) ** 2
+        for total, part in zip(self._moves, (gap_s, square, square * square), strict=True):
+            total += np.bincount(kind, part, len(DeviceKind))
+
+    def _add_anchors(self, rows: Places, share: Floats) -> None:
+        fleet = self._fleet
         age_s = anchor_age_s(fleet, rows)
-        told &= age_s > 0
+        told = (fleet.anchored_at[rows] > 0) & (age_s > 0)
         rows, share, age_s = rows[told], share[told], age_s[told]
         then = fleet.anchor[rows].astype(np.float64)
         place = cells(fleet.kind[rows], age_s)
         parts = (np.ones(len(rows)), then, share, then * then, then * share, share * share, age_s)
         for total, part in zip(self._anchors, parts, strict=True):
             total += np.bincount(place, part, _CELLS)
+        self._fourths += np.bincount(place, (share - then) ** 4, _CELLS)
 
-    def _add_groups(self, rows: Places, share: Floats) -> None:
+    def _add_groups(self, rows: Places, share: Floats, plate_s: Floats) -> None:
         for which, group in self._grouped(rows):
+            self._heard += np.bincount(group, plate_s[which], self._groups)
             parts = (np.ones(len(which)), share[which], share[which] ** 2)
             for total, part in zip(self._readings, parts, strict=True):
                 total += np.bincount(group, part, self._groups)
@@ -156,14 +174,16 @@ class Witness:
             for kind in DeviceKind
             for vendor in self._fleet.names["vendor"]
         ]
-        silent_groups = self._silent_groups_w.tolist()
         return Evidence(
             steady=_table(self._steady),
             silent=_table(self._silent),
-            silent_groups={n: w for n, w in zip(names, silent_groups, strict=True) if w},
+            silent_groups={names[n]: w for n, w in _numbers(self._silent_groups_w).items()},
             levels=_table(self._levels),
             anchors=_table(self._anchors),
-            groups={names[place]: sums for place, sums in _table(self._readings).items()},
+            groups={names[n]: sums for n, sums in _table(self._readings).items()},
+            moves=_table(self._moves),
+            fourths=_numbers(self._fourths),
+            heard={names[n]: w for n, w in _numbers(self._heard).items()},
         )
 
 
@@ -177,3 +197,8 @@ def cells(kind: NDArray[np.uint8], age_s: Floats | Longs) -> NDArray[np.intp]:
 def _table(sums: Floats) -> dict[int, list[float]]:
     used = np.flatnonzero(sums[0])
     return dict(zip(used.tolist(), sums[:, used].T.tolist(), strict=True))
+
+
+def _numbers(sums: Floats) -> dict[int, float]:
+    used = np.flatnonzero(sums)
+    return dict(zip(used.tolist(), sums[used].tolist(), strict=True))

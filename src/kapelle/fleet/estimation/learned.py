@@ -14,8 +14,8 @@ from typing import TypeVar
 import msgspec
 
 from kapelle.fleet.estimation.levels import Level, Moments, learn_levels, remember
-from kapelle.fleet.estimation.scatter import Cell, learn_cells
-from kapelle.fleet.estimation.sharing import Group, learn_groups
+from kapelle.fleet.estimation.scatter import Cell, Moves, learn_cells, learn_moves
+from kapelle.fleet.estimation.sharing import Group, learn_groups, learn_weights
 from kapelle.fleet.estimation.steady import Steady, learn_steady
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Evidence, Summary
@@ -37,7 +37,10 @@ class Learned(msgspec.Struct):
     levels: dict[int, Level] = {}
     history: Moments = []
     cells: dict[int, Cell] = {}
+    moves: dict[int, Moves] = {}
     groups: dict[str, Group] = {}
+    weights: dict[str, dict[str, float]] = {}
+    """Nameplate of those who report, by family of groups and group. [W]"""
     ticks: int = 0
 
 
@@ -60,16 +63,22 @@ def merged(parts: Iterable[Evidence]) -> Evidence:
     return Evidence(
         steady=_added(p.steady for p in parts),
         silent=_added(p.silent for p in parts),
-        silent_groups={
-            name: sums[0]
-            for name, sums in _added(
-                {n: [w] for n, w in p.silent_groups.items()} for p in parts
-            ).items()
-        },
+        silent_groups=_added_numbers(p.silent_groups for p in parts),
         levels=_added(p.levels for p in parts),
         anchors=_added(p.anchors for p in parts),
         groups=_added(p.groups for p in parts),
+        moves=_added(p.moves for p in parts),
+        fourths=_added_numbers(p.fourths for p in parts),
+        heard=_added_numbers(p.heard for p in parts),
     )
+
+
+def _added_numbers(tables: Iterable[Mapping[Key, float]]) -> dict[Key, float]:
+    total: dict[Key, float] = {}
+    for table in tables:
+        for key, number in table.items():
+            total[key] = total.get(key, 0.0) + number
+    return dict(sorted(total.items()))
 
 
 def _added(tables: Iterable[Mapping[Key, list[float]]]) -> dict[Key, list[float]]:
@@ -99,6 +108,8 @@ def _learn(learned: Learned) -> None:
     if not broken:
         learn_levels(learned.levels, all_.levels, dt_s)
     learn_groups(learned.groups, learned.levels, all_, 1.0 if broken else dt_s)
-    learn_cells(learned.cells, all_.anchors, now_s)
+    learn_weights(learned.weights, learned.levels, all_.heard, 1.0 if broken else dt_s)
+    learn_moves(learned.moves, learned.levels, all_, now_s)
+    learn_cells(learned.cells, all_, now_s)
     remember(learned.history, learned.levels, learned.ticks, now_s)
     learned.ticks += 1

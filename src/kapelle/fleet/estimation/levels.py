@@ -11,6 +11,8 @@ from kapelle.model.enums import DeviceKind
 
 _HISTORY_LEVELS = 14
 _HISTORY_LENGTH = 16
+_CADENCES_FOLLOWED = 3.0
+"""Over so many reports (`LEVEL_S` at most) it is averaged who makes a level."""
 
 
 Moments = list[list[list[float]]]
@@ -46,6 +48,15 @@ class Level(msgspec.Struct):
         return self.moved / self.moved_s * self.age_s if self.moved_s else 0.0
 
     @property
+    def follow_s(self) -> float:
+        """Return over how long it is averaged who reports. [s]
+
+        A move is a share of those who made it: were they taken for more than they are, as after
+        some fell silent, all would seem to move less.
+        """
+        return min(_CADENCES_FOLLOWED * 2.0 * self.age_s or LEVEL_S, LEVEL_S)
+
+    @property
     def is_settled(self) -> bool:
         """Return whether everyone can have reported a second time."""
         return self.elapsed_s * self.report_rate > 3.0 * self.count_rate > 0.0
@@ -69,7 +80,7 @@ def learn_levels(levels: dict[int, Level], told: Mapping[int, list[float]], dt_s
             # Nobody of this kind is on his own schedule: it stands where it stood.
             continue
         gap, plate_gap, power_gap, off_w, reports = told[kind]
-        fade = exp(-dt_s / LEVEL_S)
+        fade = exp(-dt_s / max(state.follow_s, dt_s))
         state.plate_rate_w = state.plate_rate_w * fade + plate_gap
         state.count_rate = state.count_rate * fade + gap
         state.report_rate = state.report_rate * fade + reports
@@ -81,7 +92,7 @@ def learn_levels(levels: dict[int, Level], told: Mapping[int, list[float]], dt_s
             state.moved = state.moved * fade + moved
             state.moved_s = state.moved_s * fade + dt_s
         state.chained += moved
-        before = state.exposure * fade
+        before = state.exposure * exp(-dt_s / LEVEL_S)
         state.exposure = before + plate_gap
         if state.exposure:
             state.level = ((state.level + moved) * before + power_gap) / state.exposure

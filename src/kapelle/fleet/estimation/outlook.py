@@ -1,18 +1,13 @@
 """The mean and the error of a resource's sum, from what partitions tell and what was learned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import expm1, inf, isnan, nan, sqrt
+from math import expm1, inf, sqrt
 
-from kapelle.fleet.estimation.evidence import OCTAVES, PV_CLUSTER
 from kapelle.fleet.estimation.learned import Learned, merged
-from kapelle.fleet.estimation.levels import level_then
-from kapelle.fleet.estimation.scatter import keep_and_scatter
-from kapelle.fleet.estimation.sharing import shared
+from kapelle.fleet.estimation.silent import expect
 from kapelle.fleet.settings import FleetSettings
-from kapelle.model.enums import DeviceKind
-from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Evidence, ResourceSummary
+from kapelle.model.plant import ResourceSummary
 
 Z_95 = 1.959964
 """Half-width of the central 95 % of a normal distribution, in standard deviations."""
@@ -21,7 +16,6 @@ _PRESUMED = 0.4
 or three times of it (the standard deviation `s` of a logarithm is worth `1 / (2 s²)` looks)."""
 _LEAST = 1e-3
 """Of the presumed variance, where nothing moves: not yet proven that nothing will."""
-_DARK = 0.02
 
 
 @dataclass(slots=True)
@@ -53,9 +47,12 @@ def look(
         return made
     told = merged(part.evidence for part in parts)
     made.steady_w2, freedom = _steady(learned, resource, parts, settings.live_common_share)
-    _add_silent(made, learned, told, settings)
-    drifts_w = [state.drifted_w for state in learned.steady.get(resource, {}).values()]
-    made.moved_w += sum(drifts_w)
+    silent = expect(learned, told, settings)
+    # A variance that was learned from few events may be several times as large.
+    made.silent_w2 = silent.variance_w2 * (student_95(silent.events) / Z_95) ** 2
+    drifted_w = sum(state.drifted_w for state in learned.steady.get(resource, {}).values())
+    made.moved_w = sum(silent.moved_w.values()) + drifted_w
+    made.by_kind_w = _by_kind(parts, silent.moved_w, drifted_w)
     made.other_w2 += sum(part.variance_w2 for part in parts)
     vendors: dict[str, float] = {}
     for part in parts:
@@ -68,6 +65,22 @@ def look(
     wide_w2 = student_95(1.0 + freedom) ** 2 * made.steady_w2
     made.half_w = sqrt(wide_w2 + Z_95**2 * (made.silent_w2 + made.other_w2))
     return made
+
+
+def _by_kind(
+    parts: Sequence[ResourceSummary], moved_w: Mapping[str, float], drifted_w: float
+) -> dict[str, float]:
+    """Return how far each kind is moved. Which of them drift is not told: as they weigh in it."""
+    weights: dict[str, float] = {}
+    for part in parts:
+        for kind, power_w in sorted(part.by_kind_w.items()):
+            weights[kind] = weights.get(kind, 0.0) + abs(power_w)
+    whole = sum(weights.values())
+    by_kind_w = dict(moved_w)
+    for kind, weight in weights.items():
+        share = weight / whole if whole else 1.0 / len(weights)
+        by_kind_w[kind] = by_kind_w.get(kind, 0.0) + drifted_w * share
+    return by_kind_w
 
 
 def student_95(freedom: float) -> float:
@@ -97,49 +110,3 @@ def _steady(
     # In logarithms: what is presumed is wrong by a factor, if it is.
     ratio = max(found_w2 / presumed_w2, _LEAST)
     return presumed_w2 * ratio**weight, freedom
-
-
-def _add_silent(made: Outlook, learned: Learned, told: Evidence, settings: FleetSettings) -> None:
-    spread_w: dict[int, float] = {}
-    plates_w: dict[int, float] = {}
-    for place, (_, plate_w, power_w, plate_age, plate2) in sorted(told.silent.items()):
-        kind = place // OCTAVES
-        age_s = plate_age / plate_w if plate_w else 0.0
-        presumed = settings.drift_share[kind], settings.drift_s[kind]
-        keep, scatter = keep_and_scatter(learned.cells, kind, age_s, presumed)
-        level = learned.levels.get(kind)
-        unit = 1.0
-        then = nan
-        if level is not None:
-            # The level is a mean of readings some of which are old.
-            back_s = max(age_s - level.age_s, 0.0)
-            then = level_then(learned.history, level, kind, learned.now_ns / NS_PER_S - back_s)
-        if level is not None and not isnan(then):
-            now = level.level + level.drifted
-            if kind == DeviceKind.PV:
-                unit = max(now, 0.0)
-                scale = now / then if then > _DARK else 0.0
-                expected_w = plate_w * now + keep * scale * (power_w - plate_w * then)
-            else:
-                expected_w = plate_w * now + keep * (power_w - plate_w * then)
-            made.moved_w += expected_w - power_w
-            name = DeviceKind(kind).name.lower()
-            made.by_kind_w[name] = made.by_kind_w.get(name, 0.0) + expected_w - power_w
-        std = sqrt(scatter) * unit
-        common = shared(learned.groups, PV_CLUSTER) if kind == DeviceKind.PV else 0.0
-        made.silent_w2 += (1.0 - common) * plate2 * std * std
-        spread_w[kind] = spread_w.get(kind, 0.0) + plate_w * std
-        plates_w[kind] = plates_w.get(kind, 0.0) + plate_w
-
-    for name, plate_w in sorted(told.silent_groups.items()):
-        pv = name.startswith(PV_CLUSTER)
-        kind = int(DeviceKind.PV) if pv else int(name.partition("/")[0])
-        common = shared(learned.groups, PV_CLUSTER if pv else f"{kind}/")
-        if kind in plates_w:
-            std = spread_w[kind] / plates_w[kind]
-            made.silent_w2 += common * (plate_w * std) ** 2
-    for kind, std_w in spread_w.items():
-        # The mean of those who report is itself a sample.
-        level = learned.levels.get(kind)
-        if level is not None and level.devices:
-            made.silent_w2 += std_w * std_w / max(level.devices, 1.0)
