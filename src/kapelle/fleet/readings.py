@@ -87,10 +87,11 @@ def _apply_next(fleet: Fleet, rows: Rows) -> None:
         fleet.skew_ns[row[least]] = delay_ns[least]
     for metric, value in rows.values.items():
         told = _said(_Told(row, order, at_ns, value))
-        if (told.measured_at_ns <= fleet.measured_at_ns[metric].take(told.row)).any():
+        back = told.measured_at_ns <= fleet.measured_at_ns[metric].take(told.row)
+        if back.any():
             # Its clock went back, or it begins to count or ceases to.
-            _apply_metric(fleet, metric, told)
-            continue
+            _apply_metric(fleet, metric, told.at(back))
+            told = told.at(~back)
         fleet.value[metric][told.row] = told.value
         fleet.order[metric][told.row] = told.order
         fleet.measured_at_ns[metric][told.row] = told.measured_at_ns

@@ -18,7 +18,10 @@ _FEW = 64
 Words = NDArray[np.uint64]
 Places = NDArray[np.intp]
 _ONE = np.uint64(1)
-_ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_LOWEST: Words = np.array([(1 << count) - 1 for count in range(65)], np.uint64)
+"""Words whose lowest bits are set: none, one, …, all."""
+_BEFORE: Longs = np.arange(_WORDS, dtype=np.int64) * 64
+"""Bits of a window before each of its words."""
 
 
 class Gaps:
@@ -72,10 +75,9 @@ class Gaps:
             missing: How many numbers each window lacks, > 0.
         """
         slots = self.slots(rows)
-        new = slots < 0
-        if new.any():
-            self._reserve(len(self) + int(new.sum()), int(rows.max()) + 1)
-            slots[new] = np.flatnonzero(self._row < 0)[: int(new.sum())]
+        new = np.flatnonzero(slots < 0)
+        if len(new):
+            slots[new] = self._free(len(new), int(rows.max()) + 1)
             self._row[slots[new]] = rows[new]
             self._slot[rows[new]] = slots[new]
         self._bits[slots], self._missing[slots] = bits, missing
@@ -102,16 +104,23 @@ class Gaps:
         self._row[slots] = -1
         self._slot[rows] = -1
 
-    def _reserve(self, windows: int, rows: int) -> None:
+    def _free(self, windows: int, rows: int) -> Places:
+        """Return slots nobody has, after making room for them and for so many rows."""
         have = len(self._row)
-        if windows > have:
-            more = max(windows, 2 * have, _FEW) - have
+        free = np.flatnonzero(self._row < 0)
+        if windows > len(free):
+            more = max(windows - len(free), have, _FEW)
             self._row = np.append(self._row, np.full(more, -1, np.int32))
             self._missing = np.append(self._missing, np.zeros(more, np.int32))
-            self._bits = np.append(self._bits, np.zeros((more, _WORDS), np.uint64), axis=0)
+            # Zeros nobody has touched take neither time nor memory.
+            bits = np.zeros((have + more, _WORDS), np.uint64)
+            bits[:have] = self._bits
+            self._bits = bits
+            free = np.append(free, np.arange(have, have + more))
         if rows > len(self._slot):
             more = max(rows, len(self._slot) * 5 // 4) - len(self._slot)
             self._slot = np.append(self._slot, np.full(more, -1, np.int32))
+        return free[:windows]
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """Return all there is to know, in the order of rows."""
@@ -146,19 +155,13 @@ def _place(numbers: Longs) -> tuple[Places, Words]:
 def ring(first: Longs, count: Longs) -> Words:
     """Return windows in which `count` numbers from `first` on are set, shape (windows, 64)."""
     start = first & (WINDOW - 1)
-    end = start + np.clip(count, 0, WINDOW)
+    end = start + np.minimum(count, WINDOW)
     return _line(start, np.minimum(end, WINDOW)) | _line(np.zeros_like(start), end - WINDOW)
 
 
 def _line(start: Longs, end: Longs) -> Words:
-    base = np.arange(_WORDS, dtype=np.int64) * 64
-    return _ones(end[:, None] - base) & ~_ones(start[:, None] - base)
-
-
-def _ones(count: Longs) -> Words:
-    """Return numbers whose lowest bits are set, as many as `count` says."""
-    kept = np.clip(count, 0, 64)
-    return np.where(kept == 0, np.uint64(0), _ALL >> (64 - np.maximum(kept, 1)).astype(np.uint64))
+    until = _LOWEST.take(end[:, None] - _BEFORE, mode="clip")
+    return until & ~_LOWEST.take(start[:, None] - _BEFORE, mode="clip")
 
 
 def add(bits: Words, window: Places, numbers: Longs) -> None:

@@ -1,7 +1,6 @@
 """Numbered reports as the counting sees them: rows, flags and windows, grouped by device."""
 
 from dataclasses import dataclass
-from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +15,18 @@ SEQ = 0xFFFF_FFFF
 """Bits of an order by counters that are the report's number; those above are its boot."""
 
 
-@unique
-class Counting(IntEnum):
+class Counting:
     """Bits of the `counting` column: what must be looked at beside the mark."""
 
-    COUNTS = 1
+    COUNTS = np.uint8(1)
     """It numbers its reports."""
-    BLIND = 2
+    BLIND = np.uint8(2)
     """Its window was given up: what lies below `began` may have come or not."""
-    GAPPED = 4
+    GAPPED = np.uint8(4)
     """It has a window."""
-    FLOORED = 8
+    FLOORED = np.uint8(8)
     """Its counters restarted, or its clock ran ahead: old reports are told by their time."""
-    SUSPECT = 16
+    SUSPECT = np.uint8(16)
     """Its counters may have restarted; see `restart_count`."""
 
 
@@ -69,13 +67,12 @@ class Rows:
 def close_windows(fleet: Fleet, row: Places) -> None:
     """Give up the windows of devices that miss nothing any more."""
     fleet.gaps.drop(row)
-    fleet.counting[row] &= np.uint8(0xFF & ~Counting.GAPPED)
+    fleet.counting[row] &= ~Counting.GAPPED
 
 
 def lose_sight(fleet: Fleet, row: Places) -> None:
     """Forget which reports of some devices are missing: from here on they are counted anew."""
-    keep = np.uint8(0xFF & ~Counting.GAPPED)
-    fleet.counting[row] = (fleet.counting[row] & keep) | np.uint8(Counting.BLIND)
+    fleet.counting[row] = (fleet.counting[row] & ~Counting.GAPPED) | Counting.BLIND
     fleet.began[row] = ((fleet.mark[row] - LOWEST) & SEQ).astype(np.uint32)
 
 

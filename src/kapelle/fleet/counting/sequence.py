@@ -5,7 +5,7 @@ missing, a window of bits (`counting.gaps`). Without counters the newest device 
 Nearly every report is the next of its device; `counting.story` tells what becomes of the others.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,8 +30,8 @@ from kapelle.model.ids import NS_PER_S, Bytes, Flags, Longs
 _U4_MAX = 0xFFFF_FFFF
 _SHOWN_NS = 3600 * NS_PER_S
 """A restart of counters is told for one to two of these."""
-_SLOW = np.uint8(Counting.GAPPED | Counting.FLOORED | Counting.SUSPECT)
-_PLAIN = np.uint8(0xFF & ~Counting.BLIND)
+_SLOW = Counting.GAPPED | Counting.FLOORED | Counting.SUSPECT
+_PLAIN = ~Counting.BLIND
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +89,11 @@ def apply_counts(fleet: Fleet, settings: FleetSettings, rows: Rows) -> Counted:
         told = _count_slow(fleet, settings, rows.at(slow), alone[slow])
         if told.restarts_at >= 0:
             fleet.received[row] = before
-            return replace(told, restarts_at=int(slow[told.restarts_at]))
+            return Counted(restarts_at=int(slow[told.restarts_at]))
         if len(slow) == len(rows):
             return told
-        simple = rows.at(np.flatnonzero(fast))
-        told = replace(told, next=simple)
+        simple = rows.at(fast)
+        told = Counted(simple, told.others, told.news, told.bygone)
     if is_mixed:
         counted = simple.order < 0
         fleet.mark[simple.row[counted]] = simple.order[counted]
@@ -206,7 +206,7 @@ def step_counts(fleet: Fleet, settings: FleetSettings, before_ns: int) -> None:
         fleet.ahead_ns[ahead] = np.maximum(fleet.ahead_ns[ahead], newest_ns[ahead])
         fleet.newest_ns[ahead] = np.minimum(fleet.newest_ns[ahead], fleet.now_ns)
         fleet.order[:, ahead] = np.minimum(fleet.order[:, ahead], fleet.now_ns)
-        fleet.counting[ahead] |= np.uint8(Counting.FLOORED)
+        fleet.counting[ahead] |= Counting.FLOORED
     if fleet.now_ns // _SHOWN_NS != before_ns // _SHOWN_NS:
         bit = np.uint16(Condition.COUNTER_RESTARTED)
         told = np.flatnonzero(fleet.condition[: fleet.size] & bit)

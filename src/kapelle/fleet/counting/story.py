@@ -62,8 +62,9 @@ class Story:
         same_boot = (self._number >> 32 == self._high >> 32) & self._counted & (self._high >= 0)
         self._same_boot = same_boot
         near = same_boot & ~self._advance & (self._high - self._number < WINDOW)
-        self._late = near & self._is_missing(near)
-        repeated = near & ~self._late & ~self._is_unknown()
+        unknown = self._is_unknown()
+        self._late = near & self._is_missing(near) & ~unknown
+        repeated = near & ~self._late & ~unknown
         newer = self._timed & (at > self._high_ns)
         part = self._timed & (at == self._high_ns)
         if part.any():
@@ -110,7 +111,7 @@ class Story:
         return unknown
 
     def _is_missing(self, near: Flags) -> Flags:
-        """Tell which numbers below the mark have not come before, nor earlier here."""
+        """Tell which numbers below the mark did not come before, nor here, as far as we know."""
         missing = near.copy()
         if not near.any():
             return missing
@@ -131,7 +132,7 @@ class Story:
         asked = np.flatnonzero(gapped & came)
         came[asked] = self._fleet.gaps.has(self._fleet.gaps.slots(row[asked]), seq[asked])
         missing[old[came]] = False
-        return missing & ~self._is_unknown()
+        return missing
 
     def _is_repeated(self) -> Flags:
         """Tell which reports say nothing that was not said of the same moment."""
@@ -195,9 +196,9 @@ class Story:
             return first
         for row, (count, order) in noted.items():
             fleet.restart_count[row], fleet.restart_order[row] = count, order
-            fleet.counting[row] &= np.uint8(0xFF & ~Counting.SUSPECT)
+            fleet.counting[row] &= ~Counting.SUSPECT
             if count:
-                fleet.counting[row] |= np.uint8(Counting.SUSPECT)
+                fleet.counting[row] |= Counting.SUSPECT
         return -1
 
     def apply(self) -> None:
@@ -244,17 +245,18 @@ class Story:
         begins = np.minimum(began, number[by[starts]] & SEQ)
         np.add.at(lost, whose, began - begins)
 
-        told = np.unique(of)
-        last = np.searchsorted(whose, told, side="right") - 1
-        fleet.lost[devices] = np.clip(fleet.lost[devices] + lost, 0, _U4_MAX).astype(np.uint32)
+        last = np.flatnonzero(np.append(whose[1:] != whose[:-1], True))
+        told = whose[last]
+        lost = np.minimum(np.maximum(fleet.lost[devices] + lost, 0), _U4_MAX)
+        fleet.lost[devices] = lost.astype(np.uint32)
         fleet.mark[devices[told]] = high[told] + LOWEST
         fleet.began[devices[told]] = begins[last].astype(np.uint32)
-        flags = self._flags[told] | np.uint8(Counting.COUNTS)
+        flags = self._flags[told] | Counting.COUNTS
         # Restarted: what we lost sight of belongs to the boot before.
-        flags[~goes_on[last]] &= np.uint8(0xFF & ~Counting.BLIND)
-        fleet.counting[devices[told]] = (
-            fleet.counting[devices[told]] & np.uint8(0xFF & ~Counting.BLIND)
-        ) | (flags & np.uint8(0xFF & ~Counting.SUSPECT))
+        flags[~goes_on[last]] &= ~Counting.BLIND
+        fleet.counting[devices[told]] = (fleet.counting[devices[told]] & ~Counting.BLIND) | (
+            flags & ~Counting.SUSPECT
+        )
         # Only where something is missing, or was.
         ragged = (self._flags & Counting.GAPPED) != 0
         ragged[self._of[opened & (self._number - self._high > 1)]] = True
@@ -282,11 +284,10 @@ class Story:
         bits = np.zeros((len(told), WINDOW // 64), np.uint64)
         held = np.flatnonzero(gapped & goes_on)
         bits[held] = fleet.gaps.bits(fleet.gaps.slots(row[held]))
+        bits[held] &= ~gaps.ring(seq_was[held] + 1, seq[held] - seq_was[held])
         whole = np.flatnonzero(~gapped & goes_on)
-        lowest = np.maximum(began_was[whole], seq_was[whole] - WINDOW + 1)
+        lowest = np.maximum(began_was[whole], seq[whole] - WINDOW + 1)
         bits[whole] = gaps.ring(lowest, seq_was[whole] - lowest + 1)
-        moved = np.flatnonzero(goes_on)
-        bits[moved] &= ~gaps.ring(seq_was[moved] + 1, seq[moved] - seq_was[moved])
         place = np.searchsorted(told, of)
         inside = (number >> 32 == high[place] >> 32) & (high[place] - number < WINDOW)
         gaps.add(bits, place[inside], number[inside] & SEQ)
@@ -294,7 +295,7 @@ class Story:
         close_windows(fleet, row[gapped & (missing == 0)])
         some = np.flatnonzero(missing > 0)
         if len(some):
-            fleet.counting[row[some]] |= np.uint8(Counting.GAPPED)
+            fleet.counting[row[some]] |= Counting.GAPPED
             fleet.gaps.put(row[some], bits[some], missing[some])
 
 
