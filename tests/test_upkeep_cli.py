@@ -28,7 +28,7 @@ from kapelle.registry.directory import Directory
 from kapelle.registry.service import OutboxPump
 from kapelle.registry.settings import RegistrySettings
 from kapelle.registry.store import Registry
-from kapelle.runtime.archive import Manifest, Sealed
+from kapelle.runtime.archive import Manifest, Sealed, noted_backup_ns
 from kapelle.runtime.clock import SystemClock
 from kapelle.runtime.doctor import Verdict
 
@@ -85,6 +85,22 @@ def test_what_was_backed_up_comes_back(config: Config, tmp_path: Path) -> None:
         assert registry.due().rows > 0, "the journal will be told all of it again"
     asyncio.run(enrol(replace(config, plant=replace(config.plant, data_dir=tmp_path / "new")), []))
     assert flaws(config, tmp_path / "new") == [], "telling twice changes nothing"
+
+
+def test_a_plant_knows_when_it_was_backed_up(config: Config, tmp_path: Path) -> None:
+    data = config.plant.data_dir
+    assert noted_backup_ns(data) is None
+    first = take(config, tmp_path / "backup").taken
+    assert noted_backup_ns(data) == first.taken_at_ns
+    second = take(config, tmp_path / "later").taken
+    assert noted_backup_ns(data) == second.taken_at_ns > first.taken_at_ns
+    # What was restored has no backup of its own; what could not be noted was made all the same.
+    put_back(config, tmp_path / "later", tmp_path / "new")
+    assert noted_backup_ns(tmp_path / "new") is None
+    (data / "backup.json").unlink()
+    (data / "backup.json").mkdir()
+    assert take(config, tmp_path / "third").taken.taken_at_ns > second.taken_at_ns
+    assert noted_backup_ns(data) is None
 
 
 def test_a_registry_that_is_behind_its_journal_is_found(config: Config, tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters, Ingest
 from kapelle.journal.directories import newest_snapshots
 from kapelle.journal.lock import DirectoryLock
-from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import SqliteJournal, open_journal
 from kapelle.journal.store import NAME
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
@@ -49,6 +48,7 @@ from kapelle.ports import Adapter, Clock, Directory, Journal, Link
 from kapelle.registry.directory import Directory as Enrolments
 from kapelle.registry.service import OutboxPump
 from kapelle.registry.store import Registry
+from kapelle.runtime.archive import noted_backup_ns
 from kapelle.runtime.clock import SystemClock
 from kapelle.runtime.progress import Progress
 from kapelle.runtime.supervise import keep_open, leave_if_asked
@@ -333,7 +333,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             history=_history_desk(doors),
             directory=directory,
             fleets=lambda: {k: o.fleet for k, o in doors.owners.items() if o.ready.is_set()},
-            sources=_sources(doors, settings, journal, clock),
+            sources=_sources(doors, settings.directory, journal, clock),
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)
@@ -371,11 +371,8 @@ def _check_token(usual: Path, chosen: Path) -> None:
         raise Invalid("the API's token lies elsewhere", [Problem("[api] token_file", what, remedy)])
 
 
-def _sources(
-    doors: Doors, settings: JournalSettings, journal: SqliteJournal, clock: SystemClock
-) -> Sources:
+def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: SystemClock) -> Sources:
     """Return what status and metrics of a plant in one process are drawn from."""
-    directory = settings.directory
 
     def disk() -> Disk:
         usage = shutil.disk_usage(directory)
@@ -392,6 +389,8 @@ def _sources(
         disk=disk,
         clock_ahead_s=clock.ahead_s,
         snapshot_at_ns=lambda: newest_snapshots(directory / "snapshots"),
+        backup_at_ns=lambda: noted_backup_ns(doors.config.plant.data_dir),
+        backup_age_s_max=doors.config.plant.backup_age_s_max,
     )
 
 

@@ -60,6 +60,9 @@ class PlantSettings:
     """Journal and registry live here; relative to where the plant is started. One process at a
     time."""
 
+    backup_age_s_max: float = 0.0
+    """`kapelle status` reminds of a backup that is older, or was never made; 0: nobody asks. [s]"""
+
     def __post_init__(self) -> None:
         if not 1 <= self.partitions <= 1024:
             raise ValueError("partitions lies between 1 and 1024")

@@ -77,7 +77,12 @@ CASES: list[tuple[str, str, Callable[[], Sources]]] = [
         quarantine=cast("object", Follower(trouble="disk")))),  # type: ignore[arg-type]  # is there
     ("journal-full", "failing", lambda: Sources(journal=full)),
     ("snapshot-old", "degraded", lambda: Sources(snapshot_at_ns=lambda: NOW - 9 * HOUR_NS)),
-    ("backup-old", "degraded", lambda: Sources(backup_at_ns=lambda: NOW - 300 * HOUR_NS)),
+    (
+        "backup-old",
+        "degraded",
+        lambda: Sources(backup_at_ns=lambda: NOW - 3 * HOUR_NS, backup_age_s_max=7200.0),
+    ),
+    ("backup-old", "degraded", lambda: Sources(backup_at_ns=lambda: None, backup_age_s_max=1.0)),
 ]  # fmt: skip
 
 

@@ -244,6 +244,7 @@ def everything(devices: int = 4) -> Sources:
         ),
         disk=lambda: Disk(1 << 40, 1 << 41),
         clock_ahead_s=lambda: 0.0,
+        backup_at_ns=lambda: NOW,
     )
 
 
@@ -302,6 +303,7 @@ NAMES = (
     "kapelle_redispatch_total", "kapelle_tracking_error_watts", "kapelle_safety_blocks_total",
     "kapelle_kill_switch_state", "kapelle_session_connects_total", "kapelle_http_request_seconds",
     "kapelle_energy_conservation_error_wh", "kapelle_build_info", "kapelle_health",
+    "kapelle_backup_timestamp_seconds",
     "kapelle_history_rows_total", "kapelle_muted_devices", "kapelle_device_conditions",
 )  # fmt: skip
 

@@ -199,16 +199,17 @@ def _journal(
                 "look into the log for why none was saved; free space if the disk is full",
                 at_ns,
             )
-    if sources.backup_at_ns is not None:
-        at_ns = sources.backup_at_ns()
-        if at_ns is not None and now_ns - at_ns > _BACKUP_AGE_S * NS_PER_S:
-            yield Reason(
-                "backup-old",
-                "degraded",
-                f"the newest backup is {_long((now_ns - at_ns) / NS_PER_S)} old",
-                "kapelle backup",
-                at_ns,
-            )
+    if sources.backup_at_ns is not None and sources.backup_age_s_max:
+        yield from _backup(sources.backup_at_ns(), sources.backup_age_s_max, now_ns)
+
+
+def _backup(at_ns: int | None, age_s_max: float, now_ns: int) -> Iterator[Reason]:
+    if at_ns is None:
+        yield Reason("backup-old", "degraded", "no backup was made yet", "kapelle backup")
+    elif now_ns - at_ns > age_s_max * NS_PER_S:
+        age = _long((now_ns - at_ns) / NS_PER_S)
+        text = f"the newest backup is {age} old, more than [plant] backup_age_s_max"
+        yield Reason("backup-old", "degraded", text, "kapelle backup", at_ns)
 
 
 def _space(disk: Disk) -> Iterator[Reason]:

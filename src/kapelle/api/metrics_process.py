@@ -62,6 +62,8 @@ def _disk(sources: Sources) -> Iterator[Metric]:
         yield gauge(
             "kapelle_disk_free_bytes", "Free under the data directory.", [], [([], disk.free)]
         )
+    if sources.backup_at_ns is not None:
+        yield from _backup(sources.backup_at_ns())
     if sources.clock_ahead_s is not None:
         yield gauge(
             "kapelle_clock_ahead_seconds",
@@ -69,6 +71,13 @@ def _disk(sources: Sources) -> Iterator[Metric]:
             [],
             [([], sources.clock_ahead_s())],
         )
+
+
+def _backup(at_ns: int | None) -> Iterator[Metric]:
+    if at_ns is not None:
+        at_s = at_ns / NS_PER_S
+        text = "When the newest backup was made; absent before the first."
+        yield gauge("kapelle_backup_timestamp_seconds", text, [], [([], at_s)])
 
 
 def _journal(told: JournalMetrics) -> Iterator[Metric]:

@@ -71,3 +71,5 @@ class Sources:
     """When the oldest of the topics' newest snapshots was written; None where one has none."""
     backup_at_ns: Callable[[], int | None] | None = None
     """When the newest backup was made; None where none is known."""
+    backup_age_s_max: float = 0.0
+    """How old it may become; 0: nobody asks. [s]"""

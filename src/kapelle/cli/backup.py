@@ -7,6 +7,7 @@ last, so no device in the journal is unknown to it. What the registry had told t
 between is told again after the restore: telling twice changes nothing.
 """
 
+import logging
 import os
 import shutil
 import socket
@@ -35,6 +36,7 @@ from kapelle.runtime.archive import (
     copy_database,
     copy_file,
     drafted,
+    note_backup,
     seal,
 )
 from kapelle.runtime.clock import SystemClock
@@ -45,6 +47,8 @@ _JOURNAL, _REGISTRY, _HISTORY = "journal", "registry.db", "history"
 _DUMP = (
     "the registry is in PostgreSQL and not in this backup: run pg_dump now, after it, and keep both"
 )
+log = logging.getLogger(__name__)
+
 _SHARED = "it lies on the same disk as the plant, and does not survive that disk"
 
 
@@ -94,7 +98,13 @@ def take(config: Config, destination: Path) -> Manifest:
             revision=known.revision if known is not None else 0,
             remarks=remarks + copied.remarks,
         )
-        return seal(draft, taken)
+        manifest = seal(draft, taken)
+    try:
+        # Status and metrics tell its age.
+        note_backup(data, now_ns)
+    except OSError as error:
+        log.warning("the backup is whole, but was not noted", extra={"reason": str(error)})
+    return manifest
 
 
 def _copy_followers(

@@ -17,10 +17,17 @@ from kapelle.errors import Invalid, JournalDamaged, JournalFailed, JournalFull
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_NOTE = "backup.json"
 _PIECE_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FICLONE = 0x40049409
 """ioctl_ficlone(2): btrfs, XFS and others share blocks until one of the two is written."""
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """What a data directory knows of its backups."""
+
+    taken_at_ns: int
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -173,6 +180,24 @@ def seal(draft: Path, taken: Taken) -> Manifest:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     path.chmod(0o600)
     return manifest
+
+
+def note_backup(data: Path, at_ns: int) -> None:
+    """Remember in a data directory that a backup was made. Raises OSError."""
+    draft = data / f".{_NOTE}.{os.getpid()}"
+    try:
+        draft.write_bytes(msgspec.json.encode(_Note(at_ns)) + b"\n")
+        draft.replace(data / _NOTE)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def noted_backup_ns(data: Path) -> int | None:
+    """Return when the newest backup of a data directory was made; None where none is known."""
+    try:
+        return msgspec.json.decode((data / _NOTE).read_bytes(), type=_Note).taken_at_ns
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def check(directory: Path, said: Callable[[str], None] = lambda _: None) -> Manifest:
