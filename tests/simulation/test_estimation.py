@@ -117,6 +117,13 @@ def test_what_was_learned_does_not_depend_on_partitions(rig: ModuleType) -> None
             assert getattr(other, name) == expected, name
 
 
+def test_what_the_kinds_do_adds_up_to_the_whole(rig: ModuleType) -> None:
+    """Whoever moves the sum moves its parts: the silent, and those between two reports."""
+    case = rig.Case("x", stale=0.2, hour=17.0, devices=120, seconds=120.0, silent_s=40.0, mix="all")
+    for told in rig.play(case, 3).told:
+        assert sum(told.by_kind_w.values()) == pytest.approx(told.power_w, rel=1e-9, abs=1e-6)
+
+
 def test_what_was_learned_survives_a_snapshot(rig: ModuleType) -> None:
     devices = rig.make_fleet(rig.FleetPlan(devices=40, partitions=1), np.random.default_rng(1))
     plant = rig.Plant(devices, 1)
