@@ -98,7 +98,10 @@ def test_the_environment_wins_over_the_file(sample) -> None:
         ("[sample]\nport = 1.5", "sample.port = 1.5 is not a whole number"),
         ('[sample]\nmode = "ful"', '"ful" is not one of full, lazy; did you mean full?'),
         ("[sample]\nport = -1", "line 1: [sample] port is not negative"),
-        ('[sample]\nbrokers = [{ nam = "n" }]', "is not a list"),
+        (
+            '[sample]\nbrokers = [{ nam = "n" }]',
+            "nothing is called nam in [sample.brokers.1]; did you mean name?",
+        ),
         ("port = 1", "kapelle.toml line 1: nothing is called [port]"),
         ("[sample", "kapelle.toml: "),
     ],

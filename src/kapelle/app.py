@@ -54,6 +54,8 @@ from kapelle.runtime.progress import Progress
 from kapelle.runtime.supervise import keep_open, leave_if_asked
 from kapelle.safety.service import LastHop
 
+HOLD_FILE = "HOLD"
+"""In the data directory; `touch` is enough."""
 _RECORDER_PAUSE_S = 1.0
 _RECORDER_PAUSE_S_MAX = 60.0
 _NEVER = 2**31
@@ -89,8 +91,22 @@ class Doors:
     """What the recorder counted."""
     ledger: Progress = field(default_factory=Progress)
     """A step for each time the recorder let the ledger work."""
+    hold_file: Path | None = None
+    """While it is there, the plant is held."""
+    last_hops: list[LastHop] = field(default_factory=list)
+    """Those that run in this process."""
     holder: str = field(default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}")
     """Named to whoever finds our leases taken."""
+
+    def stop(self, reason: str, by: str, *, told: bool = False) -> bool:
+        """Hold the plant at once, without waiting for the journal; see `LastHop.stop`.
+
+        Returns:
+            Whether a last hop of this process took it; others hear of it from the journal.
+        """
+        for last_hop in self.last_hops:
+            last_hop.stop(reason, by, told=told)
+        return bool(self.last_hops)
 
 
 async def run_gateway(doors: Doors) -> None:
@@ -102,6 +118,7 @@ async def run_gateway(doors: Doors) -> None:
         clock=doors.clock,
         settings=config.safety,
         partitions=config.plant.partitions,
+        hold_file=doors.hold_file,
     )
 
     last_hop.refused = doors.blocked
@@ -128,12 +145,16 @@ async def run_gateway(doors: Doors) -> None:
     draw = random.Random(doors.holder)
     for adapter in doors.adapters:
         doors.opened.setdefault(adapter.name, LinkState(False, doors.clock.now_ns()))
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(last_hop.run(), name="last hop")
-        for adapter in doors.adapters:
-            use = partial(serve, adapter.name)
-            opened = keep_open(adapter, use, clock=doors.clock, draw=draw)
-            tasks.create_task(opened, name=f"adapter {adapter.name}")
+    doors.last_hops.append(last_hop)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(last_hop.run(), name="last hop")
+            for adapter in doors.adapters:
+                use = partial(serve, adapter.name)
+                opened = keep_open(adapter, use, clock=doors.clock, draw=draw)
+                tasks.create_task(opened, name=f"adapter {adapter.name}")
+    finally:
+        doors.last_hops.remove(last_hop)
 
 
 async def run_fleet(doors: Doors) -> None:
@@ -309,7 +330,15 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             partitions=config.plant.partitions,
             clock=clock,
         )
-        doors = Doors(config, clock, journal, directory, adapters, quarantine=follower)
+        doors = Doors(
+            config,
+            clock,
+            journal,
+            directory,
+            adapters,
+            quarantine=follower,
+            hold_file=data_dir / HOLD_FILE,
+        )
         watch = Watch(journal=journal, clock=clock, partitions=config.plant.partitions)
         application = server.build(
             journal=journal,
@@ -334,6 +363,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             directory=directory,
             fleets=lambda: {k: o.fleet for k, o in doors.owners.items() if o.ready.is_set()},
             sources=_sources(doors, settings.directory, journal, clock),
+            stop=doors.stop,
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)

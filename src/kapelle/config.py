@@ -8,11 +8,11 @@ a file (`password = "file:/run/secrets/x"`), never from the TOML file itself.
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeVar, cast, get_args
+from typing import TypeVar, cast, get_args, get_origin
 
 from kapelle.adapters.http.settings import HttpSettings
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
@@ -269,11 +269,27 @@ class _Reader:
         if isinstance(wanted, type) and is_dataclass(wanted) and isinstance(value, dict):
             known = {k: v for k, v in value.items() if self._known(wanted, dotted, k)}
             return self.build(wanted, known, dotted)
+        if (row_type := _row_type(wanted)) is not None and isinstance(value, list | tuple):
+            return self._rows(value, row_type, dotted)
         made = as_type(value, wanted)
         if made is NOTHING:
             what = f"{dotted} = {to_toml(value)} is not {type_name(wanted)}"
             self._say(place, what, type_remedy(value, wanted))
         return made
+
+    def _rows(self, rows: Sequence[object], row_type: type, dotted: str) -> object:
+        """Return an array of tables, each as settings; mistakes name the table by its number."""
+        made: list[object] = []
+        for number, row in enumerate(rows, start=1):
+            which = f"{dotted}.{number}"
+            place = f"{self._place.get(dotted, dotted)}, table {number}"
+            if isinstance(row, Mapping):
+                self._place |= {which: place} | {f"{which}.{key}": place for key in row}
+                made.append(self._convert(dict(row), row_type, which))
+            else:
+                self._say(place, f"{to_toml(row)} is not a table", f"write [[{dotted}]]")
+        # What could not be built has been said.
+        return tuple(one for one in made if one is not None)
 
     def _resolve(self, reference: str, dotted: str) -> object:
         scheme, _, target = reference.partition(":")
@@ -313,6 +329,13 @@ def _sections() -> dict[str, type]:
 def _optional() -> frozenset[str]:
     """Return the sections that are None unless given."""
     return frozenset(section for section, wanted in field_types(Config).items() if get_args(wanted))
+
+
+def _row_type(wanted: object) -> type | None:
+    """Return the settings of one row, where an array of tables is wanted."""
+    arms = get_args(wanted)
+    rows = get_origin(wanted) is tuple and isinstance(arms[0], type) and is_dataclass(arms[0])
+    return cast(type, arms[0]) if rows else None
 
 
 def _new(made_type: type[T], values: Mapping[str, object]) -> T:

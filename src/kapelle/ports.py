@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.model.blocks import Acks, Commands, Quarantined, Readings, Sessions
 from kapelle.model.entries import Body, Entry, Kind
-from kapelle.model.ids import DeviceId, DeviceNo, Flags, Floats, Ints
+from kapelle.model.ids import DeviceId, DeviceNo, Flags, Floats, Ints, Longs
 
 
 class Clock(Protocol):
@@ -24,6 +24,16 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait this long in elapsed time, whatever happens to the wall clock."""
+
+
+class Places(NamedTuple):
+    """Where devices belong: a `label_key` each, of no label where the number is unknown."""
+
+    site: Longs
+    feeder: Longs
+    zone: Longs
+    switched: Flags
+    """Whether the device is of a kind that is on or off."""
 
 
 class Directory(Protocol):
@@ -48,6 +58,12 @@ class Directory(Protocol):
 
     def nameplate(self, device_no: Ints) -> tuple[Floats, Floats]:
         """Return nameplate up and down of each device. [W] NaN where the number is unknown."""
+
+    def places(self, device_no: Ints) -> Places:
+        """Return where each device belongs, and whether it is one that is switched."""
+
+    def everyone(self) -> Ints:
+        """Return the number of every enrolled device, rising."""
 
 
 @dataclass(slots=True, eq=False)

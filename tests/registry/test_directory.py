@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapelle.model.enums import DeviceKind
+from kapelle.model.ids import label_key
 from kapelle.ports import Directory as DirectoryPort
 from kapelle.registry import credentials
 from kapelle.registry.directory import Bearer, Directory
@@ -159,3 +161,23 @@ def test_a_device_takes_little_memory() -> None:
     tracemalloc.stop()
     assert directory.count() == size
     assert held / size < 400
+
+
+def test_places_are_equal_where_labels_are_and_nowhere_for_strangers() -> None:
+    north = {"zone": "north", "feeder": "f1"}
+    directory = Directory.build(
+        2,
+        [
+            Bearer(0, "a", True, 1.0, 1.0, site="s0", **north),
+            Bearer(3, "b", True, 1.0, 1.0, site="s3", kind=DeviceKind.WATER_HEATER, **north),
+            Bearer(5, "c", True, 1.0, 1.0),
+        ],
+    )
+    places = directory.places(np.array([3, 0, 5, 1, -1, 99], np.int32))
+    nowhere = label_key("")
+    assert places.zone.tolist() == [label_key("north")] * 2 + [nowhere] * 4
+    assert places.feeder[0] == places.feeder[1]
+    assert places.site.tolist() == [label_key("s3"), label_key("s0"), *[nowhere] * 4]
+    assert places.switched.tolist() == [True, False, False, False, False, False]
+    directory.apply([Bearer(0, "a", False, 1.0, 1.0)])
+    assert directory.everyone().tolist() == [3, 5]

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Order
+from kapelle.ports import Places
 from kapelle.safety import gate
-from kapelle.safety.gate import PHASE_OF, RULES, GateState, check
+from kapelle.safety.gate import PHASE_OF, RULES, GateState, Known, check
 from kapelle.safety.settings import SafetySettings
 
 NOW_NS = 1_000 * NS_PER_S
@@ -42,9 +44,13 @@ def rules(
     at_s: float = 0.0,
     settings: SafetySettings = SETTINGS,
 ) -> list[str]:
-    nameplate_w = np.full(len(asked), up_w), np.full(len(asked), down_w)
+    known = Known(
+        (np.full(len(asked), up_w), np.full(len(asked), down_w)),
+        Places(*np.zeros((3, len(asked)), np.int64), np.zeros(len(asked), np.bool_)),
+    )
     now_ns = NOW_NS + int(at_s * NS_PER_S)
-    return [RULES[place] for place in check(state, asked, nameplate_w, now_ns, 2, settings)]
+    state.orders.apply(Order(1, "all", 1e6, 0, NOW_NS + 10_000 * NS_PER_S, 0))
+    return [RULES[place] for place in check(state, asked, known, now_ns, 2, settings)]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,13 @@ def rules(
         ({"revert_s": -1.0}, gate.NO_REVERT),
         ({"revert_s": 86_400.0}, gate.NO_REVERT),
         ({"revert_s": np.nan}, ""),
+        ({"not_after_ns": NOW_NS + 3600 * NS_PER_S}, gate.OUTLIVES),
+        ({"ttl_s": 3600.0}, gate.OUTLIVES),
+        ({"ttl_s": np.nan}, gate.OUTLIVES),
+        ({"order_no": 0}, gate.NO_ORDER),
+        ({"order_no": 2}, gate.NO_ORDER),
+        ({"order_no": 0, "setpoint_w": np.nan}, ""),
+        ({"device_no": 4}, ""),
     ],
 )
 def test_a_command_breaks(changed: dict[str, float], rule: str) -> None:

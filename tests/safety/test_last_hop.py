@@ -14,7 +14,8 @@ from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Kind
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S, PLANT, Flags, Floats, Ints
-from kapelle.model.plant import Hold
+from kapelle.model.plant import Hold, Order
+from kapelle.ports import Places
 from kapelle.runtime.clock import SystemClock
 from kapelle.safety.gate import HOLD, NAMEPLATE
 from kapelle.safety.service import LastHop
@@ -25,9 +26,14 @@ class Book:
     """A directory of devices of 5 kW."""
 
     partitions = 2
+    version = 1
 
     def nameplate(self, device_no: Ints) -> tuple[Floats, Floats]:
         return np.full(len(device_no), 5000.0), np.full(len(device_no), 5000.0)
+
+    def places(self, device_no: Ints) -> Places:
+        nowhere = np.zeros((3, len(device_no)), np.int64)
+        return Places(*nowhere, np.zeros(len(device_no), np.bool_))
 
 
 class Wire:
@@ -92,9 +98,13 @@ class Stage:
         raise AssertionError("it never happened")
 
 
-async def beside(hop: LastHop, act: Awaitable[None]) -> None:
+async def beside(stage: Stage, act: Awaitable[None]) -> None:
+    """Act while the last hop runs and order 1 is in force."""
+    now_ns = stage.clock.now_ns()
+    order = Order(1, "all", 1e6, now_ns, now_ns + 3600 * NS_PER_S, now_ns)
+    await stage.journal.append(PLANT, [order], writer="api")
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(hop.run())
+        running = group.create_task(stage.hop.run())
         await asyncio.sleep(0.02)
         await act
         running.cancel()
@@ -120,7 +130,7 @@ def test_commands_reach_the_link_that_has_the_device_and_sent_is_said() -> None:
             assert await stage.phases("p/0") == dict.fromkeys((0, 2, 4), Phase.SENT)
             assert stage.hop.sent == 3
 
-        await beside(stage.hop, act())
+        await beside(stage, act())
 
     asyncio.run(play())
 
@@ -143,7 +153,7 @@ def test_what_does_not_pass_is_rejected_and_counted_by_rule() -> None:
             assert wire.sent == []
             assert stage.hop.refused == {NAMEPLATE: 1}
 
-        await beside(stage.hop, act())
+        await beside(stage, act())
 
     asyncio.run(play())
 
@@ -175,7 +185,7 @@ def test_a_hold_in_the_journal_stops_commands_and_survives_a_restart() -> None:
 
             await stage.wait(sent)
 
-        await beside(stage.hop, act())
+        await beside(stage, act())
 
     asyncio.run(play())
 
@@ -204,7 +214,7 @@ def test_a_hold_comes_between_two_hand_overs() -> None:
             assert len(wire.sent) == SafetySettings().send_at_once
             assert stage.hop.refused[HOLD] == 2000
 
-        await beside(stage.hop, act())
+        await beside(stage, act())
 
     asyncio.run(play())
 
@@ -235,6 +245,6 @@ def test_a_hold_outlives_the_entry_that_told_it() -> None:
 
             await stage.wait(sent)
 
-        await beside(stage.hop, act())
+        await beside(stage, act())
 
     asyncio.run(play())

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 from kapelle.adapters.http.problems import Fault, Refused
 from kapelle.api import rules
@@ -25,6 +26,13 @@ _KEY_LENGTH_MAX = 200
 _CATCH_UP_S = 5.0
 
 
+class Stop(Protocol):
+    """Holds the plant at once, in this process."""
+
+    def __call__(self, reason: str, by: str, *, told: bool = False) -> bool:
+        """Return whether it is held; `told`: the caller writes to the journal himself."""
+
+
 class OrderDesk:
     """Writes orders as the line `api` of the plant's topic.
 
@@ -33,12 +41,19 @@ class OrderDesk:
     """
 
     def __init__(
-        self, *, journal: Journal, watch: Watch, clock: Clock, settings: ApiSettings
+        self,
+        *,
+        journal: Journal,
+        watch: Watch,
+        clock: Clock,
+        settings: ApiSettings,
+        stop: Stop | None = None,
     ) -> None:
         self._journal = journal
         self._watch = watch
         self._clock = clock
         self._settings = settings
+        self._stop = stop
         self._quota = Quota(settings.orders_per_minute)
         self._turn = asyncio.Lock()
 
@@ -126,10 +141,19 @@ class OrderDesk:
         return self.find(order_no)
 
     async def hold(self, held: bool, reason: str, issued_by: str) -> Hold:
-        """Stop every command of the plant, or allow them again."""
+        """Stop every command of the plant, or allow them again.
+
+        A hold is in force here before the journal has it, and whether or not it takes it.
+        """
+        is_held = held and self._stop is not None and self._stop(reason, issued_by, told=True)
         hold = Hold(held, self._clock.now_ns(), reason, issued_by)
-        # Neither number nor turn: a hold waits for nobody.
-        await self._append(hold, None)
+        try:
+            # Neither number nor turn: a hold waits for nobody.
+            await self._append(hold, None)
+        except Refused:
+            if not is_held or self._stop is None:
+                raise
+            self._stop(reason, issued_by)
         return hold
 
     def find(self, order_no: int) -> OrderState:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -65,6 +66,8 @@ async def _run(settings: Config) -> None:
     from kapelle.app import open_plant
 
     async with open_plant(settings) as plant, asyncio.TaskGroup() as tasks:
+        stop = partial(plant.doors.stop, "SIGUSR1", "signal")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop)
         tasks.create_task(_tell_addresses(plant, settings), name="addresses")
         await plant.run()
 

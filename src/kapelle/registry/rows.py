@@ -110,6 +110,10 @@ def to_bearer(row: Stored) -> Bearer:
         row.nameplate_up_w,
         row.nameplate_down_w,
         row.credential or credentials.NOBODY,
+        row.kind,
+        row.site,
+        row.feeder,
+        row.zone,
     )
 
 

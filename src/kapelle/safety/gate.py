@@ -1,48 +1,110 @@
-"""The check every command passes, independent of whoever decided on it.
+"""The order of checks every command passes, independent of whoever decided on it.
+
+Each refusal names its rule. **Nothing is clamped**: a command outside its limits is a fault of its
+writer, and a half-right command would hide it; the ledgers of its writer would be wrong as well,
+and what the meter then shows looks like a device that strays. What many commands exceed together,
+power, ramp, switching, is let through in order of arrival up to the limit, and the rest refused
+as CANCELLED: nobody is to blame, and its owner tries again in a few seconds. So a plant with a
+ramp moves at exactly its ramp.
+
+The gate trusts no room above it. What it knows of devices it has passed itself (`passed`), or read
+from the registry's directory; orders it reads from the plant's topic. Its time never goes back.
+First come the rules that a command breaks by itself, then those that it breaks together with
+others, from the device to the plant. Only what passes all of them is charged to any.
 
 A hold stops every command, releases too: whoever holds the plant wants nothing sent, and devices go
 back by their own timers. The owner tries a release again until it is answered, so that it follows
-within half a minute after the hold.
-
-Each refusal names its rule. Nothing is clamped: a command outside its limits is a fault of its
-writer, and a half-right command would hide it.
+within half a minute after the hold. Otherwise nothing but its own form and rate stops a release.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import Phase
-from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
-from kapelle.safety.settings import SafetySettings
+from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints
+from kapelle.ports import Directory, Places
+from kapelle.safety.authority import OrderBook
+from kapelle.safety.limits import Ledger
+from kapelle.safety.passed import Moves, Passed, Rows, apply_moves, moves
+from kapelle.safety.plausibility import TripWire
+from kapelle.safety.rates import Rates
+from kapelle.safety.settings import LEVELS, SafetySettings
+from kapelle.safety.switching import keeps_dwell, switches
 
 HOLD = "S-24 hold"
 EPOCH = "R-16 stale owner"
+TWICE = "S-20 device twice in one block"
 EXPIRED = "R-15 expired"
+OUTLIVES = "R-15 valid too long"
 UNKNOWN = "S-20 unknown device"
 NAMEPLATE = "S-20 beyond nameplate"
 NO_REVERT = "R-20 no revert timer"
+NO_ORDER = "S-20 no order in force"
 RATE = "S-20 too many commands"
+RATE_DAY = "S-20 too many commands in an hour or day"
+DWELL = "S-20 switched too soon"
+SWITCHING = "S-20 too many switched at once"
+POWER = "S-20 too much power"
+RAMP = "S-20 too fast"
+AUTHORITY = "S-20 beyond the issuer's authority"
 
-RULES = ("", EPOCH, HOLD, EXPIRED, UNKNOWN, NAMEPLATE, NO_REVERT, RATE)
+RULES = (
+    "",
+    EPOCH,
+    HOLD,
+    TWICE,
+    EXPIRED,
+    OUTLIVES,
+    UNKNOWN,
+    NAMEPLATE,
+    NO_REVERT,
+    NO_ORDER,
+    RATE,
+    RATE_DAY,
+    DWELL,
+    SWITCHING,
+    POWER,
+    RAMP,
+    AUTHORITY,
+)
 """A refusal is a place in this tuple; 0 lets the command pass."""
 PHASE_OF: Mapping[str, Phase] = {
     HOLD: Phase.CANCELLED,
+    TWICE: Phase.CANCELLED,
     EXPIRED: Phase.EXPIRED,
+    OUTLIVES: Phase.CANCELLED,
     UNKNOWN: Phase.REJECTED,
     NAMEPLATE: Phase.REJECTED,
     NO_REVERT: Phase.REJECTED,
+    NO_ORDER: Phase.CANCELLED,
     RATE: Phase.CANCELLED,
+    RATE_DAY: Phase.CANCELLED,
+    DWELL: Phase.CANCELLED,
+    SWITCHING: Phase.CANCELLED,
+    POWER: Phase.CANCELLED,
+    RAMP: Phase.CANCELLED,
+    AUTHORITY: Phase.CANCELLED,
 }
 """What becomes of a refused command. A stale owner's command never became anything.
 
 CANCELLED counts against nobody: the command met a limit of ours, and its owner tries again later.
 REJECTED says that this device cannot be commanded so.
 """
-_S_PER_MINUTE = 60.0
-_S_PER_NS = 1e-9
+_SETTLE_NS = NS_PER_S
+"""Setpoints that have run out are taken off the sums this often."""
+_NARROWEST_FIRST = (*reversed(LEVELS), "plant")
+
+
+class Known(NamedTuple):
+    """What the registry knows of the devices of a block."""
+
+    nameplate_w: tuple[Floats, Floats]
+    """Highest power towards export and towards consumption; NaN: not enrolled."""
+    places: Places
 
 
 @dataclass(slots=True, eq=False)
@@ -51,39 +113,115 @@ class GateState:
 
     held: bool = False
     hold_reason: str = ""
+    now_ns: int = 0
+    """The latest time it was told."""
     epochs: dict[int, int] = field(default_factory=dict)
     """Highest epoch seen of each partition's owner."""
-    credit: Floats = field(default_factory=lambda: np.empty(0))
-    """Commands each device may still be sent, as of `credited_ns`."""
-    credited_ns: Longs = field(default_factory=lambda: np.empty(0, np.int64))
+    passed: Passed = field(default_factory=Passed)
+    rates: Rates = field(default_factory=Rates)
+    orders: OrderBook = field(default_factory=OrderBook)
+    ledgers: list[Ledger] = field(default_factory=list)
+    """Of each configured limit, the narrowest first."""
+    trip_wire: TripWire = field(default_factory=TripWire)
+    tripped: str = ""
+    """Why the gate has just held the plant by itself, until somebody has taken note."""
+    settled_ns: int = 0
+    version: int = -1
+    """Of the directory the ledgers know."""
+
+    @classmethod
+    def of(cls, settings: SafetySettings) -> "GateState":
+        """Return the state of a gate that has passed nothing yet."""
+        limits = sorted(settings.limits, key=lambda each: _NARROWEST_FIRST.index(each.level))
+        return cls(ledgers=[Ledger(limit) for limit in limits])
+
+
+def rearm(state: GateState) -> None:
+    """End a hold. What tripped the wire was seen by whoever lifts it, and is forgotten."""
+    state.held, state.hold_reason, state.tripped = False, "", ""
+    state.trip_wire = TripWire()
+
+
+def know(state: GateState, directory: Directory, device_no: Ints) -> Known:
+    """Return what the directory says of devices; the ledgers hear of it where it has changed."""
+    if state.version != directory.version:
+        for ledger in state.ledgers:
+            ledger.know(directory)
+        state.version = directory.version
+    return Known(directory.nameplate(device_no), directory.places(device_no))
 
 
 def check(
     state: GateState,
     commands: Commands,
-    nameplate_w: tuple[Floats, Floats],
+    known: Known,
     now_ns: int,
     partitions: int,
     settings: SafetySettings,
 ) -> Bytes:
     """Return for each command the place in `RULES` of the first rule it breaks, 0 for none.
 
-    Commands that pass use up their device's credit.
+    Commands that pass are taken as sent: they use up what the limits leave.
 
     Args:
-        state: Hold, epochs and credits; the latter two are brought up to date.
-        commands: One partition's.
-        nameplate_w: Highest power towards export and towards consumption; NaN: not enrolled.
-        now_ns: The time.
+        state: What the gate remembers; brought up to date.
+        commands: One partition's, in order of arrival.
+        known: What the registry knows of their devices.
+        now_ns: The time; one before an earlier one counts as that.
         partitions: How many the plant has.
         settings: The limits.
     """
+    now_ns = state.now_ns = max(state.now_ns, now_ns)
+    _advance(state, now_ns)
     broken = np.zeros(len(commands), np.uint8)
+    _check_alone(broken, state, commands, known, now_ns, partitions, settings)
+    rows = np.flatnonzero(broken == 0)
+    if len(rows):
+        some = Commands(*(getattr(commands, name)[rows] for name in Commands.COLUMNS))
+        up_w, down_w = known.nameplate_w
+        places = Places._make(column[rows] for column in known.places)
+        broken[rows] = _check_together(
+            state, some, (up_w[rows], down_w[rows]), places, now_ns, settings
+        )
+    reason = state.trip_wire.reason(state.orders.explained_w(now_ns), settings)
+    if reason and not state.held:
+        state.held, state.hold_reason, state.tripped = True, reason, reason
+        _refuse(broken, np.ones(len(commands), np.bool_), HOLD)
+    return broken
+
+
+def _advance(state: GateState, now_ns: int) -> None:
+    state.rates.advance(now_ns)
+    state.orders.advance(now_ns)
+    state.trip_wire.advance(now_ns)
+    for ledger in state.ledgers:
+        ledger.advance(now_ns)
+    if now_ns - state.settled_ns >= _SETTLE_NS:
+        state.settled_ns = now_ns
+        state.trip_wire.settle(state.passed, now_ns)
+        for ledger in state.ledgers:
+            ledger.settle(state.passed, now_ns)
+
+
+def _check_alone(
+    broken: Bytes,
+    state: GateState,
+    commands: Commands,
+    known: Known,
+    now_ns: int,
+    partitions: int,
+    settings: SafetySettings,
+) -> None:
+    """Refuse what each command breaks by itself."""
     _refuse(broken, _is_stale(state, commands, partitions), EPOCH)
     if state.held:
         _refuse(broken, np.ones(len(commands), np.bool_), HOLD)
+    _refuse(broken, _is_repeated(commands.device_no), TWICE)
     _refuse(broken, commands.not_after_ns < now_ns, EXPIRED)
-    up_w, down_w = nameplate_w
+    short = (commands.ttl_s >= 0.0) & (commands.ttl_s <= settings.valid_s_max)
+    short &= commands.not_after_ns <= now_ns + int(settings.valid_s_max * NS_PER_S)
+    _refuse(broken, ~short, OUTLIVES)
+    up_w, down_w = known.nameplate_w
     _refuse(broken, np.isnan(up_w) | np.isnan(down_w), UNKNOWN)
 
     setpoint_w = commands.setpoint_w
@@ -95,15 +233,82 @@ def check(
     if settings.allow_no_failsafe:
         reverts |= np.isnan(commands.revert_s)
     _refuse(broken, ~(released | reverts), NO_REVERT)
+    _refuse(broken, ~(released | state.orders.in_force(commands.order_no, now_ns)), NO_ORDER)
 
-    passing = np.flatnonzero(broken == 0)
-    spent = ~_spend(state, commands.device_no[passing], now_ns, settings)
-    broken[passing[spent]] = RULES.index(RATE)
+
+def _check_together(
+    state: GateState,
+    commands: Commands,
+    nameplate_w: tuple[Floats, Floats],
+    places: Places,
+    now_ns: int,
+    settings: SafetySettings,
+) -> Bytes:
+    """Refuse what commands, each in order, break together; charge the limits with the rest."""
+    device_no = commands.device_no
+    broken = np.zeros(len(device_no), np.uint8)
+    move = moves(state.passed, commands, nameplate_w, now_ns, settings)
+    turns = switches(state.passed, move, places.switched, now_ns)
+    standing_w = state.passed.standing_w(device_no, now_ns)
+    more_w = np.maximum(move.departs_w - standing_w, 0.0)
+    groups = [ledger.of(device_no, places) for ledger in state.ledgers]
+
+    _refuse(broken, ~state.rates.keeps_minute(device_no, now_ns, settings), RATE)
+    often = ~state.rates.keeps_day(device_no, settings)
+    _refuse(broken, move.is_setpoint & often, RATE_DAY)
+    _refuse(broken, ~keeps_dwell(state.passed, move, turns, now_ns, settings.dwell_s), DWELL)
+    for ledger, group in zip(state.ledgers, groups, strict=True):
+        rows = np.flatnonzero((broken == 0) & move.is_setpoint)
+        _refuse_rows(broken, rows, ledger.keeps_switching(group[rows], turns[rows]), SWITCHING)
+        rows = np.flatnonzero((broken == 0) & move.is_setpoint)
+        _refuse_rows(broken, rows, ledger.keeps_power(group[rows], more_w[:, rows]), POWER)
+        rows = np.flatnonzero((broken == 0) & move.is_setpoint)
+        _refuse_rows(broken, rows, ledger.keeps_ramp(group[rows], move.power_w[:, rows]), RAMP)
+    rows = np.flatnonzero((broken == 0) & move.is_setpoint)
+    asked_w = move.power_w.max(axis=0)
+    keeps = state.orders.keeps_authority(
+        commands.order_no[rows], asked_w[rows], settings.authority_w_per_hour
+    )
+    _refuse_rows(broken, rows, keeps, AUTHORITY)
+    _charge(state, commands, move, more_w, turns, groups, broken == 0, now_ns, settings)
     return broken
+
+
+def _charge(
+    state: GateState,
+    commands: Commands,
+    move: Moves,
+    more_w: Floats,
+    turns: Flags,
+    groups: list[Ints],
+    passes: Flags,
+    now_ns: int,
+    settings: SafetySettings,
+) -> None:
+    rows = np.flatnonzero(passes)
+    move = move.at(rows)
+    for ledger, group in zip(state.ledgers, groups, strict=True):
+        ledger.charge(group[rows], move, more_w[:, rows], turns[rows])
+    state.rates.charge(move.device_no, now_ns, settings)
+    asked = rows[move.is_setpoint]
+    state.orders.charge(commands.order_no[asked], move.power_w.max(axis=0)[move.is_setpoint])
+    state.trip_wire.note(state.passed, move, now_ns)
+    apply_moves(state.passed, move, commands.setpoint_w[rows], now_ns)
 
 
 def _refuse(broken: Bytes, which: Flags, rule: str) -> None:
     broken[which & (broken == 0)] = RULES.index(rule)
+
+
+def _refuse_rows(broken: Bytes, rows: Rows, keeps: Flags, rule: str) -> None:
+    broken[rows[~keeps]] = RULES.index(rule)
+
+
+def _is_repeated(device_no: Ints) -> Flags:
+    """Tell which rows are about a device that an earlier row of the block is about."""
+    repeated = np.ones(len(device_no), np.bool_)
+    repeated[np.unique(device_no, return_index=True)[1]] = False
+    return repeated
 
 
 def _is_stale(state: GateState, commands: Commands, partitions: int) -> Flags:
@@ -115,21 +320,3 @@ def _is_stale(state: GateState, commands: Commands, partitions: int) -> Flags:
         state.epochs[each] = highest
         stale |= mine & (commands.epoch < highest)
     return stale
-
-
-def _spend(state: GateState, device_no: Ints, now_ns: int, settings: SafetySettings) -> Flags:
-    """Take one command's credit from each device; return who had it. One command per device."""
-    if not len(device_no):
-        return np.zeros(0, np.bool_)
-    needed = int(device_no.max()) + 1
-    if needed > len(state.credit):
-        more = max(needed, 2 * len(state.credit)) - len(state.credit)
-        state.credit = np.append(state.credit, np.full(more, settings.commands_burst))
-        state.credited_ns = np.append(state.credited_ns, np.full(more, now_ns, np.int64))
-    elapsed_s = (now_ns - state.credited_ns[device_no]) * _S_PER_NS
-    earned = np.maximum(elapsed_s, 0.0) * (settings.commands_per_minute / _S_PER_MINUTE)
-    credit = np.minimum(state.credit[device_no] + earned, settings.commands_burst)
-    had: Flags = credit >= 1.0
-    state.credit[device_no] = credit - had
-    state.credited_ns[device_no] = now_ns
-    return had

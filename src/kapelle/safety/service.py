@@ -1,27 +1,37 @@
 """The last hop: follows commands in the journal, passes the gate, hands them to the transports.
 
 It starts at the present end of each topic: what was never sent is sent again by its owner.
+
+A hold needs nothing but this process: the journal, a call (`stop`: API, signal, the gate's own
+trip-wire) or a file in the data directory stop it, whichever comes first, and one that the journal
+has not heard of is written there once it can be.
 """
 
 import asyncio
 import logging
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
 from kapelle.errors import JournalFull, LinkLost
 from kapelle.fleet.recall import recall
 from kapelle.model.blocks import Commands, Phases
-from kapelle.model.entries import Kind
+from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import Phase
 from kapelle.model.ids import PLANT, Bytes, Flags, partition_topic
-from kapelle.model.plant import Hold
+from kapelle.model.plant import Cancel, Hold, Notice
 from kapelle.ports import Clock, Directory, Journal, Link
-from kapelle.safety.gate import PHASE_OF, RULES, GateState, check
+from kapelle.safety.gate import PHASE_OF, RULES, GateState, check, know, rearm
 from kapelle.safety.settings import SafetySettings
 
 _WRITER = "last-hop"
 _APPEND_TIMEOUT_S = 10.0
+_AGAIN_S = 1.0
+"""Pause before a hold that could not be written is tried again. [s]"""
+_LOOK_S = 0.2
+"""How often the file that holds the plant is looked for. [s]"""
+_HEARD = {Kind.HOLD, Kind.ORDER, Kind.AMEND, Kind.CANCEL}
 
 log = logging.getLogger(__name__)
 
@@ -37,24 +47,66 @@ class LastHop:
         clock: Clock,
         settings: SafetySettings,
         partitions: int,
+        hold_file: Path | None = None,
     ) -> None:
+        """`hold_file`: while it is there, the plant is held; None: nobody looks."""
         self.links: list[Link] = []
         """Where commands go; each device's to the first that has a session for it."""
         self.refused: Counter[str] = Counter()
         """Commands that did not pass, by rule."""
         self.sent = 0
-        self._state = GateState()
+        self._state = GateState.of(settings)
         self._journal = journal
         self._directory = directory
         self._clock = clock
         self._settings = settings
         self._partitions = partitions
+        self._hold_file = hold_file
+        self._stopped_ns = 0
+        """When it was last stopped by anything but the journal."""
+        self._untold: list[Body] = []
+        """What the journal has yet to hear of that."""
+        self._is_untold = asyncio.Event()
+        self._sending: set[asyncio.Timeout] = set()
+        """The deadlines of hand-overs under way."""
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing leaves now."""
+        return self._state.held
+
+    @property
+    def reason(self) -> str:
+        """Why, if it is held."""
+        return self._state.hold_reason
 
     def hold(self, held: bool, reason: str = "") -> None:
         """Stop every command at once, or let them pass again, without waiting for the journal."""
         if held != self._state.held:
             log.warning("hold" if held else "hold lifted", extra={"reason": reason})
-        self._state.held, self._state.hold_reason = held, reason
+        if not held:
+            rearm(self._state)
+            return
+        self._state.held, self._state.hold_reason = True, reason
+        # A transport that is slow must not go on for its whole deadline.
+        for deadline in self._sending:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
+
+    def stop(self, reason: str, by: str, *, told: bool = False) -> None:
+        """Hold from here: at once, and in the journal as soon as that takes it.
+
+        Lifted by a release in the journal that is younger than this.
+
+        Args:
+            reason: Why, for whoever has to lift it.
+            by: Who or what stopped it.
+            told: The caller writes to the journal himself.
+        """
+        self._stopped_ns = self._clock.now_ns()
+        self.hold(True, reason)
+        if not told:
+            self._tell(Hold(True, self._stopped_ns, reason, by))
 
     async def run(self) -> None:
         """Send what passes, until cancelled.
@@ -63,27 +115,78 @@ class LastHop:
             JournalFailed: The disk failed.
             JournalDamaged: Whether the plant is held cannot be known any more.
         """
-        after = await self._recall_hold()
+        self._look()
+        after = await self._recall()
         ends = [
             await self._journal.last(partition_topic(partition))
             for partition in range(self._partitions)
         ]
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_hold(after))
+            group.create_task(self._watch_plant(after))
+            group.create_task(self._tell_journal())
+            if self._hold_file is not None:
+                group.create_task(self._watch_file())
             for partition, end in enumerate(ends):
                 group.create_task(self._pass_on(partition_topic(partition), end))
 
-    async def _recall_hold(self) -> int:
+    async def _recall(self) -> int:
         view = await recall(self._journal, self._partitions)
         if view.held:
             self.hold(True, view.hold_reason)
+        for number, state in view.orders.items():
+            self._state.orders.apply(state.order)
+            if state.cancelled_at_ns:
+                self._state.orders.apply(Cancel(number, state.cancelled_at_ns))
         return view.position
 
-    async def _watch_hold(self, after: int) -> None:
-        async for entries in self._journal.follow(PLANT, after, {Kind.HOLD}):
+    async def _watch_plant(self, after: int) -> None:
+        async for entries in self._journal.follow(PLANT, after, _HEARD):
             for entry in entries:
                 if isinstance(entry.body, Hold):
-                    self.hold(entry.body.held, entry.body.reason)
+                    self._hear(entry.body)
+                else:
+                    self._state.orders.apply(entry.body)
+
+    def _hear(self, hold: Hold) -> None:
+        if hold.held:
+            self.hold(True, hold.reason)
+        elif self._is_filed():
+            self.stop(f"{self._hold_file} is still there: remove it, then release", "file")
+        elif hold.at_ns >= self._stopped_ns:
+            self.hold(False, hold.reason)
+
+    async def _watch_file(self) -> None:
+        while True:
+            self._look()
+            await self._clock.sleep(_LOOK_S)
+
+    def _look(self) -> None:
+        """Hold if somebody has put the file there. Removing it lifts nothing: `release` does."""
+        if not self._state.held and self._is_filed():
+            self.stop(f"{self._hold_file} is there", "file")
+
+    def _is_filed(self) -> bool:
+        return self._hold_file is not None and self._hold_file.exists()
+
+    def _tell(self, *bodies: Body) -> None:
+        self._untold += bodies
+        self._is_untold.set()
+
+    async def _tell_journal(self) -> None:
+        """Write what was not asked for in the journal; a journal that is full is tried again."""
+        while True:
+            await self._is_untold.wait()
+            bodies = tuple(self._untold)
+            try:
+                async with asyncio.timeout(_APPEND_TIMEOUT_S):
+                    await self._journal.append(PLANT, bodies, writer=_WRITER)
+            except (JournalFull, TimeoutError) as error:
+                log.error("a hold is not in the journal yet", extra={"reason": str(error)})
+                await self._clock.sleep(_AGAIN_S)
+                continue
+            del self._untold[: len(bodies)]
+            if not self._untold:
+                self._is_untold.clear()
 
     async def _pass_on(self, topic: str, after: int) -> None:
         async for entries in self._journal.follow(topic, after, {Kind.COMMANDS}):
@@ -97,15 +200,11 @@ class LastHop:
         phases: list[Phases] = []
         for start in range(0, len(commands), at_once):
             piece = _part(commands, np.arange(start, min(start + at_once, len(commands))))
+            self._look()
             now_ns = self._clock.now_ns()
-            broken = check(
-                self._state,
-                piece,
-                self._directory.nameplate(piece.device_no),
-                now_ns,
-                self._partitions,
-                self._settings,
-            )
+            known = know(self._state, self._directory, piece.device_no)
+            broken = check(self._state, piece, known, now_ns, self._partitions, self._settings)
+            self._take_note(now_ns)
             passed = np.flatnonzero(broken == 0)
             sent = np.zeros(len(piece), np.bool_)
             if len(passed):
@@ -115,16 +214,27 @@ class LastHop:
         if phases:
             await self._append(topic, phases)
 
+    def _take_note(self, now_ns: int) -> None:
+        """Say that the gate has held the plant by itself, if it has."""
+        reason, self._state.tripped = self._state.tripped, ""
+        if reason:
+            self.stop(reason, "trip-wire")
+            self._tell(Notice(now_ns, "implausible-commands", f"held: {reason}"))
+
     async def _hand_over(self, commands: Commands) -> Flags:
         """Offer commands to each transport in turn; what none takes, the owner tries again."""
         sent = np.zeros(len(commands), np.bool_)
         for link in tuple(self.links):
             left = np.flatnonzero(~sent)
-            if not len(left):
+            if not len(left) or self._state.held:
                 break
             try:
-                async with asyncio.timeout(self._settings.send_timeout_s):
-                    sent[left] = await link.send(_part(commands, left))
+                async with asyncio.timeout(self._settings.send_timeout_s) as deadline:
+                    self._sending.add(deadline)
+                    try:
+                        sent[left] = await link.send(_part(commands, left))
+                    finally:
+                        self._sending.discard(deadline)
             except (LinkLost, TimeoutError) as reason:
                 # Whoever opened the link hears of its end too, and opens it again.
                 log.warning("commands were not taken", extra={"reason": str(reason)})

@@ -1,0 +1,123 @@
+"""S-20, authority: a setpoint needs an order that is in force, and its issuer has moved enough.
+
+What the orders are the gate reads in the plant's topic itself; no room tells it.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from kapelle.model.entries import Body
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
+from kapelle.model.plant import Amend, Cancel, Order
+from kapelle.safety.windows import Window, running
+
+_GRACE_NS = 5 * NS_PER_S
+"""Orders and commands take different ways here, and clocks of hosts differ by moments."""
+_KEPT_NS = 3600 * NS_PER_S
+_S_PER_HOUR = 3600.0
+_PARTS = 6
+CHANGE_NS = 60 * NS_PER_S
+"""For so long the plant moves because of an order that began, changed or ended."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """An order as far as the gate is concerned."""
+
+    issued_by: str
+    target_w: float
+    starts_at_ns: int
+    ends_at_ns: int
+    before_w: float = 0.0
+    """The most it asked for, either way, shortly before it was amended … [W]"""
+    amended_ns: int = 0
+    """… at this time."""
+
+
+class OrderBook:
+    """Every order that may stand behind a command."""
+
+    def __init__(self) -> None:
+        self._orders: dict[int, Standing] = {}
+        self._issuers: dict[str, int] = {}
+        self._moved = Window(_S_PER_HOUR, _PARTS)
+
+    def apply(self, body: Body) -> None:
+        """Take up an order, its amendment or its end; other bodies change nothing."""
+        match body:
+            case Order():
+                self._forget(body.issued_at_ns)
+                self._orders.setdefault(
+                    body.order_no,
+                    Standing(body.issued_by, body.target_w, body.starts_at_ns, body.ends_at_ns),
+                )
+            case Amend() if (known := self._orders.get(body.order_no)) is not None:
+                known.before_w = max(abs(known.target_w), _recent_w(known, body.at_ns))
+                known.amended_ns = body.at_ns
+                known.target_w, known.ends_at_ns = body.target_w, body.ends_at_ns
+                known.issued_by = body.issued_by or known.issued_by
+            case Cancel() if (known := self._orders.get(body.order_no)) is not None:
+                known.ends_at_ns = min(known.ends_at_ns, body.at_ns)
+            case _:
+                pass
+
+    def advance(self, now_ns: int) -> None:
+        """Forget what issuers moved more than an hour ago."""
+        self._moved.advance(now_ns)
+
+    def in_force(self, order_no: Ints, now_ns: int) -> Flags:
+        """Tell which of these numbers are orders that may ask for something now."""
+        distinct, place = np.unique(order_no, return_inverse=True)
+        found = [self._is_in_force(number, now_ns) for number in distinct.tolist()]
+        in_force: Flags = np.array(found, np.bool_)[place]
+        return in_force
+
+    def keeps_authority(self, order_no: Ints, power_w: Floats, most_w: float) -> Flags:
+        """Tell which rows their orders' issuers may still move, in order of arrival. [W]"""
+        if most_w == inf or not len(order_no):
+            return np.ones(len(order_no), np.bool_)
+        issuer = self._issuer(order_no)
+        left_w = most_w - self._moved.total(issuer)
+        keeps: Flags = (power_w == 0.0) | (running(issuer, power_w) <= left_w)
+        return keeps
+
+    def charge(self, order_no: Ints, power_w: Floats) -> None:
+        """Enter what passed."""
+        if len(order_no):
+            self._moved.add(self._issuer(order_no), power_w)
+
+    def explained_w(self, now_ns: int) -> float:
+        """Return the most power that orders now, or those that just changed, account for. [W]"""
+        explained_w = 0.0
+        for order in self._orders.values():
+            if order.starts_at_ns - _GRACE_NS <= now_ns < order.ends_at_ns + CHANGE_NS:
+                explained_w += abs(order.target_w) + _recent_w(order, now_ns)
+        return explained_w
+
+    def _is_in_force(self, order_no: int, now_ns: int) -> bool:
+        order = self._orders.get(order_no)
+        return (
+            order is not None
+            and order.starts_at_ns - _GRACE_NS <= now_ns < order.ends_at_ns + _GRACE_NS
+        )
+
+    def _issuer(self, order_no: Ints) -> Ints:
+        """Return a number for the issuer of each order; orders must be known."""
+        distinct, place = np.unique(order_no, return_inverse=True)
+        known = self._issuers
+        numbers = [
+            known.setdefault(self._orders[number].issued_by, len(known))
+            for number in distinct.tolist()
+        ]
+        return np.array(numbers, np.int32)[place]
+
+    def _forget(self, now_ns: int) -> None:
+        over = [no for no, o in self._orders.items() if o.ends_at_ns + _KEPT_NS < now_ns]
+        for number in over:
+            del self._orders[number]
+
+
+def _recent_w(order: Standing, now_ns: int) -> float:
+    return order.before_w if now_ns < order.amended_ns + CHANGE_NS else 0.0

@@ -1,0 +1,154 @@
+"""S-20, power: how far and how fast setpoints may move a group, per configured limit.
+
+Two ledgers, each kept for both directions on its own, since nobody can say that a device told to
+go up and one told to go down will both do so:
+
+- **power**: how far all devices of a group together may stand from their own schedules, whatever
+  of what was sent has arrived (`passed.standing_w`). It is what a group can swing back by at
+  once, when its timers end or everybody is released.
+- **ramp**: a bucket of watts. It fills at the limit's pace up to `ramp_burst_s` of it, and each
+  setpoint takes from it what it moves.
+
+A release takes nothing from either and is refused by neither (ADR 12).
+"""
+
+from math import inf
+
+import numpy as np
+
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
+from kapelle.ports import Directory, Places
+from kapelle.safety.groups import NO_GROUP, Groups
+from kapelle.safety.passed import Moves, Passed
+from kapelle.safety.settings import GroupLimit
+from kapelle.safety.windows import Window, running
+
+SWITCHING_S = 10.0
+_SWITCHING_PARTS = 5
+_ROUNDING_W = 1e-6
+_S_PER_MINUTE = 60.0
+
+
+class Ledger:
+    """What one limit has let out, by group."""
+
+    def __init__(self, limit: GroupLimit) -> None:
+        self.limit = limit
+        self.groups = Groups(limit)
+        self._group = np.zeros(0, np.int32)
+        """Group + 1 of each device, as when it was last passed a setpoint; 0 for none."""
+        self._standing_w: Floats = np.zeros((2, 0))
+        """Up and down, by group. [W]"""
+        self._left_w: Floats = np.zeros((2, 0))
+        """Of the ramp's bucket. [W]"""
+        self._filled_ns = 0
+        self._switched = Window(SWITCHING_S, _SWITCHING_PARTS, np.int32)
+        self._population: Floats = np.zeros(0)
+        """Switched devices in each group."""
+
+    @property
+    def capacity_w(self) -> float:
+        """What the ramp's bucket holds. [W]"""
+        return self.limit.ramp_w_per_min * self.limit.ramp_burst_s / _S_PER_MINUTE
+
+    def know(self, directory: Directory) -> None:
+        """Take over who is enrolled; for when the directory has changed."""
+        self.groups.know(directory)
+        if self.limit.switching_share < 1.0:
+            everyone = directory.everyone()
+            places = directory.places(everyone)
+            group = self.groups.of(everyone, places)[places.switched]
+            self._population = np.bincount(group[group != NO_GROUP]).astype(np.float64)
+
+    def of(self, device_no: Ints, places: Places) -> Ints:
+        """Return the group of each device, and be ready for all of them."""
+        group = self.groups.of(device_no, places)
+        more = len(self.groups) - self._left_w.shape[1]
+        if more > 0:
+            full = self.capacity_w if self.limit.ramp_w_per_min < inf else 0.0
+            self._left_w = np.append(self._left_w, np.full((2, more), full), axis=1)
+            self._standing_w = np.append(self._standing_w, np.zeros((2, more)), axis=1)
+        return group
+
+    def advance(self, now_ns: int) -> None:
+        """Fill the bucket up to now, which is never before an earlier time."""
+        elapsed_s = (now_ns - self._filled_ns) / NS_PER_S
+        self._filled_ns = now_ns
+        if self.limit.ramp_w_per_min < inf:
+            earned_w = elapsed_s * self.limit.ramp_w_per_min / _S_PER_MINUTE
+            self._left_w = np.minimum(self._left_w + earned_w, self.capacity_w)
+        self._switched.advance(now_ns)
+
+    def settle(self, passed: Passed, now_ns: int) -> None:
+        """Add up anew who may stand where: setpoints have run out, and sums do not drift."""
+        if self.limit.power_w == inf:
+            return
+        device_no = passed.commanded(now_ns)
+        device_no = device_no[device_no < len(self._group)]
+        group = self._group[device_no]
+        standing_w = passed.standing_w(device_no, now_ns)
+        groups = self._standing_w.shape[1]
+        self._standing_w = np.stack(
+            [np.bincount(group, weights=each, minlength=groups + 1)[1:] for each in standing_w]
+        )
+
+    def keeps_power(self, group: Ints, more_w: Floats) -> Flags:
+        """Tell which rows keep the power limit, in order of arrival; `more_w` adds to standing."""
+        return _fits(group, more_w, self.limit.power_w - self._standing_w)
+
+    def keeps_ramp(self, group: Ints, power_w: Floats) -> Flags:
+        """Tell which rows keep the ramp, in order of arrival."""
+        if self.limit.ramp_w_per_min == inf:
+            return np.ones(len(group), np.bool_)
+        return _fits(group, power_w, self._left_w)
+
+    def keeps_switching(self, group: Ints, switches: Flags) -> Flags:
+        """Tell which rows keep the number of devices that may be switched at once."""
+        if not self.limit.limits_switching:
+            return np.ones(len(group), np.bool_)
+        most = np.full(len(self.groups), self.limit.switching_max)
+        if self.limit.switching_share < 1.0:
+            population = np.zeros(len(most))
+            known = min(len(most), len(self._population))
+            population[:known] = self._population[:known]
+            most = np.minimum(most, np.floor(self.limit.switching_share * population))
+        left = most - self._switched.total(np.arange(len(most)))
+        return _fits(group, np.stack([switches.astype(np.float64)]), left[np.newaxis])
+
+    def charge(self, group: Ints, moves: Moves, more_w: Floats, switches: Flags) -> None:
+        """Enter what passed."""
+        mine = group != NO_GROUP
+        if self.limit.limits_switching:
+            turned = mine & switches
+            self._switched.add(group[turned], np.ones(int(turned.sum())))
+        rows = np.flatnonzero(mine & moves.is_setpoint)
+        if not len(rows):
+            return
+        group, device_no = group[rows], moves.device_no[rows]
+        groups = len(self.groups)
+        if self.limit.ramp_w_per_min < inf:
+            self._left_w = self._left_w - _sums(group, moves.power_w[:, rows], groups)
+        if self.limit.power_w < inf:
+            self._standing_w = self._standing_w + _sums(group, more_w[:, rows], groups)
+            needed = int(device_no.max()) + 1
+            if needed > len(self._group):
+                room = max(needed, 2 * len(self._group)) - len(self._group)
+                self._group = np.append(self._group, np.zeros(room, np.int32))
+            self._group[device_no] = group + 1
+
+
+def _fits(group: Ints, asked: Floats, left: Floats) -> Flags:
+    """Tell which rows still find what they ask for, each direction on its own.
+
+    Who asks for nothing always does, and so does who belongs to no group.
+    """
+    fits = np.ones(len(group), np.bool_)
+    for asked_w, left_w in zip(asked, left, strict=True):
+        rows = np.flatnonzero((group != NO_GROUP) & (asked_w > 0.0))
+        in_turn = running(group[rows], asked_w[rows])
+        fits[rows] &= in_turn <= left_w[group[rows]] + _ROUNDING_W
+    return fits
+
+
+def _sums(group: Ints, amount: Floats, groups: int) -> Floats:
+    return np.stack([np.bincount(group, weights=each, minlength=groups) for each in amount])

@@ -1,0 +1,74 @@
+"""Sums over the last so many seconds, kept in a few buckets per place."""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from kapelle.model.ids import NS_PER_S, Floats
+
+Places = NDArray[np.integer]
+"""Numbers of what is counted for: devices, groups, issuers."""
+
+
+class Window:
+    """Sums per place over a time at least `span_s` long, at most by one part of it longer.
+
+    So whoever keeps a sum below a limit keeps it below in any `span_s` whatever. The memory grows
+    with the highest place that was ever counted for; places never used cost nothing.
+    """
+
+    def __init__(self, span_s: float, parts: int, dtype: DTypeLike = np.float64) -> None:
+        self._part_ns = int(span_s * NS_PER_S / parts)
+        self._dtype = np.dtype(dtype)
+        self._size = 0
+        self._part = 0
+        """Number of the newest part, counted from the beginning of time."""
+        self._sums: deque[NDArray[np.generic]] = deque(
+            (np.zeros(0, dtype) for _ in range(parts + 1)), maxlen=parts + 1
+        )
+
+    def advance(self, now_ns: int) -> None:
+        """Forget what is too old at this time, which is never before an earlier one."""
+        part = now_ns // self._part_ns
+        for _ in range(min(part - self._part, len(self._sums))):
+            # A new array, not zeros written into an old one: pages never written take no memory.
+            self._sums.append(np.zeros(self._size, self._dtype))
+        self._part = part
+
+    def total(self, places: Places) -> Floats:
+        """Return the sum at each place."""
+        self._reserve(places)
+        total = np.zeros(len(places))
+        for part in self._sums:
+            total += part[places].astype(np.float64)
+        return total
+
+    def add(self, places: Places, amount: Floats) -> None:
+        """Add amounts; a place may occur several times."""
+        self._reserve(places)
+        np.add.at(self._sums[-1], places, amount.astype(self._dtype))
+
+    def _reserve(self, places: Places) -> None:
+        needed = int(places.max()) + 1 if len(places) else 0
+        if needed <= self._size:
+            return
+        size = max(needed, 2 * self._size)
+        longer = [np.zeros(size, self._dtype) for _ in self._sums]
+        for new, old in zip(longer, self._sums, strict=True):
+            new[: self._size] = old
+        self._sums.extend(longer)
+        self._size = size
+
+
+def running(group: Places, amount: Floats) -> Floats:
+    """Return for each row what its group has asked for up to and with it, in order of arrival."""
+    if not len(group):
+        return np.zeros(0)
+    by_group = np.argsort(group, kind="stable")
+    sums = np.cumsum(amount[by_group])
+    starts = np.flatnonzero(np.diff(group[by_group], prepend=group[by_group[0]] - 1))
+    before = np.concatenate(([0.0], sums))[starts]
+    total = np.empty(len(group))
+    total[by_group] = sums - np.repeat(before, np.diff(starts, append=len(group)))
+    return total
