@@ -138,7 +138,7 @@ class Directory:
 
     def places(self, device_no: Ints) -> Places:
         """Return where each device belongs, and whether it is one that is switched."""
-        known = (device_no >= 0) & (device_no < len(self._names))
+        known = ~np.isnan(self.nameplate(device_no)[0])
         rows = device_no[known]
         keys = np.full((3, len(device_no)), _NOWHERE, np.int64)
         for key, column in zip(keys, (self._site, self._feeder, self._zone), strict=True):
