@@ -66,6 +66,7 @@ _UNANSWERED_BY_TRY = {
 _GIVEN_UP = np.isin(np.arange(32), [Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.LOST])
 _AWAITS_ANSWER = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN])
 _AWAITS_FIRST = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED])
+_PROMISING = np.isin(np.arange(32), np.arange(Phase.PLANNED, Phase.COMPLETED))
 _BEFORE_RECEIVED = np.isin(np.arange(32), [Phase.PLANNED, Phase.SENT])
 _IS_HEARD = np.isin(np.arange(8), [Freshness.LIVE, Freshness.LATE])
 
@@ -250,16 +251,18 @@ def _apply_refusal(fleet: Fleet, rows: Ints, phase: Phase, exclusion: Exclusion)
     if phase == Phase.REJECTED:
         # Said of a further try of a command it follows already, it takes nothing back.
         rows = rows[_UNANSWERED[fleet.phase[rows]]]
-    fleet.phase[rows] = phase
     at_ns = np.full(len(rows), fleet.now_ns, np.int64)
     _exclude(fleet, rows, at_ns, exclusion)
+    fleet.phase[rows] = phase
 
 
 def _exclude(fleet: Fleet, rows: Ints, at_ns: Longs, exclusion: Exclusion) -> None:
     """Stop counting on devices, for longer each time. Refusing a release is no reason."""
     asked = fleet.order_no[rows] != 0
     rows, at_ns = rows[asked], at_ns[asked]
-    fleet.trials.add_failed(fleet.kind[rows], fleet.vendor[rows])
+    # Of one command a failure counts once, and only where somebody counted on the device.
+    counted = rows[_PROMISING[fleet.phase[rows]] & (fleet.excluded[rows] == Exclusion.NONE)]
+    fleet.trials.add_failed(fleet.kind[counted], fleet.vendor[counted])
     fleet.responses[rows] *= _FORGETTING
     fleet.refusals[rows] = fleet.refusals[rows] * _FORGETTING + np.float32(1.0)
     doubled = np.exp2(np.minimum(fleet.failures[rows], 6).astype(np.float64))

@@ -86,6 +86,10 @@ def test_outcomes_are_counted_by_kind_and_vendor_and_a_late_answer_takes_its_fai
         "0/maker-1": (1, 1),
         "0/maker-2": (1, 1),
     }
+    # Said again of the same command, or of a further try in vain, it is no further failure.
+    say(fleet, phases([4], Phase.UNKNOWN))
+    say(fleet, commands([4], 1000.0, 2), phases([4], Phase.UNKNOWN, 2))
+    assert fleet.trials.told(fleet.names["vendor"])["0/maker-1"] == [1, 1]
     say(fleet, acks([3]))
     assert fleet.trials.told(fleet.names["vendor"])["0/maker-0"] == [2, 0]
 
