@@ -71,10 +71,11 @@ def _by_kind(
     parts: Sequence[ResourceSummary], moved_w: Mapping[str, float], drifted_w: float
 ) -> dict[str, float]:
     """Return how far each kind is moved. Which of them drift is not told: as they weigh in it."""
-    weights: dict[str, float] = {}
+    sums_w: dict[str, float] = {}
     for part in parts:
         for kind, power_w in sorted(part.by_kind_w.items()):
-            weights[kind] = weights.get(kind, 0.0) + abs(power_w)
+            sums_w[kind] = sums_w.get(kind, 0.0) + power_w
+    weights = {kind: abs(power_w) for kind, power_w in sums_w.items()}
     whole = sum(weights.values())
     by_kind_w = dict(moved_w)
     for kind, weight in weights.items():
