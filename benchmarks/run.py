@@ -27,6 +27,7 @@ NAMES = (
     "estimation",
     "history",
     "firm",
+    "safety",
 )
 
 

@@ -16,7 +16,7 @@ from math import inf
 
 import numpy as np
 
-from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
 from kapelle.ports import Directory, Places
 from kapelle.safety.groups import NO_GROUP, Groups
 from kapelle.safety.passed import Moves, Passed
@@ -40,8 +40,9 @@ class Ledger:
         self._standing_w: Floats = np.zeros((2, 0))
         """Up and down, by group. [W]"""
         self._left_w: Floats = np.zeros((2, 0))
-        """Of the ramp's bucket. [W]"""
-        self._filled_ns = 0
+        """In the ramp's bucket of each group, as of `_filled_ns`. [W]"""
+        self._filled_ns: Longs = np.zeros(0, np.int64)
+        self._now_ns = 0
         self._switched = Window(SWITCHING_S, _SWITCHING_PARTS, np.int32)
         self._population: Floats = np.zeros(0)
         """Switched devices in each group."""
@@ -65,18 +66,16 @@ class Ledger:
         group = self.groups.of(device_no, places)
         more = len(self.groups) - self._left_w.shape[1]
         if more > 0:
-            full = self.capacity_w if self.limit.ramp_w_per_min < inf else 0.0
-            self._left_w = np.append(self._left_w, np.full((2, more), full), axis=1)
+            # Filled at the beginning of time: full by now.
+            more = max(more, len(self._filled_ns))
+            self._left_w = np.append(self._left_w, np.zeros((2, more)), axis=1)
+            self._filled_ns = np.append(self._filled_ns, np.zeros(more, np.int64))
             self._standing_w = np.append(self._standing_w, np.zeros((2, more)), axis=1)
         return group
 
     def advance(self, now_ns: int) -> None:
-        """Fill the bucket up to now, which is never before an earlier time."""
-        elapsed_s = (now_ns - self._filled_ns) / NS_PER_S
-        self._filled_ns = now_ns
-        if self.limit.ramp_w_per_min < inf:
-            earned_w = elapsed_s * self.limit.ramp_w_per_min / _S_PER_MINUTE
-            self._left_w = np.minimum(self._left_w + earned_w, self.capacity_w)
+        """Go on to this time, which is never before an earlier one."""
+        self._now_ns = now_ns
         self._switched.advance(now_ns)
 
     def settle(self, passed: Passed, now_ns: int) -> None:
@@ -94,26 +93,24 @@ class Ledger:
 
     def keeps_power(self, group: Ints, more_w: Floats) -> Flags:
         """Tell which rows keep the power limit, in order of arrival; `more_w` adds to standing."""
-        return _fits(group, more_w, self.limit.power_w - self._standing_w)
+        return _fits(group, more_w, self.limit.power_w - self._standing_w[:, group])
 
     def keeps_ramp(self, group: Ints, power_w: Floats) -> Flags:
         """Tell which rows keep the ramp, in order of arrival."""
         if self.limit.ramp_w_per_min == inf:
             return np.ones(len(group), np.bool_)
-        return _fits(group, power_w, self._left_w)
+        return _fits(group, power_w, self._filled_w(group))
 
     def keeps_switching(self, group: Ints, switches: Flags) -> Flags:
         """Tell which rows keep the number of devices that may be switched at once."""
         if not self.limit.limits_switching:
             return np.ones(len(group), np.bool_)
-        most = np.full(len(self.groups), self.limit.switching_max)
+        most = np.full(len(group), self.limit.switching_max)
         if self.limit.switching_share < 1.0:
-            population = np.zeros(len(most))
-            known = min(len(most), len(self._population))
-            population[:known] = self._population[:known]
-            most = np.minimum(most, np.floor(self.limit.switching_share * population))
-        left = most - self._switched.total(np.arange(len(most)))
-        return _fits(group, np.stack([switches.astype(np.float64)]), left[np.newaxis])
+            population = np.append(self._population, np.zeros(len(self.groups) + 1))
+            most = np.minimum(most, np.floor(self.limit.switching_share * population[group]))
+        left = most - self._switched.total(np.maximum(group, 0))
+        return _fits(group, switches.astype(np.float64)[np.newaxis], left[np.newaxis])
 
     def charge(self, group: Ints, moves: Moves, more_w: Floats, switches: Flags) -> None:
         """Enter what passed."""
@@ -125,20 +122,32 @@ class Ledger:
         if not len(rows):
             return
         group, device_no = group[rows], moves.device_no[rows]
-        groups = len(self.groups)
         if self.limit.ramp_w_per_min < inf:
-            self._left_w = self._left_w - _sums(group, moves.power_w[:, rows], groups)
+            touched = np.unique(group)
+            self._left_w[:, touched] = self._filled_w(touched)
+            self._filled_ns[touched] = self._now_ns
+            for left_w, power_w in zip(self._left_w, moves.power_w[:, rows], strict=True):
+                np.subtract.at(left_w, group, power_w)
         if self.limit.power_w < inf:
-            self._standing_w = self._standing_w + _sums(group, more_w[:, rows], groups)
+            for standing_w, each_w in zip(self._standing_w, more_w[:, rows], strict=True):
+                np.add.at(standing_w, group, each_w)
             needed = int(device_no.max()) + 1
             if needed > len(self._group):
                 room = max(needed, 2 * len(self._group)) - len(self._group)
                 self._group = np.append(self._group, np.zeros(room, np.int32))
             self._group[device_no] = group + 1
 
+    def _filled_w(self, group: Ints) -> Floats:
+        """Return what is in the bucket of each of these groups now, up and down. [W]"""
+        elapsed_s = (self._now_ns - self._filled_ns[group]) / NS_PER_S
+        earned_w = elapsed_s * self.limit.ramp_w_per_min / _S_PER_MINUTE
+        filled_w: Floats = np.minimum(self._left_w[:, group] + earned_w, self.capacity_w)
+        return filled_w
+
 
 def _fits(group: Ints, asked: Floats, left: Floats) -> Flags:
-    """Tell which rows still find what they ask for, each direction on its own.
+    """Tell which rows still find what they ask for of what is left to their group, each direction
+    on its own.
 
     Who asks for nothing always does, and so does who belongs to no group.
     """
@@ -146,9 +155,5 @@ def _fits(group: Ints, asked: Floats, left: Floats) -> Flags:
     for asked_w, left_w in zip(asked, left, strict=True):
         rows = np.flatnonzero((group != NO_GROUP) & (asked_w > 0.0))
         in_turn = running(group[rows], asked_w[rows])
-        fits[rows] &= in_turn <= left_w[group[rows]] + _ROUNDING_W
+        fits[rows] &= in_turn <= left_w[rows] + _ROUNDING_W
     return fits
-
-
-def _sums(group: Ints, amount: Floats, groups: int) -> Floats:
-    return np.stack([np.bincount(group, weights=each, minlength=groups) for each in amount])
