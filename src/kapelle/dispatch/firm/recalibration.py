@@ -28,8 +28,8 @@ class Recalibration:
     windows: int = 0
 
     def risk(self, at: int) -> float:
-        """Return the risk to take at the level of this number."""
-        return (1.0 - LEVELS[at]) * self.parts[at]
+        """Return the risk to take at the level of this number: never more than at a lower one."""
+        return min((1.0 - LEVELS[each]) * self.parts[each] for each in range(at + 1))
 
     def step(self, expected: Sequence[float], missed: Sequence[bool]) -> None:
         """Learn from one realised window.
