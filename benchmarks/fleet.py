@@ -40,6 +40,8 @@ from kapelle.runtime.limits import give_back_memory
 T0 = 1_700_000_100 * NS_PER_S
 SETTINGS = FleetSettings()
 EVERY_S = 60
+RARE_S = 20
+"""At whole multiples a summary tells all it ever tells; `T0` is one. [s]"""
 Row = dict[str, object]
 
 
@@ -240,6 +242,8 @@ def _aggregate(devices: int) -> list[Row]:
     rows = np.arange(devices, dtype=np.int32)
     news = np.arange(0, devices, EVERY_S)
     times = 3 if devices >= 1_000_000 else 10
+    # A tick like most: every tenth and every twentieth tells more (`RARE_S`).
+    fleet.now_ns = T0 + NS_PER_S
     parts_s = {
         "freshness": _best_s(lambda: step_freshness(fleet, SETTINGS, fleet.now_ns), times),
         "estimate": _best_s(lambda: step_estimate(fleet, SETTINGS), times),
@@ -249,8 +253,11 @@ def _aggregate(devices: int) -> list[Row]:
         "curve": _best_s(lambda: curve.summed(fleet, rows), times),
         "summary": _best_s(lambda: summarise(fleet, SETTINGS), times),
     }
-    parts_s["sums"] = parts_s.pop("summary") - parts_s["curve"]
+    summary_s = parts_s.pop("summary")
+    parts_s["sums"] = summary_s - parts_s["curve"]
     aggregate_s = parts_s["freshness"] + parts_s["estimate"] + parts_s["sums"]
+    fleet.now_ns = T0
+    rare_s = _best_s(lambda: summarise(fleet, SETTINGS), times) - summary_s
     whole_s = sum(parts_s.values())
     split = ", ".join(f"{name} {part_s * 1e3:.1f}" for name, part_s in parts_s.items())
     aim_ms = 50.0 * devices / 1e6
@@ -261,7 +268,7 @@ def _aggregate(devices: int) -> list[Row]:
             "unit": "ms",
             "ratio": aim_ms / (aggregate_s * 1e3),
             "peer": f"aim {aim_ms:g} ms",
-            "note": "",
+            "note": f"once in {RARE_S} s, with spreads, reach and room, {rare_s * 1e3:.1f} ms more",
         },
         {
             "name": f"whole tick of {devices:,} devices, with verification and curve",
