@@ -1,0 +1,143 @@
+"""What the configured limits mean, by example; `test_hostile_orders` shows that they hold."""
+
+import numpy as np
+import pytest
+
+from kapelle.config import parse
+from kapelle.errors import Invalid
+from kapelle.model.blocks import Commands
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Order
+from kapelle.registry.directory import Bearer, Directory
+from kapelle.safety import gate
+from kapelle.safety.gate import RULES, GateState, check, know
+from kapelle.safety.settings import GroupLimit, SafetySettings
+
+DEVICES = 100
+REVERT_S = 120.0
+TTL_S = 10.0
+
+
+class Plant:
+    """A hundred generators of 5 kW, ten on each feeder, behind a gate with limits."""
+
+    def __init__(self, *limits: GroupLimit, **more: float) -> None:
+        self.settings = SafetySettings(limits=limits, unexplained_sigmas=np.inf, **more)  # type: ignore[arg-type]  # floats only
+        self.state = GateState.of(self.settings)
+        self.directory = Directory.build(
+            1,
+            [Bearer(n, f"d{n}", True, 5e3, 0.0, feeder=f"f{n // 10}") for n in range(DEVICES)],
+        )
+        self.state.orders.apply(Order(1, "all", 5e5, 0, 1 << 61, 0))
+        self.setpoint_w = np.zeros(DEVICES)
+        """As the gate let it out."""
+
+    def tell(self, at_s: float, devices: range, setpoint_w: float) -> list[str]:
+        """Tell devices a setpoint (NaN: a release); return what became of each."""
+        now_ns, count = round((1e6 + at_s) * NS_PER_S), len(devices)
+        commands = Commands(
+            device_no=np.array(devices, np.int32),
+            order_no=np.full(count, 0 if np.isnan(setpoint_w) else 1, np.int32),
+            revision=np.full(count, now_ns, np.int64),
+            epoch=np.ones(count, np.int64),
+            attempt=np.ones(count, np.int32),
+            setpoint_w=np.full(count, setpoint_w),
+            issued_at_ns=np.full(count, now_ns, np.int64),
+            not_after_ns=np.full(count, now_ns + round(TTL_S * NS_PER_S), np.int64),
+            ttl_s=np.full(count, TTL_S),
+            revert_s=np.full(count, REVERT_S),
+        )
+        known = know(self.state, self.directory, commands.device_no)
+        broken = check(self.state, commands, known, now_ns, 1, self.settings)
+        self.setpoint_w[commands.device_no[broken == 0]] = setpoint_w
+        return [RULES[place] for place in broken]
+
+
+ALL = range(DEVICES)
+
+
+def test_a_plant_with_a_ramp_moves_at_exactly_its_ramp() -> None:
+    pace_w, burst_s = 60_000.0, 10.0
+    plant = Plant(GroupLimit(ramp_w_per_min=pace_w, ramp_burst_s=burst_s), commands_burst=1e3)
+    for at_s in range(0, 240, 4):
+        # Whoever was refused is told again; so is everybody else.
+        plant.tell(at_s, ALL, 5e3)
+        most_w = pace_w / 60 * (at_s + burst_s)
+        assert most_w - 5e3 < plant.setpoint_w.sum() <= most_w
+    assert plant.setpoint_w.sum() == pytest.approx(245_000)
+
+
+def test_what_a_limit_leaves_goes_in_order_of_arrival() -> None:
+    plant = Plant(GroupLimit(feeder="*", power_w=20_000.0))
+    said = plant.tell(0, range(20), 5e3)
+    assert said == ([""] * 4 + [gate.POWER] * 6) * 2
+    assert plant.tell(1, range(3, 5), 5e3) == ["", gate.POWER], "refreshing asks for nothing more"
+
+
+def test_the_narrowest_limit_decides_and_takes_nothing_from_the_others() -> None:
+    plant = Plant(GroupLimit(power_w=50_000.0), GroupLimit(feeder="f0", power_w=0.0))
+    assert plant.tell(0, range(20), 5e3) == [gate.POWER] * 10 + [""] * 10
+
+
+def test_a_setpoint_counts_until_its_timer_has_certainly_run_out() -> None:
+    plant = Plant(GroupLimit(power_w=5e3))
+    assert plant.tell(0, range(1), 5e3) == [""]
+    # Neither a release nor a lower setpoint need have arrived.
+    assert plant.tell(5, range(1), np.nan) == [""]
+    assert plant.tell(10, range(1, 2), 5e3) == [gate.POWER]
+    assert plant.tell(REVERT_S + TTL_S - 1, range(1, 2), 5e3) == [gate.POWER]
+    assert plant.tell(REVERT_S + TTL_S + 1, range(1, 2), 5e3) == [""]
+
+
+def test_every_setpoint_that_was_replaced_counts_as_long() -> None:
+    plant = Plant(GroupLimit(power_w=5e3))
+    assert plant.tell(0, range(1), 5e3) == [""]
+    for at_s in (5, 10, 15):
+        assert plant.tell(at_s, range(1), 1e3) == [""]
+    assert plant.tell(20, range(1, 2), 4e3) == [gate.POWER], "all three may be lost"
+
+
+def test_no_limit_stops_a_release() -> None:
+    """ADR 12: the timers would do the same, later and all at once."""
+    tight = {"dwell_s": 1e6, "commands_per_hour": 1.0, "commands_per_day": 1.0}
+    plant = Plant(GroupLimit(power_w=5e5, ramp_w_per_min=3e6, switching_max=0.0), **tight)
+    assert set(plant.tell(0, ALL, 5e3)) == {""}
+    assert set(plant.tell(1, ALL, 4e3)) == {gate.RATE_DAY}
+    assert set(plant.tell(2, ALL, np.nan)) == {""}
+
+
+def test_a_released_device_pays_its_whole_span_again() -> None:
+    plant = Plant(GroupLimit(ramp_w_per_min=6_000.0, ramp_burst_s=60.0))
+    assert plant.tell(0, range(1), 5e3) == [""]
+    assert plant.tell(1, range(1), 5e3) == [""]
+    assert plant.tell(2, range(1), np.nan) == [""]
+    assert plant.tell(3, range(1), 5e3) == [gate.RAMP]
+
+
+def test_limits_are_tables_and_their_mistakes_are_named() -> None:
+    text = """
+    [safety]
+    dwell_s = 120
+    [[safety.limits]]
+    zone = "north"
+    power_w = 2e6
+    [[safety.limits]]
+    feeder = "*"
+    switching_max = 20
+    """
+    settings = parse(text, {}).config.safety
+    assert settings.limits == (
+        GroupLimit(zone="north", power_w=2e6),
+        GroupLimit(feeder="*", switching_max=20.0),
+    )
+    wrong = {
+        "pwer_w = 2": "nothing is called pwer_w in [safety.limits.1]; did you mean power_w?",
+        'power_w = "2"': "safety.limits.1.power_w",
+        'zone = "a"\nsite = "b"': "a limit is about one of zone, feeder, site, device",
+        "power_w = -1": "not negative",
+        "switching_share = 2": "within 0 to 1",
+    }
+    for line, said in wrong.items():
+        with pytest.raises(Invalid) as caught:
+            parse(f"[[safety.limits]]\n{line}", {})
+        assert said in str(caught.value)
