@@ -22,13 +22,18 @@ def conservation_error_wh(reported: Reported, grid: Grid) -> float:
         grid: What the ledger holds of the same devices.
     """
     error_mwh = 0.0
+    of = np.minimum(np.searchsorted(grid.device_no, reported.device_no), len(grid.device_no) - 1)
+    inside = grid.device_no[of] == reported.device_no
     for register, register_wh in enumerate(reported.register_wh):
-        said = np.isfinite(register_wh)
-        device_no = reported.device_no[said]
-        of = np.minimum(np.searchsorted(grid.device_no, device_no), len(grid.device_no) - 1)
-        inside = grid.device_no[of] == device_no
-        at_ns, wh = reported.measured_at_ns[said][inside], register_wh[said][inside]
-        plain, rise_wh = _rises(of[inside], at_ns, wh, len(grid.device_no), grid.edges_ns)
+        kept = inside & np.isfinite(register_wh)
+        rows: Flags | slice = slice(None) if kept.all() else kept
+        plain, rise_wh = _rises(
+            of[rows],
+            reported.measured_at_ns[rows],
+            register_wh[rows],
+            len(grid.device_no),
+            grid.edges_ns,
+        )
         plain &= np.all(grid.quality[:, :, register] == EnergyQuality.MEASURED, axis=1)
         held_mwh = grid.mwh[plain, :, register].sum(axis=1)
         off_mwh = np.abs(rise_wh[plain] * MWH_PER_WH - held_mwh) - _ROUNDED_MWH
@@ -43,9 +48,10 @@ def _rises(
     starts_ns, ends_ns = int(edges_ns[0]), int(edges_ns[-1])
     rows = np.bincount(of, minlength=count)
     first = np.cumsum(rows) - rows
-    same = of[1:] == of[:-1]
-    falls = same & ((np.diff(at_ns) <= 0) | (np.diff(wh) < 0))
-    plain = np.bincount(of[1:][falls], minlength=count) == 0
+    falls = (at_ns[1:] <= at_ns[:-1]) | (wh[1:] < wh[:-1])
+    falls &= of[1:] == of[:-1]
+    plain = np.ones(count, np.bool_)
+    plain[of[1:][falls]] = False
     before = np.bincount(of[at_ns <= starts_ns], minlength=count)
     within = np.bincount(of[at_ns < ends_ns], minlength=count)
     plain &= (before > 0) & (within < rows)
