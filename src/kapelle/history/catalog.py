@@ -312,7 +312,8 @@ class Catalogs:
             # The directory was put in place of another.
             catalog.close()
         catalog = Catalog(self._directory, read_only=True)
-        weakref.finalize(self, catalog.close)
+        if not catalog.is_frozen:
+            weakref.finalize(self, catalog.close)
         return catalog
 
 
