@@ -15,8 +15,8 @@ from kapelle.model.ids import NS_PER_S, Flags, Floats
 from kapelle.model.plant import Direction, Room
 
 VENDORS = 16
-"""So many are looked at one by one; the rest count as one more that cannot be lost as a whole."""
-OTHERS = "others"
+"""So many are looked at one by one; the rest count as one more that cannot be lost as a whole, as
+devices without a vendor do."""
 
 _WAYS: Mapping[Direction, int] = {"up": 0, "down": 1}
 _SUMS = 4
@@ -177,7 +177,7 @@ def _lumped(
     for row, vendor in enumerate(vendors):
         for at in np.flatnonzero(spread[row]).tolist():
             names = groups_of(vendor.name, at)
-            for name in names[1:] if vendor.name == OTHERS else names:
+            for name in names if vendor.name and row < VENDORS else names[1:]:
                 within.setdefault(name, np.zeros(shape, np.bool_))[row, at] = True
     return vendors, spread, within
 
@@ -188,7 +188,7 @@ def _merged(rest: Sequence[Vendor], odds: Sequence[float]) -> Vendor:
     pairs = list(zip(rest, there, strict=True))
     alone = sum(a * (1 - a) * v.mean_w**2 for v, a in pairs)
     return Vendor(
-        name=OTHERS,
+        name="",
         head_w=sum(v.head_w for v in rest),
         mean_w=sum(v.mean_w * a for v, a in pairs),
         own_variance_w2=sum((v.own_variance_w2 + v.shared_std_w**2) * a for v, a in pairs) + alone,

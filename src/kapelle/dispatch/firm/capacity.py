@@ -4,7 +4,7 @@ largest vendor. Pure, from the plant's view; a few milliseconds, whatever the fl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kapelle.dispatch.firm.assembly import OTHERS, portfolio_of
+from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.mixture import Mixture, alone, mix
 from kapelle.dispatch.firm.portfolio import Portfolio
 from kapelle.dispatch.firm.recalibration import LEVELS, Recalibration
@@ -81,7 +81,7 @@ def _promises(mixture: Mixture, recalibration: Recalibration) -> list[float]:
 
 def _worst(portfolio: Portfolio, recalibration: Recalibration) -> Loss | None:
     odds = {group.name: group.odds for group in portfolio.groups}
-    suspects = [v.name for v in portfolio.vendors if v.name and v.name != OTHERS][:_SUSPECTS]
+    suspects = [v.name for v in portfolio.vendors if v.name][:_SUSPECTS]
     losses = [
         Loss(name, odds.get(group, 0.0), _promises(mix(portfolio, gone=group), recalibration))
         for name in suspects

@@ -68,7 +68,7 @@ class Portfolio:
     @property
     def mean_w(self) -> Floats:
         """Mean power by place, while all are there, shape (vendors, places). [W]"""
-        return np.array([[v.mean_w] for v in self.vendors]) * self.spread
+        return np.array([v.mean_w for v in self.vendors])[:, np.newaxis] * self.spread
 
 
 def vendor_of(name: str, kinds: Sequence[Response]) -> Vendor:
