@@ -364,6 +364,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             fleets=lambda: {k: o.fleet for k, o in doors.owners.items() if o.ready.is_set()},
             sources=_sources(doors, settings.directory, journal, clock),
             stop=doors.stop,
+            safety=config.safety,
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)

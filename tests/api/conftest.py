@@ -1,7 +1,7 @@
 """A real API on a loopback port, over the journal in memory, with a stand-in for dispatch."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT
 from kapelle.model.plant import Amend, Cancel, Curve, Order, Plan, ResourceSummary, Summary
 from kapelle.runtime.clock import SystemClock
+from kapelle.safety.settings import SafetySettings
 
 TOKEN = "test-token-of-32-characters-here"
 
@@ -74,12 +75,22 @@ def running(
     summaries: bool = True,
     plans: bool = True,
     journal: MemoryJournal | None = None,
+    persons: Mapping[str, str] | None = None,
+    safety: SafetySettings | None = None,
 ) -> Iterator[Running]:
     clock = SystemClock()
     journal = journal if journal is not None else MemoryJournal(clock)
     settings = settings if settings is not None else ApiSettings(port=0, plan_wait_s=1.0)
     watch = Watch(journal=journal, clock=clock, partitions=2)
-    application = build(journal=journal, watch=watch, clock=clock, settings=settings, token=TOKEN)
+    application = build(
+        journal=journal,
+        watch=watch,
+        clock=clock,
+        settings=settings,
+        token=TOKEN,
+        persons=persons,
+        safety=safety,
+    )
     api = Api(application=application, watch=watch, settings=settings)
 
     async def dispatch() -> None:

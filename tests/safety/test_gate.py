@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Order
+from kapelle.model.plant import Amend, Order
 from kapelle.ports import Places
 from kapelle.safety import gate
 from kapelle.safety.gate import PHASE_OF, RULES, GateState, Known, check
@@ -119,6 +119,30 @@ def test_a_device_is_not_asked_more_often_than_it_may_be() -> None:
 def test_a_limit_of_ours_counts_against_no_device() -> None:
     assert PHASE_OF[gate.RATE] == PHASE_OF[gate.HOLD] == Phase.CANCELLED
     assert PHASE_OF[gate.NAMEPLATE] == Phase.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("target_w", "operated_by", "amended_w", "rule"),
+    [
+        (900.0, "", 0.0, ""),
+        (-1100.0, "", 0.0, gate.NOT_AGREED),
+        (-1100.0, "alice", 0.0, gate.NOT_AGREED),
+        (-1100.0, "bob", 0.0, ""),
+        (1100.0, "bob", -1050.0, ""),
+        (1100.0, "bob", 1200.0, gate.NOT_AGREED),
+        (900.0, "", 1100.0, gate.NOT_AGREED),
+    ],
+)
+def test_a_large_order_takes_two_persons_whoever_wrote_it(
+    target_w: float, operated_by: str, amended_w: float, rule: str
+) -> None:
+    state, end_ns = GateState(), NOW_NS + 10_000 * NS_PER_S
+    order = Order(1, "all", target_w, 0, end_ns, 0, issued_by="alice", operated_by=operated_by)
+    state.orders.apply(order)
+    if amended_w:
+        state.orders.apply(Amend(1, amended_w, end_ns, 1, "alice"))
+    assert rules(state, commands(), settings=SafetySettings(operate_above_w=1000.0)) == [rule]
+    assert rules(state, commands(setpoint_w=np.nan), at_s=1.0) == [""]
 
 
 @given(

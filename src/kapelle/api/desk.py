@@ -8,6 +8,7 @@ from typing import Protocol
 from kapelle.adapters.http.problems import Fault, Refused
 from kapelle.api import rules
 from kapelle.api.quota import Quota
+from kapelle.api.selections import Rearm, Selected, Selections
 from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import AmendAsked, OrderAsked
 from kapelle.api.times import to_ns
@@ -19,6 +20,7 @@ from kapelle.model.entries import Body
 from kapelle.model.ids import NS_PER_S, PLANT
 from kapelle.model.plant import Amend, Cancel, Hold, Order, Plan
 from kapelle.ports import Clock, Journal
+from kapelle.safety.settings import SafetySettings
 
 WRITER = "api"
 _TRIES = 10
@@ -48,12 +50,16 @@ class OrderDesk:
         clock: Clock,
         settings: ApiSettings,
         stop: Stop | None = None,
+        safety: SafetySettings | None = None,
     ) -> None:
         self._journal = journal
         self._watch = watch
         self._clock = clock
         self._settings = settings
         self._stop = stop
+        self._safety = safety if safety is not None else SafetySettings()
+        self._selections = Selections()
+        self._rearm = Rearm()
         self._quota = Quota(settings.orders_per_minute)
         self._turn = asyncio.Lock()
 
@@ -63,14 +69,45 @@ class OrderDesk:
         Returns:
             The order, and whether it is new: the same key and body give the same order again.
         """
+        self._check_alone(asked.target_w)
+        return await self._create(asked, key, issued_by, "")
+
+    def select(self, asked: OrderAsked, selected_by: str) -> tuple[Selected, Preview]:
+        """Keep an order for a second person to operate; say what it would do. Nothing is ordered.
+
+        Raises:
+            Refused: The order could not be given by anybody.
+        """
+        shown = self.preview(asked)
+        return self._selections.select(asked, selected_by, self._clock.now_ns()), shown
+
+    async def operate(self, selection_no: int, operated_by: str) -> OrderState:
+        """Give the order that somebody else selected."""
+        selected = self._selections.operate(selection_no, operated_by, self._clock.now_ns())
+        state, _ = await self._create(selected.asked, "", selected.selected_by, operated_by)
+        return state
+
+    def _check_alone(self, target_w: float) -> None:
+        if abs(target_w) > self._safety.operate_above_w:
+            raise Refused(
+                403,
+                "second-person-needed",
+                f"more than {self._safety.operate_above_w:g} W take two persons: one selects the"
+                " order (POST /v1/selections), another operates it with a token of his own; or"
+                " raise operate_above_w in [safety]",
+            )
+
+    async def _create(
+        self, asked: OrderAsked, key: str, issued_by: str, operated_by: str
+    ) -> tuple[OrderState, bool]:
         rules.check_key(key)
         mark = f"{key}#{rules.digest(asked)}" if key else ""
-        state, is_new = await self._place(asked, key, mark, issued_by)
+        state, is_new = await self._place(asked, key, mark, issued_by, operated_by)
         # Waited for outside of the turn: nobody else's order waits for this one's plan.
         return await self._answer(state), is_new
 
     async def _place(
-        self, asked: OrderAsked, key: str, mark: str, issued_by: str
+        self, asked: OrderAsked, key: str, mark: str, issued_by: str, operated_by: str
     ) -> tuple[OrderState, bool]:
         async with self._turn:
             for _ in range(_TRIES):
@@ -78,7 +115,7 @@ class OrderDesk:
                 if key and (known := rules.by_key(self._watch.view, key)) is not None:
                     return rules.check_same(known, mark), False
                 self._check_quota()
-                order = self._order(asked, mark, issued_by)
+                order = self._order(asked, mark, issued_by, operated_by)
                 self._check_available(order)
                 if await self._append(order, expected):
                     return await self._seen(order), True
@@ -92,6 +129,8 @@ class OrderDesk:
         self, order_no: int, asked: AmendAsked, issued_by: str, if_match: str | None
     ) -> OrderState:
         """Change an order's target or end, and wait for dispatch's new plan."""
+        if asked.target_w is not None:
+            self._check_alone(asked.target_w)
         if asked.target_w is None and asked.ends_at is None and asked.duration_s is None:
             raise Refused(422, "nothing-to-change", "give target_w, ends_at or duration_s")
         async with self._turn:
@@ -145,6 +184,8 @@ class OrderDesk:
 
         A hold is in force here before the journal has it, and whether or not it takes it.
         """
+        if not held and self._safety.rearm_by_two:
+            self._rearm.agree(issued_by, self._clock.now_ns())
         is_held = held and self._stop is not None and self._stop(reason, issued_by, told=True)
         hold = Hold(held, self._clock.now_ns(), reason, issued_by)
         try:
@@ -170,7 +211,7 @@ class OrderDesk:
         rules.check_match(state, if_match)
         return state
 
-    def _order(self, asked: OrderAsked, mark: str, issued_by: str) -> Order:
+    def _order(self, asked: OrderAsked, mark: str, issued_by: str, operated_by: str = "") -> Order:
         view, now_ns = self._watch.view, self._clock.now_ns()
         rules.check_target(asked.target_w)
         starts_at_ns = now_ns if asked.starts_at is None else to_ns(asked.starts_at)
@@ -204,6 +245,7 @@ class OrderDesk:
             product=asked.product,
             issued_by=issued_by,
             key=mark,
+            operated_by=operated_by,
         )
 
     def _check_available(self, order: Order) -> None:

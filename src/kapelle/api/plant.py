@@ -25,6 +25,7 @@ class Plant:
     desk: OrderDesk
     clock: Clock
     token: str
+    """Of the person called `routes.ISSUED_BY`."""
     counters: Mapping[str, IngestCounters]
     """What ingest counted, by protocol."""
     sessions: Mapping[str, SessionCounters]
@@ -39,6 +40,8 @@ class Plant:
     energy: EnergyDesk | None = None
     """The same."""
     directory: Directory | None = None
+    persons: Mapping[str, str] = field(default_factory=dict)
+    """Tokens of further persons, by name."""
     fleets: Callable[[], Mapping[int, Fleet]] = dict
     """The live picture of each partition this process keeps: to read at once, and let go."""
 

@@ -23,11 +23,12 @@ from kapelle.api.shapes import (
     ReadyTold,
     ResourcesTold,
     ResourceTold,
+    SelectionTold,
     StatusTold,
 )
 from kapelle.api.times import to_datetime
 from kapelle.api.token import bearer, is_token
-from kapelle.api.told import tell_notice, tell_order, tell_reasons, tell_resource
+from kapelle.api.told import tell_notice, tell_order, tell_preview, tell_reasons, tell_resource
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.ids import ALL
 
@@ -39,17 +40,21 @@ _CODES_TOLD = 5
 _scheme = HTTPBearer(auto_error=False, description="The token in the file `api.token`.")
 
 
-def authenticate(request: Request, _: Annotated[object, Depends(_scheme)]) -> None:
-    """Let pass whoever has the token."""
+def authenticate(request: Request, _: Annotated[object, Depends(_scheme)]) -> str:
+    """Let pass whoever has a token; return whose it is."""
     offered = bearer(request.headers.get("authorization", ""))
     plant: Plant = request.app.state.plant
-    if offered is None or not is_token(offered, plant.token):
+    known = {ISSUED_BY: plant.token, **plant.persons}
+    # Every token is compared, so that the time tells nobody how many there are before his.
+    named = [name for name, token in known.items() if offered and is_token(offered, token)]
+    if not named:
         raise Refused(
             401,
             "token-wrong",
             "send `Authorization: Bearer …` with the token that the first start wrote to its file",
             headers={"WWW-Authenticate": 'Bearer realm="kapelle"'},
         )
+    return named[0]
 
 
 def plant_of(request: Request) -> Plant:
@@ -65,6 +70,7 @@ def desk_of(request: Request) -> OrderDesk:
 
 PlantNow = Annotated[Plant, Depends(plant_of)]
 Desk = Annotated[OrderDesk, Depends(desk_of)]
+Person = Annotated[str, Depends(authenticate)]
 Key = Annotated[str, Header(alias="Idempotency-Key", description="The same key, the same order.")]
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="ETag of the order as read.")]
 
@@ -74,7 +80,7 @@ open_to_all = APIRouter()
 
 @guarded.post("/orders", status_code=201, response_model=OrderTold | PreviewTold, tags=["orders"])
 async def create_order(
-    asked: OrderAsked, desk: Desk, response: Response, key: Key = ""
+    asked: OrderAsked, desk: Desk, person: Person, response: Response, key: Key = ""
 ) -> OrderTold | PreviewTold:
     """Order a change of power; the answer says what the plant promises of it.
 
@@ -82,24 +88,40 @@ async def create_order(
     """
     if asked.dry_run:
         response.status_code = 200
-        preview = desk.preview(asked)
-        return PreviewTold(
-            resource=asked.resource,
-            target_w=asked.target_w,
-            committed_w=preview.committed_w,
-            declined_w=preview.declined_w,
-            feasible=preview.feasible,
-            reason=preview.binding,
-            baseline_w=preview.baseline_w,
-            baseline_std_w=preview.baseline_std_w,
-            headroom_up_w=preview.headroom_up_w,
-            headroom_down_w=preview.headroom_down_w,
-            devices=preview.devices,
-            excluded=preview.excluded,
-            held_s=preview.held_s,
-        )
-    state, is_new = await desk.create(asked, key, ISSUED_BY)
+        return tell_preview(asked, desk.preview(asked))
+    state, is_new = await desk.create(asked, key, person)
     response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/orders/{state.order.order_no}"
+    response.headers["ETag"] = etag(state)
+    return tell_order(state)
+
+
+@guarded.post("/selections", status_code=201, tags=["orders"])
+async def select_order(asked: OrderAsked, plant: PlantNow, person: Person) -> SelectionTold:
+    """Select an order for a second person to operate within 30 s; see what it would do."""
+    desk = plant.desk
+    if not plant.persons:
+        raise Refused(
+            403,
+            "second-person-missing",
+            "this plant knows one token only, so nobody could operate it; give smaller orders or"
+            " raise operate_above_w in [safety]",
+        )
+    selected, preview = desk.select(asked, person)
+    return SelectionTold(
+        selection_no=selected.selection_no,
+        selected_by=selected.selected_by,
+        valid_until=to_datetime(selected.until_ns),
+        impact=tell_preview(asked, preview),
+    )
+
+
+@guarded.post("/selections/{selection_no}/operate", status_code=201, tags=["orders"])
+async def operate_order(
+    selection_no: int, desk: Desk, person: Person, response: Response
+) -> OrderTold:
+    """Give the order somebody else selected. By the same person it is refused (403)."""
+    state = await desk.operate(selection_no, person)
     response.headers["Location"] = f"/v1/orders/{state.order.order_no}"
     response.headers["ETag"] = etag(state)
     return tell_order(state)
@@ -129,34 +151,39 @@ async def read_order(order_no: int, desk: Desk, response: Response) -> OrderTold
 
 @guarded.patch("/orders/{order_no}", tags=["orders"])
 async def amend_order(
-    order_no: int, asked: AmendAsked, desk: Desk, response: Response, if_match: IfMatch = None
+    order_no: int,
+    asked: AmendAsked,
+    desk: Desk,
+    person: Person,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> OrderTold:
     """Change an order's target or end."""
-    state = await desk.amend(order_no, asked, ISSUED_BY, if_match)
+    state = await desk.amend(order_no, asked, person, if_match)
     response.headers["ETag"] = etag(state)
     return tell_order(state)
 
 
 @guarded.delete("/orders/{order_no}", tags=["orders"])
 async def cancel_order(
-    order_no: int, desk: Desk, response: Response, if_match: IfMatch = None
+    order_no: int, desk: Desk, person: Person, response: Response, if_match: IfMatch = None
 ) -> OrderTold:
     """Cancel an order; its devices return to their own schedules. Twice is once."""
-    state = await desk.cancel(order_no, ISSUED_BY, if_match)
+    state = await desk.cancel(order_no, person, if_match)
     response.headers["ETag"] = etag(state)
     return tell_order(state)
 
 
 @guarded.post("/hold", tags=["safety"])
-async def hold(desk: Desk, asked: HoldAsked | None = None) -> HoldTold:
+async def hold(desk: Desk, person: Person, asked: HoldAsked | None = None) -> HoldTold:
     """Stop every command of the plant now."""
-    return await _hold(desk, True, asked)
+    return await _hold(desk, True, asked, person)
 
 
 @guarded.post("/release-hold", tags=["safety"])
-async def release_hold(desk: Desk, asked: HoldAsked | None = None) -> HoldTold:
-    """Allow commands again."""
-    return await _hold(desk, False, asked)
+async def release_hold(desk: Desk, person: Person, asked: HoldAsked | None = None) -> HoldTold:
+    """Allow commands again. Where that takes two persons, the first is answered 403."""
+    return await _hold(desk, False, asked, person)
 
 
 @guarded.get("/resources", tags=["plant"])
@@ -263,6 +290,6 @@ def _is_open(state: OrderState) -> bool:
     return not (state.is_over or state.cancelled_at_ns)
 
 
-async def _hold(desk: OrderDesk, held: bool, asked: HoldAsked | None) -> HoldTold:
-    written = await desk.hold(held, asked.reason if asked else "", ISSUED_BY)
+async def _hold(desk: OrderDesk, held: bool, asked: HoldAsked | None, person: str) -> HoldTold:
+    written = await desk.hold(held, asked.reason if asked else "", person)
     return HoldTold(held=written.held, reason=written.reason, at=to_datetime(written.at_ns))

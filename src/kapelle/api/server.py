@@ -31,6 +31,7 @@ from kapelle.api.sources import Sources
 from kapelle.api.watch import Watch
 from kapelle.fleet.columns import Fleet
 from kapelle.ports import Clock, Directory, Journal
+from kapelle.safety.settings import SafetySettings
 
 TELEMETRY_PATH = "/v1/telemetry"
 
@@ -51,6 +52,8 @@ def build(
     fleets: Callable[[], Mapping[int, Fleet]] = dict,
     sources: Sources | None = None,
     stop: Stop | None = None,
+    persons: Mapping[str, str] | None = None,
+    safety: SafetySettings | None = None,
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -69,14 +72,24 @@ def build(
         fleets: Returns the live picture of each partition this process keeps.
         sources: What else status and metrics are drawn from; read at each request.
         stop: Holds the plant before the journal has heard of it; None without a last hop here.
+        persons: Tokens of further persons, by name.
+        safety: What takes two persons.
     """
-    desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=settings, stop=stop)
+    desk = OrderDesk(
+        journal=journal,
+        watch=watch,
+        clock=clock,
+        settings=settings,
+        stop=stop,
+        safety=safety,
+    )
     app = application()
     app.state.plant = Plant(
         watch=watch,
         desk=desk,
         clock=clock,
         token=token,
+        persons=persons if persons is not None else {},
         counters=counters if counters is not None else {},
         sessions=sessions if sessions is not None else {},
         damage=journal.damage,

@@ -56,6 +56,7 @@ class OrderTold(BaseModel):
     ends_at: datetime
     issued_at: datetime
     issued_by: str
+    operated_by: str = Field(default="", description="The second person, where it took two.")
     tolerance: float
     product: str
     status: str = Field(description="pending, active, completed, cancelled or declined.")
@@ -85,6 +86,15 @@ class PreviewTold(BaseModel):
     devices: int
     excluded: dict[str, int]
     held_s: float = Field(description="How long the published headroom holds. [s]")
+
+
+class SelectionTold(BaseModel):
+    """An order that waits for a second person."""
+
+    selection_no: int
+    selected_by: str
+    valid_until: datetime
+    impact: PreviewTold
 
 
 class OrdersTold(BaseModel):

@@ -3,8 +3,16 @@
 from math import isnan
 
 from kapelle.api.health import Health
-from kapelle.api.shapes import NoticeTold, OrderTold, ReasonTold, ResourceTold
+from kapelle.api.shapes import (
+    NoticeTold,
+    OrderAsked,
+    OrderTold,
+    PreviewTold,
+    ReasonTold,
+    ResourceTold,
+)
 from kapelle.api.times import to_datetime
+from kapelle.dispatch.preview import Preview
 from kapelle.fleet.plant import Aggregate, OrderState
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import NS_PER_S
@@ -24,6 +32,7 @@ def tell_order(state: OrderState) -> OrderTold:
         ends_at=to_datetime(order.ends_at_ns),
         issued_at=to_datetime(order.issued_at_ns),
         issued_by=order.issued_by,
+        operated_by=order.operated_by,
         tolerance=order.tolerance,
         product=order.product,
         status=status.name.lower(),
@@ -32,6 +41,25 @@ def tell_order(state: OrderState) -> OrderTold:
         committed_w=_known(plan.committed_w) if plan else None,
         declined_w=_known(plan.declined_w) if plan else None,
         reason=plan.reason if plan else "",
+    )
+
+
+def tell_preview(asked: OrderAsked, shown: Preview) -> PreviewTold:
+    """Return what an order would be promised."""
+    return PreviewTold(
+        resource=asked.resource,
+        target_w=asked.target_w,
+        committed_w=shown.committed_w,
+        declined_w=shown.declined_w,
+        feasible=shown.feasible,
+        reason=shown.binding,
+        baseline_w=shown.baseline_w,
+        baseline_std_w=shown.baseline_std_w,
+        headroom_up_w=shown.headroom_up_w,
+        headroom_down_w=shown.headroom_down_w,
+        devices=shown.devices,
+        excluded=shown.excluded,
+        held_s=shown.held_s,
     )
 
 

@@ -197,6 +197,7 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
         product=was.product,
         issued_by=was.issued_by,
         key=was.key,
+        operated_by=was.operated_by,
     )
     state.amended_at_ns = amend.at_ns
 

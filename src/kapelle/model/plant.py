@@ -210,6 +210,8 @@ class Order(msgspec.Struct, frozen=True, tag=True):
     issued_by: str = ""
     key: str = ""
     """Idempotency key of the request that made it."""
+    operated_by: str = ""
+    """A second person who let it go ahead, where it is so large that it takes two."""
 
 
 class Amend(msgspec.Struct, frozen=True, tag=True):

@@ -1,4 +1,4 @@
-"""S-20, authority: a setpoint needs an order that is in force, and its issuer has moved enough.
+"""S-20, S-23, authority: a setpoint needs an order in force, of somebody who may move so much.
 
 What the orders are the gate reads in the plant's topic itself; no room tells it.
 """
@@ -34,6 +34,8 @@ class Standing:
     """The most it asked for, either way, shortly before it was amended … [W]"""
     amended_ns: int = 0
     """… at this time."""
+    operated_w: float = 0.0
+    """Up to so much two persons have agreed to. [W]"""
 
 
 class OrderBook:
@@ -49,9 +51,16 @@ class OrderBook:
         match body:
             case Order():
                 self._forget(body.issued_at_ns)
+                by_two = body.operated_by not in ("", body.issued_by)
                 self._orders.setdefault(
                     body.order_no,
-                    Standing(body.issued_by, body.target_w, body.starts_at_ns, body.ends_at_ns),
+                    Standing(
+                        body.issued_by,
+                        body.target_w,
+                        body.starts_at_ns,
+                        body.ends_at_ns,
+                        operated_w=abs(body.target_w) if by_two else 0.0,
+                    ),
                 )
             case Amend() if (known := self._orders.get(body.order_no)) is not None:
                 known.before_w = max(abs(known.target_w), _recent_w(known, body.at_ns))
@@ -73,6 +82,19 @@ class OrderBook:
         found = [self._is_in_force(number, now_ns) for number in distinct.tolist()]
         in_force: Flags = np.array(found, np.bool_)[place]
         return in_force
+
+    def is_agreed(self, order_no: Ints, above_w: float) -> Flags:
+        """Tell which of these numbers are orders that one person may give, or two have agreed to.
+
+        An amendment does not count as agreed to: more than was operated takes a new order.
+        """
+        if above_w == inf:
+            return np.ones(len(order_no), np.bool_)
+        distinct, place = np.unique(order_no, return_inverse=True)
+        known = [self._orders.get(number) for number in distinct.tolist()]
+        agreed = [o is not None and abs(o.target_w) <= max(above_w, o.operated_w) for o in known]
+        is_agreed: Flags = np.array(agreed, np.bool_)[place]
+        return is_agreed
 
     def keeps_authority(self, order_no: Ints, power_w: Floats, most_w: float) -> Flags:
         """Tell which rows their orders' issuers may still move, in order of arrival. [W]"""

@@ -44,6 +44,7 @@ UNKNOWN = "S-20 unknown device"
 NAMEPLATE = "S-20 beyond nameplate"
 NO_REVERT = "R-20 no revert timer"
 NO_ORDER = "S-20 no order in force"
+NOT_AGREED = "S-23 needs a second person"
 RATE = "S-20 too many commands"
 RATE_DAY = "S-20 too many commands in an hour or day"
 DWELL = "S-20 switched too soon"
@@ -63,6 +64,7 @@ RULES = (
     NAMEPLATE,
     NO_REVERT,
     NO_ORDER,
+    NOT_AGREED,
     RATE,
     RATE_DAY,
     DWELL,
@@ -81,6 +83,7 @@ PHASE_OF: Mapping[str, Phase] = {
     NAMEPLATE: Phase.REJECTED,
     NO_REVERT: Phase.REJECTED,
     NO_ORDER: Phase.CANCELLED,
+    NOT_AGREED: Phase.CANCELLED,
     RATE: Phase.CANCELLED,
     RATE_DAY: Phase.CANCELLED,
     DWELL: Phase.CANCELLED,
@@ -233,7 +236,10 @@ def _check_alone(
     if settings.allow_no_failsafe:
         reverts |= np.isnan(commands.revert_s)
     _refuse(broken, ~(released | reverts), NO_REVERT)
-    _refuse(broken, ~(released | state.orders.in_force(commands.order_no, now_ns)), NO_ORDER)
+    orders = state.orders
+    _refuse(broken, ~(released | orders.in_force(commands.order_no, now_ns)), NO_ORDER)
+    agreed = orders.is_agreed(commands.order_no, settings.operate_above_w)
+    _refuse(broken, ~(released | agreed), NOT_AGREED)
 
 
 def _check_together(

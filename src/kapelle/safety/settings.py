@@ -81,6 +81,10 @@ class SafetySettings:
     """A switched device that was turned on, off or let go stays so for this long. [s]"""
     authority_w_per_hour: float = inf
     """Most power one issuer's orders may move within an hour, counted over all commands. [W]"""
+    operate_above_w: float = inf
+    """Orders for more than this, either way, take a second person: select, then operate. [W]"""
+    rearm_by_two: bool = False
+    """Whether lifting a hold takes two persons."""
     reversals_max: float = inf
     """More devices than this sent one way and back within a minute: hold."""
     unexplained_sigmas: float = 6.0
