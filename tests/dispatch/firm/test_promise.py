@@ -106,6 +106,17 @@ def test_groups_that_are_not_enumerated_count_as_well() -> None:
     assert (found_w < promise_w).mean() == pytest.approx(0.05, abs=0.01)
 
 
+def test_bad_days_of_those_who_wander_are_worse_than_a_bell_says() -> None:
+    maker = Maker({0: [1000.0] * 300}, share=0.9, share_std=0.08, odds=0.0)
+    found_w = drawn_w([maker], {}, 40_000, 6)
+    mixture = mix(portfolio([maker]))
+    for risk in (0.01, 0.05, 0.1):
+        short = float((found_w < mixture.promise_w(risk)).mean())
+        assert short == pytest.approx(risk, abs=0.2 * risk)
+    bell_w = float(mixture.mean_w[0] - 2.326348 * mixture.std_w[0])
+    assert mixture.promise_w(0.01) < 0.95 * bell_w
+
+
 def test_devices_alone_promise_more_than_common_causes_allow() -> None:
     makers = some_makers(4)
     told = answer(portfolio(makers, dict.fromkeys(range(8), 0.01)))
