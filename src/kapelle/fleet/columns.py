@@ -5,6 +5,7 @@ IntEnum NumPy makes int64 of the whole column first, twenty times the cost.
 """
 
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -262,7 +263,8 @@ class Fleet:
             capacity = max(rows, int(have * _GROWTH))
             for name, (dtype, fill, deep) in column_specs().items():
                 longer = _filled(dtype, fill, deep, capacity)
-                _refill(longer, getattr(self, name))
+                if have:
+                    _refill(longer, getattr(self, name))
                 setattr(self, name, longer)
         self.size = max(self.size, rows)
 
@@ -290,6 +292,7 @@ def is_heard(freshness: Bytes) -> Flags:
     return heard
 
 
+@cache
 def column_specs() -> dict[str, tuple[np.dtype[np.generic], float, int]]:
     """Return dtype, value in an empty row, and depth (0: a plain column) of each, in order."""
     return {f.name: f.metadata[_COLUMN] for f in fields(Fleet) if _COLUMN in f.metadata}
