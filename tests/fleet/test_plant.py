@@ -2,6 +2,7 @@
 
 from math import isnan, sqrt
 
+import msgspec
 import numpy as np
 import pytest
 from fleet_worlds import (
@@ -132,6 +133,13 @@ def test_order_with_its_amendments_plan_and_end() -> None:
     view = view_of(order(), plan(OrderStatus.COMPLETED), Amend(1, 9e6, s(900), s(5)))
     assert view.orders[1].is_over
     assert view.orders[1].order.target_w == 3e6
+
+
+def test_an_amendment_keeps_the_second_person_only_for_what_he_agreed_to() -> None:
+    agreed = msgspec.structs.replace(order(), issued_by="alice", operated_by="bob")
+    for target_w, by in ((-3e6, "bob"), (2e6, "bob"), (3.1e6, "")):
+        view = view_of(agreed, Amend(1, target_w, s(600), s(1), "alice"))
+        assert view.orders[1].order.operated_by == by
 
 
 def test_entries_about_unknown_orders_and_repeated_entries_change_nothing() -> None:

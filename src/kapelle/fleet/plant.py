@@ -197,7 +197,8 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
         product=was.product,
         issued_by=was.issued_by,
         key=was.key,
-        operated_by=was.operated_by,
+        # A second person agreed to what he saw, not to more.
+        operated_by=was.operated_by if abs(amend.target_w) <= abs(was.target_w) else "",
     )
     state.amended_at_ns = amend.at_ns
 
