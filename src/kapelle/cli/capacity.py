@@ -48,6 +48,7 @@ def show(told: "CapacityTold", window: str) -> None:
     for way, found in (("up", told.up), ("down", told.down)):
         if found is not None:
             _show_direction(way, found, f"{told.resource}, for {window}")
+    say("if alone: what it would be if nothing ever failed together")
     if not told.complete:
         say("some partitions have not spoken yet: there may be more")
 
@@ -60,7 +61,7 @@ def _show_direction(way: str, found: "DirectionTold", about: str) -> None:
         {
             "kept": f"P{each.level * 100:.0f}",
             "promise": f"{sign}{power(each.promise_w)}",
-            "without_worst": power(each.without_worst_w)
+            "without_worst": None
             if each.without_worst_w is None
             else f"{sign}{power(each.without_worst_w)}",
             "if_alone": f"{sign}{power(each.alone_w)}",
@@ -71,5 +72,3 @@ def _show_direction(way: str, found: "DirectionTold", about: str) -> None:
     if found.worst_vendor is not None:
         odds = f"{(found.worst_vendor_odds or 0.0) * 100:.2g} %"
         say(f"worst to lose: {found.worst_vendor}, {odds} likely within the window")
-    say("if alone: what it would be if nothing ever failed together")
-    out().print()
