@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.metering.energy import Meters, account, arrange, intervals
+from kapelle.fleet.metering.accounts import Meters, account
+from kapelle.fleet.metering.arrange import arrange
+from kapelle.fleet.metering.intervals import intervals
 from kapelle.fleet.metering.live import step_energy
 from kapelle.history.ledger import Ledger
 from kapelle.history.settings import HistorySettings

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kapelle.fleet.metering.energy import Account, Meters, account, arrange
+from kapelle.fleet.metering.accounts import Account, Meters, account
+from kapelle.fleet.metering.arrange import arrange
 from kapelle.model.ids import NS_PER_S
 
 T0 = 1_700_000_100 * NS_PER_S

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_worlds import MINUTE_NS, Record, q, readings
 
-from kapelle.fleet.metering.energy import EnergyQuality, Meters
+from kapelle.fleet.metering.accounts import Meters
 from kapelle.history.conservation import conservation_error_wh
 from kapelle.history.energy import Grid, Reported, measure
+from kapelle.model.enums import EnergyQuality
 
 DEVICES = np.arange(3, dtype=np.int32)
 METERS = Meters(DEVICES, np.full(3, 5e3), np.full(3, 1e4), np.full(3, 1.0))

@@ -13,7 +13,6 @@ from ledger_worlds import MINUTE_NS, T0, Record, correction, powers, q, readings
 from tests.history.conftest import START_NS, HandClock
 
 from kapelle.errors import Invalid
-from kapelle.fleet.metering.energy import EnergyQuality
 from kapelle.history.corrections import Energy, corrected, divided, in_force
 from kapelle.history.energy import latest, published
 from kapelle.history.ledger import Ledger
@@ -23,7 +22,7 @@ from kapelle.history.settings import HistorySettings
 from kapelle.history.tables import QUARTER_NS
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Readings
-from kapelle.model.enums import Metric
+from kapelle.model.enums import EnergyQuality, Metric
 
 MEASURED, ESTIMATED = EnergyQuality.MEASURED, EnergyQuality.ESTIMATED
 

@@ -6,8 +6,10 @@ along. What they rose by between the two ends needs no account then, and must be
 
 import numpy as np
 
-from kapelle.fleet.metering.energy import MWH_PER_WH, EnergyQuality, Places
+from kapelle.fleet.metering.accounts import MWH_PER_WH
+from kapelle.fleet.metering.arrange import Places
 from kapelle.history.energy import Grid, Reported
+from kapelle.model.enums import EnergyQuality
 from kapelle.model.ids import Flags, Floats, Longs
 
 _ROUNDED_MWH = 2.0

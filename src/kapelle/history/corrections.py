@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kapelle.errors import Invalid
-from kapelle.fleet.metering.energy import MWH_PER_WH, EnergyQuality
+from kapelle.fleet.metering.accounts import MWH_PER_WH
 from kapelle.history.tables import QUARTER_NS
+from kapelle.model.enums import EnergyQuality
 from kapelle.model.plant import Correction
 
 REGISTERS = ("export", "import")

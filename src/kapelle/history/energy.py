@@ -12,14 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kapelle.fleet.metering.energy import (
-    Account,
-    Meters,
-    account,
-    arrange,
-    integrate,
-    intervals,
-)
+from kapelle.fleet.metering.accounts import Account, Meters, account
+from kapelle.fleet.metering.arrange import arrange
+from kapelle.fleet.metering.integration import integrate
+from kapelle.fleet.metering.intervals import intervals
 from kapelle.history.corrections import REGISTERS, Energy, corrected
 from kapelle.history.order import changes as changes_between
 from kapelle.history.order import numbers
@@ -50,7 +46,7 @@ _MANY = len(REGISTERS)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reported:
-    """Raw readings of some devices, each report once, in the order of `metering.energy.arrange`."""
+    """Raw readings of some devices, each report once, in the order of `metering.arrange`."""
 
     device_no: Ints
     order: Longs

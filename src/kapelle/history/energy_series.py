@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kapelle.errors import Invalid, Problem
-from kapelle.fleet.metering.energy import EnergyQuality
 from kapelle.history.corrections import REGISTERS
 from kapelle.history.days import local_day
 from kapelle.history.order import numbers
 from kapelle.history.reader import Reader
 from kapelle.history.tables import QUARTER_NS
+from kapelle.model.enums import EnergyQuality
 from kapelle.model.ids import NS_PER_S, Longs
 
 Span = Literal["15m", "day", "month"]

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from kapelle.fleet.metering.energy import Meters
+from kapelle.fleet.metering.accounts import Meters
 from kapelle.history.energy import (
     LEDGERED,
     REPORTED,

@@ -12,12 +12,12 @@ import duckdb
 import pyarrow as pa
 
 from kapelle.errors import Invalid, NotFound, Problem
-from kapelle.fleet.metering.energy import EnergyQuality
 from kapelle.history import corrected, views
 from kapelle.history.catalog import Catalogs, File
 from kapelle.history.raw import Footers, blamed, readings_of
 from kapelle.history.tables import MINUTE_NS, PARTITIONS, QUARTER_NS, TABLES
 from kapelle.history.views import at
+from kapelle.model.enums import EnergyQuality
 
 Step = Literal["raw", "1m", "15m"]
 Series = Literal["published", "corrected"]

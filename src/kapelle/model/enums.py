@@ -68,6 +68,20 @@ class Quality(IntEnum):
 
 
 @unique
+class EnergyQuality(IntEnum):
+    """Bits of the quality of an interval's energy."""
+
+    MEASURED = 1
+    """From the register, read close to both ends of the interval."""
+    ESTIMATED = 2
+    """From the register, but how much fell into just this interval is a guess."""
+    INTEGRATED = 4
+    """From power, for want of a register."""
+    CORRECTED = 8
+    """Somebody has corrected it."""
+
+
+@unique
 class Freshness(IntEnum):
     """How far a device's silence exceeds its own cadence."""
 

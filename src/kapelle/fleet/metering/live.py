@@ -7,7 +7,8 @@ the ledger (`history.ledger`) does, from all of them. What it counts it never ta
 import numpy as np
 
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.metering.energy import Places, limits, round_mwh, to_mwh
+from kapelle.fleet.metering.accounts import limits, round_mwh, to_mwh
+from kapelle.fleet.metering.arrange import Places
 from kapelle.fleet.metering.registers import LAG_NS
 from kapelle.fleet.reconciliation.conditions import mark
 from kapelle.model.enums import Condition, Metric

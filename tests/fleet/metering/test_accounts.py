@@ -11,17 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from kapelle.fleet.metering.energy import (
-    Account,
-    EnergyQuality,
-    Meters,
-    account,
-    arrange,
-    integrate,
-    intervals,
-)
+from kapelle.fleet.metering.accounts import Account, Meters, account
+from kapelle.fleet.metering.arrange import arrange
+from kapelle.fleet.metering.integration import integrate
+from kapelle.fleet.metering.intervals import intervals
 from kapelle.fleet.metering.registers import Mark
-from kapelle.model.enums import Quality
+from kapelle.model.enums import EnergyQuality, Quality
 from kapelle.model.ids import NS_PER_S
 
 HISTORIES = 10_000
