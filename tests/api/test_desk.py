@@ -12,6 +12,7 @@ from kapelle.api.desk import WRITER, OrderDesk
 from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import AmendAsked, OrderAsked
 from kapelle.api.watch import Watch
+from kapelle.errors import JournalFull
 from kapelle.fleet.recall import recall
 from kapelle.fleet.snapshots import view_to_snapshot
 from kapelle.journal.memory import MemoryJournal
@@ -129,3 +130,33 @@ def test_orders_that_were_forgotten_are_still_listed_and_their_numbers_never_giv
         return sorted(watch.view.orders), state.order.order_no, desk.find(1).status.name
 
     assert asyncio.run(main()) == ([1, 2, 3], 3, "COMPLETED")
+
+
+@pytest.mark.parametrize("is_here", [True, False], ids=["a last hop here", "none"])
+def test_a_hold_is_in_force_before_the_journal_has_it_and_without_it(is_here: bool) -> None:
+    stops: list[tuple[str, bool]] = []
+
+    class Full(MemoryJournal):
+        async def append(self, topic: str, bodies: Sequence[Body], **guard: Any) -> int:
+            assert len(stops) == 1
+            raise JournalFull("no room")
+
+    def stop(reason: str, by: str, *, told: bool = False) -> bool:
+        stops.append((reason, told))
+        return is_here
+
+    async def main() -> None:
+        clock = SystemClock()
+        journal = Full(clock)
+        watch = Watch(journal=journal, clock=clock, partitions=1)
+        desk = OrderDesk(journal=journal, watch=watch, clock=clock, settings=QUICK, stop=stop)
+        if is_here:
+            assert (await desk.hold(True, "drill", "test")).held
+            # The last hop writes it itself once there is room.
+            assert stops == [("drill", True), ("drill", False)]
+        else:
+            with pytest.raises(Refused) as caught:
+                await desk.hold(True, "drill", "test")
+            assert caught.value.status == 507
+
+    asyncio.run(main())
