@@ -33,7 +33,7 @@ NOON_NS = 1_750_507_200 * NS_PER_S
 _HOURS = (12.0, 22.0, 8.0, 17.0, 3.0, 14.0, 19.0, 10.0)
 """Runs of one case begin at these hours in turn."""
 _SEED = 1000
-"""Seeds from here on were never looked at while the estimator was built."""
+"""Seeds below were used for calibration; which others were looked at when: docs/estimation.md."""
 Row = dict[str, object]
 
 

@@ -133,8 +133,8 @@ def test_what_pairs_show_by_chance_is_not_shared() -> None:
             shares.append(Group(product, 5 * 40 * 39.0, square, 200.0).shared(200.0))
         return shares
 
-    assert np.median(found(0.0)) == 0.0
-    assert np.mean(found(0.0)) < 0.01
+    # Of the positive half of a normal distribution of 1.6 % the mean is 0.6 %.
+    assert np.mean(found(0.0)) < 0.003
     assert np.mean(found(0.5)) == pytest.approx(0.45, abs=0.1)
 
 
