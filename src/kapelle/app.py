@@ -7,7 +7,7 @@ import random
 import shutil
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,7 +28,7 @@ from kapelle.config import API_TOKEN, Config
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.idle import depends_on_time
 from kapelle.dispatch.service import Dispatcher
-from kapelle.errors import Invalid, JournalDamaged, JournalFailed, Problem
+from kapelle.errors import JournalDamaged, JournalFailed
 from kapelle.fleet.service import PartitionOwner
 from kapelle.fleet.timings import Timings
 from kapelle.history.counters import Counters as HistoryCounters
@@ -40,9 +40,9 @@ from kapelle.history.service import READER, Recorder
 from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.service import Counters, Ingest
 from kapelle.journal.directories import newest_snapshots
-from kapelle.journal.lock import DirectoryLock
+from kapelle.journal.lock import take_directories
 from kapelle.journal.sqlite import SqliteJournal, open_journal
-from kapelle.journal.store import NAME
+from kapelle.journal.store import check_moved
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Adapter, Clock, Directory, Journal, Link
 from kapelle.registry.directory import Directory as Enrolments
@@ -295,19 +295,19 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
     """
     data_dir = Path(config.plant.data_dir)
     async with AsyncExitStack() as opened:
-        for held in _take_directories(config):
+        settings = replace(config.journal, directory=config.journal_directory)
+        places = data_dir, config.history_directory
+        for held in take_directories(places, settings.directory, SystemClock().now_ns()):
             opened.callback(held.release)
         clock = SystemClock(data_dir / "clock.json")
-        settings = replace(config.journal, directory=config.journal_directory)
-        _check_moved(data_dir / "journal", settings.directory)
-        _check_token(data_dir / API_TOKEN, config.token_file)
-        _make(settings.directory)
+        token = load_token(config.token_file, data_dir / API_TOKEN)
+        check_moved(data_dir / "journal", settings.directory)
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = await opened.enter_async_context(open_journal(settings, clock))
         registry = opened.enter_context(
             Registry(config.registry.database_url(data_dir), partitions=config.plant.partitions)
         )
         directory = Enrolments(config.plant.partitions)
-        token = load_token(config.token_file)
         telemetry = HttpTelemetry(
             settings=config.http, directory=directory, clock=clock, token=token
         )
@@ -370,38 +370,6 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         yield Plant(doors, registry, api, watch)
 
 
-def _take_directories(config: Config) -> Iterator[DirectoryLock]:
-    """Yield a lock on each directory a plant writes to, but the journal's, which takes its own.
-
-    Raises:
-        DataDirectoryHeld: Another process uses one of them; its journal may lie elsewhere.
-    """
-    now_ns = SystemClock().now_ns()
-    places = Path(config.plant.data_dir), config.history_directory
-    for place in places:
-        _make(place)
-    # One directory may serve as several.
-    own = {place.resolve() for place in places} - {config.journal_directory.resolve()}
-    for place in sorted(own):
-        yield DirectoryLock(place, now_ns)
-
-
-def _check_moved(usual: Path, chosen: Path) -> None:
-    """Refuse to begin a new journal beside one the plant has had. Raises Invalid."""
-    if (usual / NAME).exists() and not (chosen / NAME).exists():
-        remedy = f"move {usual} to {chosen} while the plant is stopped, or leave the setting out"
-        what = f"is {chosen}, which holds no journal, and there is one in {usual}"
-        raise Invalid("the journal lies elsewhere", [Problem("[journal] directory", what, remedy)])
-
-
-def _check_token(usual: Path, chosen: Path) -> None:
-    """Refuse to make a new token beside one that clients have. Raises Invalid."""
-    if usual.exists() and not chosen.exists():
-        remedy = f"move {usual} there, or leave the setting out; remove it, and a new one is made"
-        what = f"is {chosen}, which is not there, and the token that clients have is {usual}"
-        raise Invalid("the API's token lies elsewhere", [Problem("[api] token_file", what, remedy)])
-
-
 def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: SystemClock) -> Sources:
     """Return what status and metrics of a plant in one process are drawn from."""
 
@@ -429,8 +397,3 @@ def _history_desk(doors: Doors) -> HistoryDesk | None:
     if not doors.config.history.enabled:
         return None
     return HistoryDesk(Reader(doors.config.history_directory), doors.ledger)
-
-
-def _make(directory: Path) -> None:
-    # Secrets lie in it: the owner's alone.
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)

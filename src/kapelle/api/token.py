@@ -5,19 +5,28 @@ import os
 import secrets
 from pathlib import Path
 
-from kapelle.errors import Invalid
+from kapelle.errors import Invalid, Problem
 
 _BYTES = 32
 _LENGTH_MIN = 22
 """128 bit in base 64."""
 
 
-def load_token(path: Path) -> str:
+def load_token(path: Path, usual: Path | None = None) -> str:
     """Return the token in this file; make both when the file is not there.
 
+    Args:
+        path: Of the file.
+        usual: Where it lies unless somebody chose another place. While one is there, clients have
+            it, and none is made elsewhere.
+
     Raises:
-        Invalid: The file holds no usable token, or others may read it.
+        Invalid: The file holds no usable token, others may read it, or it lies elsewhere.
     """
+    if usual is not None and usual.exists() and not path.exists():
+        remedy = f"move {usual} there, or leave the setting out; remove it, and a new one is made"
+        what = f"is {path}, which is not there, and the token that clients have is {usual}"
+        raise Invalid("the API's token lies elsewhere", [Problem("[api] token_file", what, remedy)])
     try:
         # Exclusive: two processes that start together agree on one token.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

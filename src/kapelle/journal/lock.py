@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,6 +67,21 @@ class DirectoryLock:
         text = msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), since))
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, text + b"\n", 0)
+
+
+def take_directories(places: Sequence[Path], journal: Path, now_ns: int) -> Iterator[DirectoryLock]:
+    """Yield a lock on each directory a plant writes to, but the journal's, which takes its own.
+
+    They are made where they are missing: the owner's alone, as secrets lie in them.
+
+    Raises:
+        DataDirectoryHeld: Another process uses one of them; its journal may lie elsewhere.
+    """
+    for place in places:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # One directory may serve as several.
+    for place in sorted({place.resolve() for place in places} - {journal.resolve()}):
+        yield DirectoryLock(place, now_ns)
 
 
 def unusable(directory: Path, error: OSError) -> JournalFailed:

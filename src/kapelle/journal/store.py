@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from kapelle.errors import JournalDamaged, JournalFailed
+from kapelle.errors import Invalid, JournalDamaged, JournalFailed, Problem
 from kapelle.journal import wal
 from kapelle.journal.codec import JournalNewer
 from kapelle.journal.leases import Held
@@ -78,6 +78,14 @@ class Found:
     damage: list[str] = field(default_factory=list)
     newest_ns: int = 0
     """When the latest entry was written, of those that end a topic."""
+
+
+def check_moved(usual: Path, chosen: Path) -> None:
+    """Refuse to begin a new journal beside one the plant has had. Raises Invalid."""
+    if (usual / NAME).exists() and not (chosen / NAME).exists():
+        remedy = f"move {usual} to {chosen} while the plant is stopped, or leave the setting out"
+        what = f"is {chosen}, which holds no journal, and there is one in {usual}"
+        raise Invalid("the journal lies elsewhere", [Problem("[journal] directory", what, remedy)])
 
 
 def check_format(path: Path) -> None:

@@ -1,6 +1,6 @@
 """What the readings of one energy register mean where they do not simply count up.
 
-Most registers do, and `metering.accounts` adds those up by arrays. Only where one falls, or rises by
+Most registers do; `metering.accounts` adds those up by arrays. Only where one falls, or rises by
 more than its device can have moved, do its readings come here, one after another. In short:
 
 - A fall of at most two steps of the register is its last digit that wobbles: it holds.
