@@ -174,26 +174,23 @@ def check(
         partitions: How many the plant has.
         settings: The limits.
     """
-    now_ns = state.now_ns = max(state.now_ns, now_ns)
-    _advance(state, now_ns)
+    state.now_ns = max(state.now_ns, now_ns)
+    _advance(state)
     broken = np.zeros(len(commands), np.uint8)
-    _check_alone(broken, state, commands, known, now_ns, partitions, settings)
+    _check_alone(broken, state, commands, known, partitions, settings)
     rows = np.flatnonzero(broken == 0)
     if len(rows):
-        some = Commands(*(getattr(commands, name)[rows] for name in Commands.COLUMNS))
-        up_w, down_w = known.nameplate_w
-        places = Places._make(column[rows] for column in known.places)
-        broken[rows] = _check_together(
-            state, some, (up_w[rows], down_w[rows]), places, now_ns, settings
-        )
-    reason = state.trip_wire.reason(state.orders.explained_w(now_ns), settings)
+        asked = _asked(state, commands, known, rows, settings)
+        broken[rows] = _check_together(state, asked, settings)
+    reason = state.trip_wire.reason(state.orders.explained_w(state.now_ns), settings)
     if reason and not state.held:
         state.held, state.hold_reason, state.tripped = True, reason, reason
         _refuse(broken, np.ones(len(commands), np.bool_), HOLD)
     return broken
 
 
-def _advance(state: GateState, now_ns: int) -> None:
+def _advance(state: GateState) -> None:
+    now_ns = state.now_ns
     state.rates.advance(now_ns)
     state.orders.advance(now_ns)
     state.trip_wire.advance(now_ns)
@@ -211,11 +208,11 @@ def _check_alone(
     state: GateState,
     commands: Commands,
     known: Known,
-    now_ns: int,
     partitions: int,
     settings: SafetySettings,
 ) -> None:
     """Refuse what each command breaks by itself."""
+    now_ns = state.now_ns
     _refuse(broken, _is_stale(state, commands, partitions), EPOCH)
     if state.held:
         _refuse(broken, np.ones(len(commands), np.bool_), HOLD)
@@ -242,64 +239,80 @@ def _check_alone(
     _refuse(broken, ~(released | agreed), NOT_AGREED)
 
 
-def _check_together(
-    state: GateState,
-    commands: Commands,
-    nameplate_w: tuple[Floats, Floats],
-    places: Places,
-    now_ns: int,
-    settings: SafetySettings,
-) -> Bytes:
-    """Refuse what commands, each in order, break together; charge the limits with the rest."""
-    device_no = commands.device_no
-    broken = np.zeros(len(device_no), np.uint8)
-    move = moves(state.passed, commands, nameplate_w, now_ns, settings)
-    turns = switches(state.passed, move, places.switched, now_ns)
-    standing_w = state.passed.standing_w(device_no, now_ns)
-    more_w = np.maximum(move.departs_w - standing_w, 0.0)
-    groups = [ledger.of(device_no, places) for ledger in state.ledgers]
+class _Asked(NamedTuple):
+    """Commands that keep the rules of their own, and what they would do."""
 
-    _refuse(broken, ~state.rates.keeps_minute(device_no, now_ns, settings), RATE)
-    often = ~state.rates.keeps_day(device_no, settings)
+    order_no: Ints
+    setpoint_w: Floats
+    move: Moves
+    turns: Flags
+    """Which turn a switched device."""
+    more_w: Floats
+    """How much further their devices may then stand off, up and down. [W]"""
+    groups: list[Ints]
+    """Their group in each ledger."""
+
+
+def _asked(
+    state: GateState, commands: Commands, known: Known, rows: Rows, settings: SafetySettings
+) -> _Asked:
+    some = Commands(*(getattr(commands, name)[rows] for name in Commands.COLUMNS))
+    up_w, down_w = known.nameplate_w
+    places = Places._make(column[rows] for column in known.places)
+    move = moves(state.passed, some, (up_w[rows], down_w[rows]), state.now_ns, settings)
+    standing_w = state.passed.standing_w(some.device_no, state.now_ns)
+    return _Asked(
+        order_no=some.order_no,
+        setpoint_w=some.setpoint_w,
+        move=move,
+        turns=switches(state.passed, move, places.switched, state.now_ns),
+        more_w=np.maximum(move.departs_w - standing_w, 0.0),
+        groups=[ledger.of(some.device_no, places) for ledger in state.ledgers],
+    )
+
+
+def _check_together(state: GateState, asked: _Asked, settings: SafetySettings) -> Bytes:
+    """Refuse what commands, each in order, break together; charge the limits with the rest."""
+    move, now_ns = asked.move, state.now_ns
+    broken = np.zeros(len(move.device_no), np.uint8)
+    _refuse(broken, ~state.rates.keeps_minute(move.device_no, now_ns, settings), RATE)
+    often = ~state.rates.keeps_day(move.device_no, settings)
     _refuse(broken, move.is_setpoint & often, RATE_DAY)
-    _refuse(broken, ~keeps_dwell(state.passed, move, turns, now_ns, settings.dwell_s), DWELL)
-    for ledger, group in zip(state.ledgers, groups, strict=True):
-        rows = np.flatnonzero((broken == 0) & move.is_setpoint)
-        _refuse_rows(broken, rows, ledger.keeps_switching(group[rows], turns[rows]), SWITCHING)
-        rows = np.flatnonzero((broken == 0) & move.is_setpoint)
-        _refuse_rows(broken, rows, ledger.keeps_power(group[rows], more_w[:, rows]), POWER)
-        rows = np.flatnonzero((broken == 0) & move.is_setpoint)
+    stays = keeps_dwell(state.passed, move, asked.turns, now_ns, settings.dwell_s)
+    _refuse(broken, ~stays, DWELL)
+
+    def left() -> Rows:
+        """Return the setpoints nothing has refused so far: only they count for what follows."""
+        return np.flatnonzero((broken == 0) & move.is_setpoint)
+
+    for ledger, group in zip(state.ledgers, asked.groups, strict=True):
+        rows = left()
+        _refuse_rows(
+            broken, rows, ledger.keeps_switching(group[rows], asked.turns[rows]), SWITCHING
+        )
+        rows = left()
+        _refuse_rows(broken, rows, ledger.keeps_power(group[rows], asked.more_w[:, rows]), POWER)
+        rows = left()
         _refuse_rows(broken, rows, ledger.keeps_ramp(group[rows], move.power_w[:, rows]), RAMP)
-    rows = np.flatnonzero((broken == 0) & move.is_setpoint)
-    asked_w = move.power_w.max(axis=0)
+    rows = left()
     keeps = state.orders.keeps_authority(
-        commands.order_no[rows], asked_w[rows], settings.authority_w_per_hour
+        asked.order_no[rows], move.furthest_w[rows], settings.authority_w_per_hour
     )
     _refuse_rows(broken, rows, keeps, AUTHORITY)
-    _charge(state, commands, move, more_w, turns, groups, broken == 0, now_ns, settings)
+    _charge(state, asked, np.flatnonzero(broken == 0), settings)
     return broken
 
 
-def _charge(
-    state: GateState,
-    commands: Commands,
-    move: Moves,
-    more_w: Floats,
-    turns: Flags,
-    groups: list[Ints],
-    passes: Flags,
-    now_ns: int,
-    settings: SafetySettings,
-) -> None:
-    rows = np.flatnonzero(passes)
-    move = move.at(rows)
-    for ledger, group in zip(state.ledgers, groups, strict=True):
-        ledger.charge(group[rows], move, more_w[:, rows], turns[rows])
+def _charge(state: GateState, asked: _Asked, rows: Rows, settings: SafetySettings) -> None:
+    """Enter what passes everywhere."""
+    move, now_ns = asked.move.at(rows), state.now_ns
+    for ledger, group in zip(state.ledgers, asked.groups, strict=True):
+        ledger.charge(group[rows], move, asked.more_w[:, rows], asked.turns[rows])
     state.rates.charge(move.device_no, now_ns, settings)
-    asked = rows[move.is_setpoint]
-    state.orders.charge(commands.order_no[asked], move.power_w.max(axis=0)[move.is_setpoint])
+    ordered = asked.order_no[rows][move.is_setpoint]
+    state.orders.charge(ordered, move.furthest_w[move.is_setpoint])
     state.trip_wire.note(state.passed, move, now_ns)
-    apply_moves(state.passed, move, commands.setpoint_w[rows], now_ns)
+    apply_moves(state.passed, move, asked.setpoint_w[rows], now_ns)
 
 
 def _refuse(broken: Bytes, which: Flags, rule: str) -> None:

@@ -49,6 +49,12 @@ class Moves(NamedTuple):
     sure_ns: Longs
     """When it runs out at the earliest: obeyed at once, then the timer."""
 
+    @property
+    def furthest_w(self) -> Floats:
+        """The larger of both ways. Shape (rows,). [W]"""
+        furthest_w: Floats = self.power_w.max(axis=0)
+        return furthest_w
+
     def at(self, rows: Rows) -> "Moves":
         """Return some rows."""
         return Moves._make(column[..., rows] for column in self)
