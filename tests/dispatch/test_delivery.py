@@ -8,7 +8,7 @@ import pytest
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet, column_specs
-from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases
+from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases, step_exclusions
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, DeviceKind, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S
@@ -315,6 +315,27 @@ def test_the_unreachable_are_not_told_and_the_returned_get_what_is_wanted_now() 
     assert sent is not None
     assert sent.device_no.tolist() == [1 + 9, 1 + 12]
     np.testing.assert_allclose(sent.setpoint_w, 0.8 * 0.9 * 5000.0)
+
+
+def test_of_the_silent_nothing_more_is_said_once_their_order_is_over() -> None:
+    plant = Plant()
+    fleet = plant.fleet
+    plant.order(0.5, ends_s=60.0)
+    plant.tick(0)
+    others = [row for row in ALL if row != 3]
+    plant.answer(others, 1)
+    fleet.freshness[3], fleet.connected[3] = Freshness.LOST, False
+    for second in range(2, 70):
+        step_exclusions(fleet)
+        plant.tick(second)
+        plant.answer(others, second + 0.5)
+    refusals, failures = fleet.refusals[3].copy(), fleet.failures[3].copy()
+    for second in range(70, 200):
+        fleet.now_ns = s(second)
+        step_exclusions(fleet)
+        assert decide(fleet, SETTINGS, EPOCH) == []
+    assert (fleet.refusals[3], fleet.failures[3]) == (refusals, failures)
+    assert failures == 1
 
 
 def test_whoever_strays_on_the_meter_is_let_go_and_probed_later() -> None:

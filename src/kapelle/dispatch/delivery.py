@@ -11,7 +11,7 @@ import numpy as np
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.desired import holds_setpoint
+from kapelle.fleet.desired import holds_setpoint, in_force
 from kapelle.fleet.reconciliation.conditions import VOID
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
@@ -84,12 +84,7 @@ def _wanted(fleet: Fleet) -> _Wanted:
     order_no = np.zeros(size, np.int32)
     setpoint_w = np.full(size, np.nan)
     ends_at_ns = np.zeros(size, np.int64)
-    in_force = [
-        signal
-        for signal in fleet.signals.values()
-        if signal.order_no and signal.ends_at_ns > fleet.now_ns
-    ]
-    for signal in sorted(in_force, key=lambda s: (s.order_no, s.resource)):
+    for signal in sorted(in_force(fleet), key=lambda s: (s.order_no, s.resource)):
         if signal.resource == ALL:
             rows = np.flatnonzero(fleet.active[:size]).astype(np.int32)
         else:
@@ -241,13 +236,15 @@ def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
     # After its last try's time has passed a device would refuse it.
     late = now_ns - fleet.not_after_ns[:size] >= int(settings.unknown_s * NS_PER_S)
     found[(phase == Phase.UNKNOWN) & late] = Phase.EXPIRED
-    # A lost refresh costs nothing until the timer ends or the meter leaves the mark.
+    # A lost refresh costs nothing until the timer ends or the meter leaves the mark; and nobody
+    # has to be replaced in an order that is over.
     unheeded = np.flatnonzero(
         ((phase == Phase.UNKNOWN) | (phase == Phase.EXPIRED))
         & (fleet.excluded[:size] == Exclusion.NONE)
-        & (fleet.order_no[:size] != 0)
-    )
-    found[unheeded[~holds_setpoint(fleet, unheeded.astype(np.int32))]] = Phase.UNKNOWN
+    ).astype(np.int32)
+    running = np.array([signal.order_no for signal in in_force(fleet)], np.int32)
+    unheeded = unheeded[np.isin(fleet.order_no[unheeded], running)]
+    found[unheeded[~holds_setpoint(fleet, unheeded)]] = Phase.UNKNOWN
     gone = (fleet.freshness[:size] == Freshness.LOST) & (fleet.reverts_at_ns[:size] <= now_ns)
     found[gone & _IN_FORCE[phase]] = Phase.LOST
     asked = fleet.order_no[:size] != 0

@@ -12,6 +12,7 @@ from kapelle.fleet.columns import Fleet
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
+from kapelle.model.plant import Signal
 
 BACK_OFF_S = 60.0
 """Pause before a device that failed is tried again; doubles with every failure in a row."""
@@ -203,12 +204,17 @@ def holds_setpoint(fleet: Fleet, rows: Ints) -> Flags:
     return holds
 
 
+def in_force(fleet: Fleet) -> list[Signal]:
+    """Return the signals whose order runs."""
+    return [s for s in fleet.signals.values() if s.order_no and s.ends_at_ns > fleet.now_ns]
+
+
 def step_exclusions(fleet: Fleet) -> None:
     """Let devices back in whose back-off is over, while no order runs.
 
     While one runs nobody is let back in by time alone: he is probed and has to answer.
     """
-    if any(s.order_no and s.ends_at_ns > fleet.now_ns for s in fleet.signals.values()):
+    if in_force(fleet):
         return
     excluded = np.flatnonzero(fleet.excluded[: fleet.size])
     over = fleet.excluded_until_ns[excluded] <= fleet.now_ns
