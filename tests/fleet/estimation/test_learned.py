@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.fleet.estimation.evidence import OCTAVES
-from kapelle.fleet.estimation.learned import Learned, hear
+from kapelle.fleet.estimation.learned import Learned, hear, merged
 from kapelle.fleet.estimation.levels import level_then
 from kapelle.fleet.estimation.scatter import Cell, Moves, Prior, strayed
 from kapelle.model.enums import DeviceKind
@@ -40,6 +40,13 @@ def told(tick: int, evidence: Evidence) -> Summary:
         evidence=evidence,
     )
     return Summary(0, tick * NS_PER_S, 1, [part])
+
+
+def test_partitions_of_two_versions_are_summed_in_one_tick() -> None:
+    older = Evidence(steady={2: [1.0, 2.0, 3.0, 4.0, 5.0]})
+    newer = Evidence(steady={2: [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]})
+    for parts in ((older, newer), (newer, older)):
+        assert merged(parts).steady == {2: [2.0, 3.0, 4.0, 5.0, 6.0, 1.0]}
 
 
 @given(

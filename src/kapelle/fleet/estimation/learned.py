@@ -9,6 +9,7 @@ Three things, all from readings that came anyway (the model and its formulas: `d
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from typing import TypeVar
 
 import msgspec
@@ -85,10 +86,9 @@ def _added(tables: Iterable[Mapping[Key, list[float]]]) -> dict[Key, list[float]
     total: dict[Key, list[float]] = {}
     for table in tables:
         for key, sums in table.items():
-            before = total.get(key)
-            total[key] = (
-                sums if before is None else [a + b for a, b in zip(before, sums, strict=True)]
-            )
+            # A partition of an older Kapelle tells fewer sums.
+            both = zip_longest(total.get(key, ()), sums, fillvalue=0.0)
+            total[key] = [before + more for before, more in both]
     return dict(sorted(total.items()))
 
 
