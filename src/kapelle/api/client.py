@@ -20,6 +20,7 @@ from kapelle.api.quarantine_shapes import (
     QuarantineTold,
     UnmutedTold,
 )
+from kapelle.api.report_shapes import ReportTold
 from kapelle.api.shapes import (
     HoldTold,
     OrdersTold,
@@ -93,6 +94,10 @@ class Client(Connection):
     def order(self, order_no: int) -> OrderTold:
         """Return one order."""
         return self._ask(OrderTold, "GET", f"/v1/orders/{order_no}")
+
+    def report(self, order_no: int) -> ReportTold:
+        """Return what the long record holds of an order, and whether it delivered."""
+        return self._ask(ReportTold, "GET", f"/v1/orders/{order_no}/report", wait_s=LONG_WAIT_S)
 
     def orders(self, limit: int = 100) -> OrdersTold:
         """Return the newest orders."""

@@ -16,6 +16,7 @@ from kapelle.api import devices as device_routes
 from kapelle.api import energy as energy_routes
 from kapelle.api import history as history_routes
 from kapelle.api import quarantine as quarantine_routes
+from kapelle.api import reports as report_routes
 from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk, Stop
@@ -125,6 +126,7 @@ def application() -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(routes.guarded)
+    app.include_router(report_routes.router)
     app.include_router(quarantine_routes.router)
     app.include_router(capacity_routes.router)
     app.include_router(device_routes.router)

@@ -15,6 +15,7 @@ from kapelle.cli import (
     live,
     orders,
     quarantine,
+    report,
     running,
     safekeeping,
     simulation,
@@ -39,6 +40,7 @@ app.command()(safekeeping.backup)
 app.command()(safekeeping.restore)
 app.command()(status.status)
 app.command()(capacity.capacity)
+orders.orders.command("report")(report.report)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)
 app.command()(orders.release)
