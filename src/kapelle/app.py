@@ -279,7 +279,8 @@ class Plant:
         clock, watch = self.doors.clock, self.watch
         assert isinstance(clock, SystemClock)
         # Nobody knows what runs before everything was read that was asked for before the start.
-        while watch.view.position < await self.doors.journal.last(PLANT):
+        known = await self.doors.journal.last(PLANT)
+        while watch.view.position < known:
             await clock.sleep(_CLOCK_LOOK_S)
         clock.free = lambda now_ns: not depends_on_time(watch.view, now_ns)
 
@@ -296,12 +297,12 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
     data_dir = Path(config.plant.data_dir)
     async with AsyncExitStack() as opened:
         settings = replace(config.journal, directory=config.journal_directory)
+        check_moved(data_dir / "journal", settings.directory)
         places = data_dir, config.history_directory
         for held in take_directories(places, settings.directory, SystemClock().now_ns()):
             opened.callback(held.release)
         clock = SystemClock(data_dir / "clock.json")
         token = load_token(config.token_file, data_dir / API_TOKEN)
-        check_moved(data_dir / "journal", settings.directory)
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = await opened.enter_async_context(open_journal(settings, clock))
         registry = opened.enter_context(

@@ -62,6 +62,11 @@ def test_what_the_ledger_has_too_much_or_too_little_is_found(off_mwh: int) -> No
     assert found_wh == pytest.approx((abs(off_mwh) + 1_000) / 1e3, abs=0.01)
 
 
+def test_where_the_ledger_has_no_device_nothing_is_held_against_it() -> None:
+    reported, _ = measured(steadily())
+    assert conservation_error_wh(reported, Grid.empty(DEVICES[:0], q(0), q(3))) == 0
+
+
 def test_energy_that_is_guessed_is_not_held_against_anything() -> None:
     reported, grid = measured(steadily())
     grid.mwh[1, 2, 0] += 5_000

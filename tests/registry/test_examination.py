@@ -55,6 +55,7 @@ def test_a_sound_registry_is_called_sound(registry: Registry, url: str) -> None:
         ("UPDATE partitions SET next_row = 0", "would be given out again"),
         ("UPDATE devices SET active = 0", "still have credentials"),
         ("UPDATE plant SET partitions = 5", "of a plant with 5 partitions, not 3"),
+        ("DELETE FROM alembic_version", "does not say which schema"),
     ],
 )
 def test_what_does_not_fit_together_is_named(

@@ -105,6 +105,20 @@ def test_an_order_given_a_moment_before_the_step_counts() -> None:
     assert said_s(clock) == pytest.approx(3627.1, abs=0.01)
 
 
+def test_an_order_between_two_steps_counts_for_the_second() -> None:
+    host, orders = Host(), list[str]()
+    clock = host.clock()
+    clock.free = lambda _: not orders
+    host.pass_s(1)
+    host.step_s(3600)
+    host.pass_s(1)
+    assert said_s(clock) == pytest.approx(3602, abs=0.01)
+    orders.append("one")
+    host.step_s(3600)
+    host.pass_s(1)
+    assert said_s(clock) == pytest.approx(3603, abs=0.02)
+
+
 @pytest.mark.parametrize("away_s", [20.0, 3600.0, 1e6])
 def test_a_clock_that_began_behind_the_journal_is_believed_when_it_is_put_right(
     away_s: float,

@@ -8,7 +8,7 @@ In WAL mode other processes read it while the plant runs.
 import sqlite3
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -274,6 +274,7 @@ class Catalogs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._idle: list[tuple[int, Catalog]] = []
+        weakref.finalize(self, _close_all, self._idle)
 
     @contextmanager
     def now(self) -> Iterator[Catalog]:
@@ -289,32 +290,39 @@ class Catalogs:
                 f"no history in {self._directory}; is the plant's [history] enabled?"
             ) from error
         catalog = self._opened(inode)
+        done = False
         try:
             yield catalog
+            done = True
         finally:
-            if catalog.is_frozen:
-                catalog.close()
-            else:
+            if done and not catalog.is_frozen:
                 catalog.let_go()
                 self._idle.append((inode, catalog))
+            else:
+                catalog.close()
 
     def close(self) -> None:
         """Let go of the file."""
-        while self._idle:
-            self._idle.pop()[1].close()
+        _close_all(self._idle)
 
     def _opened(self, inode: int) -> Catalog:
-        while self._idle:
-            known, catalog = self._idle.pop()
-            if known == inode:
-                catalog.look_again()
-                return catalog
-            # The directory was put in place of another.
-            catalog.close()
-        catalog = Catalog(self._directory, read_only=True)
-        if not catalog.is_frozen:
-            weakref.finalize(self, catalog.close)
-        return catalog
+        # Another thread may take the last one between a look and the taking.
+        with suppress(IndexError):
+            while True:
+                known, catalog = self._idle.pop()
+                if known == inode:
+                    break
+                # The directory was put in place of another.
+                catalog.close()
+            catalog.look_again()
+            return catalog
+        return Catalog(self._directory, read_only=True)
+
+
+def _close_all(idle: list[tuple[int, Catalog]]) -> None:
+    with suppress(IndexError):
+        while True:
+            idle.pop()[1].close()
 
 
 def _file(row: tuple[object, ...]) -> File:

@@ -20,10 +20,13 @@ def conservation_error_wh(reported: Reported, grid: Grid) -> float:
     """Return by how much registers and ledger differ, summed over devices and registers. [Wh]
 
     Args:
-        reported: Readings from before the grid's start to after its end.
+        reported: Readings from before the grid's start to after its end, by device and in the
+            order they were made.
         grid: What the ledger holds of the same devices.
     """
     error_mwh = 0.0
+    if not len(grid.device_no):
+        return error_mwh
     of = np.minimum(np.searchsorted(grid.device_no, reported.device_no), len(grid.device_no) - 1)
     inside = grid.device_no[of] == reported.device_no
     for register, register_wh in enumerate(reported.register_wh):

@@ -76,9 +76,13 @@ def take_directories(places: Sequence[Path], journal: Path, now_ns: int) -> Iter
 
     Raises:
         DataDirectoryHeld: Another process uses one of them; its journal may lie elsewhere.
+        JournalFailed: One cannot be made or written; the message says what to do.
     """
     for place in places:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise unusable(place, error) from error
     # One directory may serve as several.
     for place in sorted({place.resolve() for place in places} - {journal.resolve()}):
         yield DirectoryLock(place, now_ns)

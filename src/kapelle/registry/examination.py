@@ -64,6 +64,8 @@ def examine_registry(url: str, wanted: int) -> tuple[list[Finding], Known | None
                 text = f"its schema is {at}, newer than this Kapelle's {schema.head()}"
                 return [Finding("registry", Verdict.BAD, text, _INSTALL)], None
             flaws = [*_structure(connection), *_contents(connection, wanted)]
+            if at is None:
+                flaws.append(("it does not say which schema it has", _BACKUP))
             known = _known(connection)
     except SQLAlchemyError as error:
         where = engine.url.render_as_string(hide_password=True)

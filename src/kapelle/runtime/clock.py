@@ -86,7 +86,7 @@ class SystemClock:
         off_ns = self._wall_ns() - reached_ns
         self._tell(off_ns)
         is_step = abs(off_ns) > _STEP_NS
-        is_free = is_step and self._may_follow(at_ns, reached_ns)
+        is_free = is_step and self._may_follow(at_ns, reached_ns, off_ns)
         is_believed = is_step and off_ns > 0 and (is_free or self._is_wrong)
         self._is_wrong = self._is_wrong and off_ns < -_STEP_NS
         if not is_believed:
@@ -119,9 +119,10 @@ class SystemClock:
         """Wait this long in elapsed time."""
         await asyncio.sleep(seconds)
 
-    def _may_follow(self, at_ns: int, utc_ns: int) -> bool:
-        # At the very moment: an order may be younger than any answer that was kept.
-        if at_ns >= self._look_ns:
+    def _may_follow(self, at_ns: int, utc_ns: int, off_ns: int) -> bool:
+        # Before a jump at the very moment: an order may be younger than any answer that was kept.
+        # On the way back an answer of some seconds ago costs a tenth of a second at most.
+        if at_ns >= self._look_ns or (self._is_free and off_ns > 0):
             self._is_free, self._look_ns = self.free(utc_ns), at_ns + _LOOK_NS
         return self._is_free
 
