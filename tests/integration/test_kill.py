@@ -53,7 +53,7 @@ def test_a_killed_plant_goes_on_with_its_order(
         assert site.json("order", "amend", number, "--for", "15s")["status"] == "active"
         peers.until(lambda s: s["following"] == 0, 60)
         last = peers.until(lambda s: s["power_w"] < before["power_w"] + 25_000, 20)
-        site.run("order", "watch", number)
+        site.wait(lambda: site.json("order", "show", number)["status"] == "completed")
     assert last["commands"] > 0
     assert (last["double_effects"], last["stale_effects"], last["unreadable"]) == (0, 0, 0)
     assert last["reverted"] == 0, "its refreshes arrived in time"

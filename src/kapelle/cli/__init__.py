@@ -11,6 +11,7 @@ from kapelle.cli import (
     devices,
     energy,
     examination,
+    following,
     history,
     live,
     orders,
@@ -40,6 +41,7 @@ app.command()(safekeeping.backup)
 app.command()(safekeeping.restore)
 app.command()(status.status)
 app.command()(capacity.capacity)
+orders.orders.command("watch")(following.watch)
 orders.orders.command("report")(report.report)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)

@@ -1,8 +1,6 @@
 """`kapelle order …`, `hold`, `release`: talking to a running plant."""
 
 import os
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Exit, Json, out, power, print_json, print_table, print_told, say
+from kapelle.cli.output import Exit, Json, out, power, print_table, print_told, say
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import Invalid, Problem, Unreachable
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
     from kapelle.api.client import Client
-    from kapelle.api.shapes import HoldTold, OrderTold, ResourceTold
+    from kapelle.api.shapes import HoldTold, OrderTold
 
 orders = typer.Typer(no_args_is_help=True, help="Order power, and follow what becomes of it.")
 
@@ -31,9 +29,6 @@ Number = Annotated[int, typer.Argument(metavar="ORDER")]
 Megawatts = Annotated[float | None, typer.Option("--mw", help="Change in MW; + is towards grid.")]
 Why = Annotated[str, typer.Option("--reason", help="Kept in the journal.")]
 Kilowatts = Annotated[float | None, typer.Option("--kw", help="The same in kW.")]
-
-_OVER = {"completed": Exit.OK, "cancelled": Exit.FAILED, "declined": Exit.REJECTED}
-_MISSES_MAX = 10
 
 
 @contextmanager
@@ -133,30 +128,6 @@ def cancel(order: Number, config: File = None, url: Url = None, json: Json = Fal
         _tell(client.cancel_order(order), json=json)
 
 
-@orders.command()
-def watch(order: Number, config: File = None, url: Url = None, json: Json = False) -> None:
-    """Follow an order until it is over, a line a second."""
-    misses = 0
-    with plant(config, url) as client:
-        while True:
-            try:
-                now, picture = client.order(order), None
-                picture = client.resource(now.resource)
-                misses = 0
-            except Unreachable as error:
-                # A plant that restarts is back in seconds; its orders go on meanwhile.
-                misses += 1
-                if misses > _MISSES_MAX:
-                    raise
-                say(str(error))
-                time.sleep(1)
-                continue
-            _watch_line(now, picture, json=json)
-            if now.status in _OVER:
-                raise typer.Exit(_OVER[now.status])
-            time.sleep(1)
-
-
 def hold(reason: Why = "", config: File = None, url: Url = None, json: Json = False) -> None:
     """Stop every command of the plant at once."""
     with plant(config, url) as client:
@@ -234,21 +205,3 @@ def _tell_promise(committed_w: float, declined_w: float, reason: str) -> None:
     if declined_w:
         text += f" · ▲ declined {power(declined_w)}: {reason}"
     out().print(text, markup=False)
-
-
-def _watch_line(order: "OrderTold", picture: "ResourceTold", *, json: bool) -> None:
-    if json:
-        line = {"order": order.model_dump(mode="json"), "resource": picture.model_dump(mode="json")}
-        print_json(line)
-        sys.stdout.flush()
-        return
-    goal_w = (order.baseline_w or 0.0) + (order.committed_w or 0.0)
-    shown = [
-        f"{datetime.now(UTC):%H:%M:%S}Z",
-        f"{order.status:<9}",
-        f"actual {power(picture.power_w)} ±{power((picture.high_w - picture.low_w) / 2)}",
-        f"target {power(goal_w) if order.planned else '–'}",
-        f"live {picture.freshness.get('live', 0):,} of {picture.devices:,}",
-        f"verified {picture.phases.get('verified', 0):,}",
-    ]
-    out().print("  ".join(shown), markup=False)

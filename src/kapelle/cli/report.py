@@ -15,7 +15,7 @@ from kapelle.errors import Invalid, Problem
 
 if TYPE_CHECKING:
     # The record is costly to import: only the commands that need it do.
-    from kapelle.api.report_shapes import EnergyTold, ReplacedTold, ReportTold
+    from kapelle.api.report_shapes import EnergyTold, JudgedTold, ReplacedTold, ReportTold
 
 MARKS = {
     "delivered": ("●", "green"),
@@ -111,11 +111,7 @@ def facts(told: "ReportTold") -> list[tuple[str, str]]:
         ("ran", f"{day(told.starts_at)} to {clock(told.ends_at)}, {told.status}"),
     ]
     if judged.delivered_w is not None:
-        doubt = power(((judged.high_w or 0.0) - (judged.low_w or 0.0)) / 2)
-        off = "" if judged.deviation is None else f", {judged.deviation:+.2%}"
-        found.append(
-            ("delivered", f"{power(judged.delivered_w)} ±{doubt} of {power(judged.target_w)}{off}")
-        )
+        found.append(("delivered", delivered_text(judged)))
         within = f"{percent(judged.within_share)} of {judged.judged_s:,.0f} s within the tolerance"
         left_out = f"the first {judged.settle_s:.0f} s after each change are not judged"
         found.append(("", f"{within}; {left_out}"))
@@ -128,6 +124,13 @@ def facts(told: "ReportTold") -> list[tuple[str, str]]:
         means = f"{power(worst.delivered_w)} of {power(worst.target_w)}"
         found.append(("worst 5 min", f"{when}: {power(worst.missing_w)} off, {means}"))
     return found
+
+
+def delivered_text(judged: "JudgedTold") -> str:
+    """Say how much was delivered of what, and how sure that is."""
+    doubt = power(((judged.high_w or 0.0) - (judged.low_w or 0.0)) / 2)
+    off = "" if judged.deviation is None else f", {judged.deviation:+.2%}"
+    return f"{power(judged.delivered_w)} ±{doubt} of {power(judged.target_w)}{off}"
 
 
 def said(told: "ReportTold") -> list[dict[str, object]]:
