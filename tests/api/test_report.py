@@ -18,6 +18,7 @@ from tests.history.conftest import HastyFiles
 
 from kapelle.api.report import make_report
 from kapelle.api.report_shapes import ReportTold
+from kapelle.api.times import to_datetime
 from kapelle.cli.report_page import page
 from kapelle.errors import NotFound
 from kapelle.history.evidence import GONE, evidence
@@ -79,8 +80,9 @@ def report(directory: Path, order_no: int = 1) -> ReportTold:
 
 
 seconds = st.integers(0, 2_000)
-devices = st.integers(0, 4)
-revisions = st.integers(1, 4)
+# Few of each: what is told twice must count once.
+devices = st.integers(0, 2)
+revisions = st.integers(1, 2)
 commands = st.dictionaries(
     st.tuples(devices, revisions),
     st.tuples(seconds, st.integers(1, 2), st.sampled_from([-500.0, 0.0, 700.0, 900.0])),
@@ -117,6 +119,9 @@ def test_the_funnel_counts_what_the_tables_hold(commands, phases, acks) -> None:
         rows = by_phase[stage.stage]
         assert stage.commands == len(rows)
         assert stage.devices == len({device for device, _, _ in rows})
+        if rows:
+            assert stage.first_at == to_datetime(START_NS + min(r[2] for r in rows) * NS_PER_S)
+            assert stage.last_at == to_datetime(START_NS + max(r[2] for r in rows) * NS_PER_S)
         after = [
             at - entered[device, revision, Phase.SENT]
             for device, revision, at in rows
