@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kapelle.errors import HistoryFailed, NotFound
+from kapelle.history.tables import DAY_NS
 
 FILE = "catalog.db"
 LAYOUT = 3
@@ -86,7 +87,7 @@ class Catalog:
     """The truth about files and positions."""
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
-        path = directory / FILE
+        self._path = path = directory / FILE
         self.is_frozen = False
         """Whether it cannot be told of anything new."""
         if read_only:
@@ -114,6 +115,8 @@ class Catalog:
 
     def look_again(self) -> None:
         """See everything as it is now, after `let_go`."""
+        # A newer Kapelle may have taken the record over meanwhile.
+        _check_layout(self._db, self._path)
         self._db.execute("BEGIN")
         self._db.execute("SELECT 1 FROM files LIMIT 1")
 
@@ -157,22 +160,25 @@ class Catalog:
 
     def unmerged(self) -> list[File]:
         """Return all files of each table, partition and day that has more than one of them."""
-        day_ns = 86_400_000_000_000
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM files WHERE gone_at_ns IS NULL AND "
-            f'("table", partition, starts_ns / {day_ns}) IN (SELECT "table", partition, '
-            f"starts_ns / {day_ns} FROM files WHERE gone_at_ns IS NULL AND "
-            f"(level < 2 OR ends_ns - starts_ns < {day_ns})) "
+            f'("table", partition, starts_ns / {DAY_NS}) IN (SELECT "table", partition, '
+            f"starts_ns / {DAY_NS} FROM files WHERE gone_at_ns IS NULL AND "
+            f"(level < 2 OR ends_ns - starts_ns < {DAY_NS})) "
             'ORDER BY "table", partition, starts_ns, arrival, file_no'
         )
         return [_file(row) for row in rows]
 
     def expired(self, table: str, before_ns: int, unmerged: Collection[int] = ()) -> list[int]:
-        """Return the numbers of files of a table that ended before a moment and are merged, or
-        are among some that cannot be."""
+        """Return the numbers of files of a table whose day ended before a moment and which are
+        merged, or are among some that cannot be.
+
+        The hours of a day go together: from those that are left of one, its tiers would be made
+        anew.
+        """
         rows = self._db.execute(
             'SELECT file_no, level FROM files WHERE gone_at_ns IS NULL AND "table" = ? AND '
-            "ends_ns <= ? ORDER BY file_no",
+            f"((ends_ns - 1) / {DAY_NS} + 1) * {DAY_NS} <= ? ORDER BY file_no",
             (table, before_ns),
         )
         return [number for number, level in rows if level == 2 or number in unmerged]
@@ -296,7 +302,8 @@ class Catalogs:
             done = True
         finally:
             if done and not catalog.is_frozen:
-                catalog.let_go()
+                with _closed_on_error(catalog):
+                    catalog.let_go()
                 self._idle.append((inode, catalog))
             else:
                 catalog.close()
@@ -314,9 +321,19 @@ class Catalogs:
                     break
                 # The directory was put in place of another.
                 catalog.close()
-            catalog.look_again()
+            with _closed_on_error(catalog):
+                catalog.look_again()
             return catalog
         return Catalog(self._directory, read_only=True)
+
+
+@contextmanager
+def _closed_on_error(catalog: Catalog) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        catalog.close()
+        raise
 
 
 def _close_all(idle: list[tuple[int, Catalog]]) -> None:

@@ -9,6 +9,8 @@ from kapelle.model.ids import NS_PER_S
 
 _PAUSE_S = 60.0
 _PAUSE_S_MAX = 6 * 3600.0
+_HOPELESS_NS = 86_400 * NS_PER_S
+"""What fails for a shorter time may be a full disk."""
 
 
 @dataclass(slots=True)
@@ -16,6 +18,7 @@ class _Failed:
     job: Job
     reason: str
     pause_s: float
+    since_ns: int
     again_at_ns: int
 
 
@@ -51,12 +54,18 @@ class Postponed:
         known = self._failed.get(job.span)
         pause_s = _PAUSE_S if known is None else min(2 * known.pause_s, _PAUSE_S_MAX)
         again_at_ns = now_ns + round(pause_s * NS_PER_S)
-        self._failed[job.span] = _Failed(job, reason, pause_s, again_at_ns)
+        since_ns = now_ns if known is None else known.since_ns
+        self._failed[job.span] = _Failed(job, reason, pause_s, since_ns, again_at_ns)
 
     def done(self, job: Job) -> None:
         """Say that a merge was done."""
         self._failed.pop(job.span, None)
 
-    def file_nos(self) -> list[int]:
-        """Return the files that wait for it."""
-        return [file.file_no for failed in self._failed.values() for file in failed.job.files]
+    def hopeless(self, now_ns: int) -> set[int]:
+        """Return the numbers of the files that have waited in vain for a day and more."""
+        return {
+            file.file_no
+            for failed in self._failed.values()
+            if now_ns - failed.since_ns >= _HOPELESS_NS
+            for file in failed.job.files
+        }

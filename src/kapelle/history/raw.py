@@ -23,6 +23,10 @@ FOOTERS_BYTES = 4 << 20
 """Footers kept, as they lie in files; in memory they take nine times as much."""
 
 
+_Identity = tuple[str, int, int, int]
+"""Path, inode, size and time: a restored record may have other rows under a path."""
+
+
 class Footers:
     """What files say of their row groups, kept for the next question: files never change.
 
@@ -32,16 +36,18 @@ class Footers:
 
     def __init__(self, bytes_max: int = FOOTERS_BYTES) -> None:
         self._bytes_max = bytes_max
-        self._known: dict[str, pq.FileMetaData] = {}
+        self._known: dict[_Identity, pq.FileMetaData] = {}
 
     def open(self, path: Path) -> pq.ParquetFile:
         """Open a file; those not asked for the longest are forgotten where too much is kept."""
-        opened = pq.ParquetFile(path, metadata=self._known.pop(str(path), None))
-        self._known[str(path)] = opened.metadata
-        for name in list(self._known):
+        made = path.stat()
+        identity = (str(path), made.st_ino, made.st_size, made.st_mtime_ns)
+        opened = pq.ParquetFile(path, metadata=self._known.pop(identity, None))
+        self._known[identity] = opened.metadata
+        for oldest in list(self._known):
             if self.bytes <= self._bytes_max:
                 break
-            self._known.pop(name, None)
+            self._known.pop(oldest, None)
         return opened
 
     @property

@@ -23,7 +23,7 @@ def expire(store: Store, now_ns: int, unmerged: Collection[int] = ()) -> int:
     """Take files whose time is over out of the catalog; return how many.
 
     Only merged ones go: what was never merged has not become part of the next tier. `unmerged`:
-    files that were tried in vain to be merged, all the time they are kept; they go as well.
+    files that were tried in vain to be merged, for a day and more; they go as well.
     """
     kept = days_kept(store.settings)
     numbers = [

@@ -222,7 +222,7 @@ class Recorder:
             if self._ledger is not None:
                 await self._draw(self._ledger, now_ns)
                 self.drawn.go_on()
-            unmerged = self._postponed.file_nos()
+            unmerged = self._postponed.hopeless(now_ns)
             self.counters.expired_files += await self._work(expire, store, now_ns, unmerged)
             await self._work(sweep, store, now_ns)
 
