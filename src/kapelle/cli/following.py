@@ -15,7 +15,7 @@ from rich.text import Text
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Number, Url, plant
 from kapelle.cli.output import Exit, Json, out, power, print_json, say
-from kapelle.cli.report import MARKS, delivered_text
+from kapelle.cli.report_words import MARKS, delivered_text
 from kapelle.errors import NotFound, Unreachable
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from kapelle.cli.output import power
-from kapelle.cli.report import (
+from kapelle.cli.report_words import (
     ENERGY_COLUMNS,
     MARKS,
     clock,
