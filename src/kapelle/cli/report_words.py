@@ -109,7 +109,13 @@ def energy_rows(told: "EnergyTold") -> list[dict[str, object]]:
         ("in the ledger", told.ledger_mwh, told.ledger_asked_mwh, f"registers over {quarters}"),
     ]
     return [
-        {"energy": name, "delivered": energy(mwh), "asked": energy(asked), "rests on": source}
+        {
+            "energy": name,
+            "delivered": energy(mwh),
+            # Over no time at all nothing was asked either.
+            "asked": energy(None if mwh is None else asked),
+            "rests on": source,
+        }
         for name, mwh, asked, source in accounts
     ]
 
