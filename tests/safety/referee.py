@@ -172,7 +172,7 @@ class Referee:
                 for place, each in enumerate(whole)
             )
             share = limit.switching_share
-            most = floor(share * population) if share < 1 else inf
+            most = max(floor(share * population), 1) if share < 1 else inf
             if count > min(most, limit.switching_max):
                 return True
         return False

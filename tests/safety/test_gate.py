@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Amend, Order
+from kapelle.model.plant import Amend, Cancel, Order
 from kapelle.ports import Places
 from kapelle.safety import gate
+from kapelle.safety.authority import OrderBook
 from kapelle.safety.gate import PHASE_OF, RULES, GateState, Known, check
 from kapelle.safety.settings import SafetySettings
 
@@ -105,6 +106,23 @@ def test_an_owner_of_the_past_is_not_heard() -> None:
     # Another partition has another owner.
     odd = replace(commands(epoch=4), device_no=np.array([1], np.int32))
     assert rules(state, odd) == [""]
+
+
+def test_a_command_to_nobody_makes_no_owner() -> None:
+    state = GateState()
+    assert rules(state, commands(epoch=5)) == [""]
+    assert rules(state, commands(epoch=1 << 40), up_w=np.nan) == [gate.UNKNOWN]
+    assert rules(state, commands(epoch=5)) == [""]
+
+
+def test_an_amendment_revives_no_cancelled_order() -> None:
+    orders, later_ns = OrderBook(), NOW_NS + 3600 * NS_PER_S
+    orders.apply(Order(1, "all", 1e4, 0, later_ns, 0))
+    number = np.array([1], np.int32)
+    assert orders.in_force(number, NOW_NS).all()
+    orders.apply(Cancel(1, NOW_NS - 60 * NS_PER_S))
+    orders.apply(Amend(1, 2e4, later_ns, NOW_NS))
+    assert not orders.in_force(number, NOW_NS).any()
 
 
 def test_a_device_is_not_asked_more_often_than_it_may_be() -> None:

@@ -76,7 +76,6 @@ plain = SafetySettings(
     commands_burst=3.0,
     dwell_s=0.0,
     # Trips are looked at elsewhere: a held gate lets out nothing that could be judged.
-    unexplained_sigmas=np.inf,
 )
 configured = st.builds(
     lambda limits, others: replace(plain, limits=tuple(limits), **others),

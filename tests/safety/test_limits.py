@@ -22,7 +22,7 @@ class Plant:
     """A hundred generators of 5 kW, ten on each feeder, behind a gate with limits."""
 
     def __init__(self, *limits: GroupLimit, **more: float) -> None:
-        self.settings = SafetySettings(limits=limits, unexplained_sigmas=np.inf, **more)  # type: ignore[arg-type]  # floats only
+        self.settings = SafetySettings(limits=limits, **more)  # type: ignore[arg-type]  # floats only
         self.state = GateState.of(self.settings)
         self.directory = Directory.build(
             1,
@@ -32,16 +32,17 @@ class Plant:
         self.setpoint_w = np.zeros(DEVICES)
         """As the gate let it out."""
 
-    def tell(self, at_s: float, devices: range, setpoint_w: float) -> list[str]:
-        """Tell devices a setpoint (NaN: a release); return what became of each."""
+    def tell(self, at_s: float, devices: range, setpoint_w: float | list[float]) -> list[str]:
+        """Tell devices a setpoint (NaN: a release), or each its own; return what became of each."""
         now_ns, count = round((1e6 + at_s) * NS_PER_S), len(devices)
+        asked_w = np.full(count, setpoint_w)
         commands = Commands(
             device_no=np.array(devices, np.int32),
-            order_no=np.full(count, 0 if np.isnan(setpoint_w) else 1, np.int32),
+            order_no=np.where(np.isnan(asked_w), 0, 1).astype(np.int32),
             revision=np.full(count, now_ns, np.int64),
             epoch=np.ones(count, np.int64),
             attempt=np.ones(count, np.int32),
-            setpoint_w=np.full(count, setpoint_w),
+            setpoint_w=asked_w,
             issued_at_ns=np.full(count, now_ns, np.int64),
             not_after_ns=np.full(count, now_ns + round(TTL_S * NS_PER_S), np.int64),
             ttl_s=np.full(count, TTL_S),
@@ -49,7 +50,7 @@ class Plant:
         )
         known = know(self.state, self.directory, commands.device_no)
         broken = check(self.state, commands, known, now_ns, 1, self.settings)
-        self.setpoint_w[commands.device_no[broken == 0]] = setpoint_w
+        self.setpoint_w[commands.device_no[broken == 0]] = asked_w[broken == 0]
         return [RULES[place] for place in broken]
 
 
@@ -72,6 +73,11 @@ def test_what_a_limit_leaves_goes_in_order_of_arrival() -> None:
     said = plant.tell(0, range(20), 5e3)
     assert said == ([""] * 4 + [gate.POWER] * 6) * 2
     assert plant.tell(1, range(3, 5), 5e3) == ["", gate.POWER], "refreshing asks for nothing more"
+
+
+def test_whoever_asks_for_more_than_there_is_keeps_nobody_from_passing() -> None:
+    plant = Plant(GroupLimit(feeder="*", power_w=4_000.0))
+    assert plant.tell(0, range(3), [5e3, 2.5e3, 2.5e3]) == [gate.POWER, "", gate.POWER]
 
 
 def test_the_narrowest_limit_decides_and_takes_nothing_from_the_others() -> None:

@@ -20,8 +20,8 @@ from kapelle.safety.settings import SafetySettings
 
 DEVICES = 200
 T0_S = 1_000
-FEW = SafetySettings(reversals_max=20.0, unexplained_sigmas=np.inf)
-SIGMAS = SafetySettings()
+FEW = SafetySettings(reversals_max=20.0)
+SIGMAS = SafetySettings(unexplained_sigmas=6.0)
 
 
 def directory() -> Directory:

@@ -73,7 +73,7 @@ def test_a_vendor_is_lost_and_replaced_and_returns() -> None:
 
 @pytest.mark.parametrize("role", ["all", "gateway", "fleet", "dispatch"])
 def test_a_role_dies_in_the_middle_of_an_order(role: str) -> None:
-    faults = FaultPlan(restart=[Restart(role, at_s=40, down_s=3)])  # type: ignore[arg-type]
+    faults = FaultPlan(restart=[Restart(role, at_s=40, down_s=3)])  # type: ignore[arg-type]  # one of ROLES
     result = play(faults).result
     assert result.restarts >= 1
     (order,) = result.orders

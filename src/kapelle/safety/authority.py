@@ -36,6 +36,7 @@ class Standing:
     """… at this time."""
     operated_w: float = 0.0
     """Up to so much two persons have agreed to. [W]"""
+    is_cancelled: bool = False
 
 
 class OrderBook:
@@ -63,12 +64,15 @@ class OrderBook:
                     ),
                 )
             case Amend() if (known := self._orders.get(body.order_no)) is not None:
+                if known.is_cancelled:
+                    return
                 known.before_w = max(abs(known.target_w), _recent_w(known, body.at_ns))
                 known.amended_ns = body.at_ns
                 known.target_w, known.ends_at_ns = body.target_w, body.ends_at_ns
                 known.issued_by = body.issued_by or known.issued_by
             case Cancel() if (known := self._orders.get(body.order_no)) is not None:
                 known.ends_at_ns = min(known.ends_at_ns, body.at_ns)
+                known.is_cancelled = True
             case _:
                 pass
 

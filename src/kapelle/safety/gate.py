@@ -213,7 +213,9 @@ def _check_alone(
 ) -> None:
     """Refuse what each command breaks by itself."""
     now_ns = state.now_ns
-    _refuse(broken, _is_stale(state, commands, partitions), EPOCH)
+    up_w, down_w = known.nameplate_w
+    is_known = ~(np.isnan(up_w) | np.isnan(down_w))
+    _refuse(broken, _is_stale(state, commands, is_known, partitions), EPOCH)
     if state.held:
         _refuse(broken, np.ones(len(commands), np.bool_), HOLD)
     _refuse(broken, _is_repeated(commands.device_no), TWICE)
@@ -221,8 +223,7 @@ def _check_alone(
     short = (commands.ttl_s >= 0.0) & (commands.ttl_s <= settings.valid_s_max)
     short &= commands.not_after_ns <= now_ns + int(settings.valid_s_max * NS_PER_S)
     _refuse(broken, ~short, OUTLIVES)
-    up_w, down_w = known.nameplate_w
-    _refuse(broken, np.isnan(up_w) | np.isnan(down_w), UNKNOWN)
+    _refuse(broken, ~is_known, UNKNOWN)
 
     setpoint_w = commands.setpoint_w
     released = np.isnan(setpoint_w)
@@ -330,12 +331,14 @@ def _is_repeated(device_no: Ints) -> Flags:
     return repeated
 
 
-def _is_stale(state: GateState, commands: Commands, partitions: int) -> Flags:
+def _is_stale(state: GateState, commands: Commands, is_known: Flags, partitions: int) -> Flags:
     stale = np.zeros(len(commands), np.bool_)
     partition = commands.device_no % partitions
     for each in np.unique(partition).tolist():
         mine = partition == each
-        highest = max(state.epochs.get(each, 0), int(commands.epoch[mine].max()))
+        # A row of nobody's proves no ownership.
+        newest = commands.epoch[mine & is_known].max(initial=0)
+        highest = max(state.epochs.get(each, 0), int(newest))
         state.epochs[each] = highest
         stale |= mine & (commands.epoch < highest)
     return stale

@@ -108,7 +108,9 @@ class Ledger:
         most = np.full(len(group), self.limit.switching_max)
         if self.limit.switching_share < 1.0:
             population = np.append(self._population, np.zeros(len(self.groups) + 1))
-            most = np.minimum(most, np.floor(self.limit.switching_share * population[group]))
+            # A share of a few is at least one of them, or they could never be switched.
+            share = np.maximum(np.floor(self.limit.switching_share * population[group]), 1.0)
+            most = np.minimum(most, share)
         left = most - self._switched.total(np.maximum(group, 0))
         return _fits(group, switches.astype(np.float64)[np.newaxis], left[np.newaxis])
 
@@ -154,6 +156,10 @@ def _fits(group: Ints, asked: Floats, left: Floats) -> Flags:
     fits = np.ones(len(group), np.bool_)
     for asked_w, left_w in zip(asked, left, strict=True):
         rows = np.flatnonzero((group != NO_GROUP) & (asked_w > 0.0))
+        # Who asks for more than is left to all of them keeps nobody behind him from passing.
+        alone = asked_w[rows] <= left_w[rows] + _ROUNDING_W
+        fits[rows[~alone]] = False
+        rows = rows[alone]
         in_turn = running(group[rows], asked_w[rows])
         fits[rows] &= in_turn <= left_w[rows] + _ROUNDING_W
     return fits

@@ -87,7 +87,7 @@ class SafetySettings:
     """Whether lifting a hold takes two persons."""
     reversals_max: float = inf
     """More devices than this sent one way and back within a minute: hold."""
-    unexplained_sigmas: float = 6.0
+    unexplained_sigmas: float = inf
     """Setpoints that move more power within a minute than the orders in force ask for, by more
     than so many standard deviations: hold."""
     send_at_once: int = 1000
