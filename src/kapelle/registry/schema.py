@@ -1,5 +1,6 @@
 """Opens the database: connects, brings its tables up to date, and finds the plant in it."""
 
+import sqlite3
 from functools import cache
 
 from alembic import command
@@ -17,6 +18,7 @@ from kapelle.registry.tables import plant
 
 PARTITIONS_DEFAULT = 4
 _BUSY_S = 30
+_TRIES = 50
 _MIGRATION_LOCK = 0x6B6170656C6C65
 """Of PostgreSQL's advisory locks, ours: the bytes of `kapelle`."""
 
@@ -103,7 +105,7 @@ def _sqlite(url: URL) -> Engine:
         # The driver would begin transactions by itself, too late to be any use as a lock.
         dbapi_connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3.Connection
         cursor = dbapi_connection.cursor()  # type: ignore[attr-defined]  # sqlite3.Connection
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(cursor)
         # A credential is shown once: what was committed must outlive a power cut.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
@@ -115,6 +117,20 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Have the database keep a write-ahead log, also where several open a new one at once."""
+    for _ in range(_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            # SQLite does not wait for others here; for a transaction of its own it does.
+            cursor.execute("BEGIN EXCLUSIVE")
+            cursor.execute("ROLLBACK")
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def _config() -> Config:
