@@ -42,7 +42,7 @@ class FakeClient:
         told: dict[str, object] = dict.fromkeys(ResourceTold.model_fields, 0.0)
         phases = PHASES[max(0, self.looks - 2)]
         told |= {"resource": name, "phases": phases, "freshness": {"live": 3}, "devices": 4}
-        return ResourceTold.model_construct(**told)  # type: ignore[arg-type]
+        return ResourceTold.model_construct(**told)  # type: ignore[arg-type]  # fields by name
 
     def report(self, number: int) -> ReportTold:
         self.asked += 1

@@ -36,7 +36,7 @@ def summary(partition: int, tick_ns: int, *, headroom_w: float = 1_000.0) -> Sum
         "commanded_w": 0.0, "continuous": curve, "blocks": flat, "phases": [0] * 18,
         "excluded": {"silent": 1}, "by_kind_w": {"battery": 100.0}, "vendors": {"acme": [5, 5]},
     }  # fmt: skip
-    return Summary(partition, tick_ns, 1, [ResourceSummary(**values)])  # type: ignore[arg-type]
+    return Summary(partition, tick_ns, 1, [ResourceSummary(**values)])  # type: ignore[arg-type]  # fields by name
 
 
 @dataclass

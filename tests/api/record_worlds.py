@@ -101,7 +101,7 @@ async def serving(
     async with httpx.AsyncClient(
         transport=transport, base_url="http://plant", headers=headers, timeout=30
     ) as http:
-        http.journal = journal  # type: ignore[attr-defined]
+        http.journal = journal  # type: ignore[attr-defined]  # for tests to look into
         if not recorder:
             yield http
             return

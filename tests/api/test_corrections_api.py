@@ -142,7 +142,7 @@ def test_two_processes_at_once_never_share_a_number(tmp_path: Path) -> None:
                 assert body.correction_no == 1
             return await append(topic, bodies, **more)
 
-        journal.append = raced  # type: ignore[method-assign]
+        journal.append = raced  # type: ignore[method-assign]  # another writer comes between
         made = await http.post("/v1/energy/corrections", json=ASKED | {"value": 900.0})
         # What the other wrote is the same here, so that nothing is left to change.
         assert made.status_code == 422

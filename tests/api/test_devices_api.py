@@ -99,7 +99,7 @@ def ask(fleets: dict[int, Fleet], directory: Directory) -> Ask:
         transport = httpx.ASGITransport(app=made(known))
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://plant") as http:
-            return await http.get(path, params=query, headers=headers)  # type: ignore[arg-type]
+            return await http.get(path, params=query, headers=headers)  # type: ignore[arg-type]  # also what no client would send
 
     def call(
         path: str = "/v1/devices", known: dict[int, Fleet] | None = None, **query: object

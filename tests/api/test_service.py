@@ -120,7 +120,7 @@ def test_stops_in_time_with_a_request_under_way() -> None:
 def test_a_taken_port_is_said_plainly() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         api = Api(
-            application=lambda *_: asyncio.sleep(0),  # type: ignore[arg-type]
+            application=lambda *_: asyncio.sleep(0),  # type: ignore[arg-type]  # never called
             watch=None,
             settings=ApiSettings(port=taken.getsockname()[1]),
         )

@@ -374,7 +374,7 @@ def test_a_plant_that_records_keeps_a_ledger(tmp_path: Path) -> None:
                 )
                 await journal.append("p/1", [block], writer="ingest")
             async with asyncio.timeout(20):
-                while recorder.counters.rows["energy"] < 2:  # noqa: ASYNC110
+                while recorder.counters.rows["energy"] < 2:  # noqa: ASYNC110  # a counter sets no event
                     await asyncio.sleep(0.01)
             task.cancel()
 

@@ -100,7 +100,7 @@ def test_verdicts_and_repeats_commute(decided: list[tuple[int, str]], repeats: l
     first = entry("p/0", 1, block([BAD]), at_ns=0)
     later = [entry("p/0", 1 + n, block([BAD]), at_ns=at * 10) for n, at in enumerate(repeats, 1)]
     verdicts = [
-        entry(PLANT, 1 + n, Verdict(0, 1, [0], verdict, at * 10 + 5, "ann", "why"))  # type: ignore[arg-type]
+        entry(PLANT, 1 + n, Verdict(0, 1, [0], verdict, at * 10 + 5, "ann", "why"))  # type: ignore[arg-type]  # one of its words
         for n, (at, verdict) in enumerate(decided)
     ]
     outcomes = []

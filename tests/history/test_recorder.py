@@ -196,7 +196,7 @@ def enrolled(numbers: list[int], active: int = 1) -> Enrolled:
         "kind": np.full(count, DeviceKind.BATTERY, np.uint8),
         "device_id": tuple(b"dev-%d" % number for number in numbers),
     }
-    return Enrolled(**columns)  # type: ignore[arg-type]
+    return Enrolled(**columns)  # type: ignore[arg-type]  # columns by name
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_energy_by_revision(tmp_path: Path) -> None:
     ends_ns = FIRST_NS + 60 * MINUTE_NS
 
     def mwh(revision: object) -> list[int]:
-        return reader.energy(4, FIRST_NS, ends_ns, revision)["mwh"].to_pylist()  # type: ignore[arg-type]
+        return reader.energy(4, FIRST_NS, ends_ns, revision)["mwh"].to_pylist()  # type: ignore[arg-type]  # a parameter of the test
 
     assert mwh("latest") == [7, 9]
     assert mwh(0) == [5, 9]

@@ -91,7 +91,7 @@ def run(journal: MemoryJournal, link: ListLink, partitions: int = 2, **settings:
         journal=journal,
         directory=FixedDirectory(10, partitions),
         clock=SystemClock(),
-        settings=IngestSettings(**settings),  # type: ignore[arg-type]
+        settings=IngestSettings(**settings),  # type: ignore[arg-type]  # settings by name
     )
     asyncio.run(ingest.run(link))
     return ingest

@@ -140,9 +140,9 @@ def _mend(site: Home, client: Client, first: datetime) -> None:
     assert undone["correction"]["applied"] is True
     assert (told(), told(1), told(0)) == (wrong, [150_000] * 4, wrong)
     again = {"since": span[1], "until": span[3], "method": "set", "reason": "one", "key": "k"}
-    client.correct_energy("garage", "import", value=1.0, **again)  # type: ignore[arg-type]
+    client.correct_energy("garage", "import", value=1.0, **again)  # type: ignore[arg-type]  # texts all
     with pytest.raises(Conflict):
-        client.correct_energy("garage", "import", value=2.0, **again)  # type: ignore[arg-type]
+        client.correct_energy("garage", "import", value=2.0, **again)  # type: ignore[arg-type]  # texts all
     listed = [(c.correction_no, c.method, c.undone_by) for c in client.corrections().corrections]
     assert listed == [(3, "set", None), (2, "undo", None), (1, "scale", 2)]
     assert "undone by 2" in site.run("energy", "corrections", "garage")

@@ -105,7 +105,7 @@ async def running(directory: Path) -> AsyncIterator[Running]:
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=20,
             ) as api:
-                up = Running(plant, made.credentials, api, endpoint.port)  # type: ignore[attr-defined]
+                up = Running(plant, made.credentials, api, endpoint.port)  # type: ignore[attr-defined]  # the only adapter with a port
                 yield up
                 for client in up.clients:
                     client.disconnect()

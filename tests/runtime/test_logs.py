@@ -20,7 +20,7 @@ def restored():
 def said(form: logs.Form, *args: object, **fields: object) -> str:
     stream = io.StringIO()
     logs.set_up(form, stream=stream)
-    logging.getLogger("kapelle.fleet.service").warning(*args, extra=fields)  # type: ignore[arg-type]
+    logging.getLogger("kapelle.fleet.service").warning(*args, extra=fields)  # type: ignore[arg-type]  # whatever callers may pass
     return stream.getvalue()
 
 

@@ -27,7 +27,7 @@ def aggregate(**changed: object) -> Aggregate:
         "commanded_w": 2e6, "phases": tuple(phases), "excluded": {"silent": 570},
         "by_kind_w": {}, "vendors": {"alpen": (600, 580), "cirrus": (400, 0)},
     }  # fmt: skip
-    return Aggregate(**(values | changed))  # type: ignore[arg-type]
+    return Aggregate(**(values | changed))  # type: ignore[arg-type]  # fields by name
 
 
 def scene(*, known: bool = True) -> Scene:
@@ -48,7 +48,7 @@ def scene(*, known: bool = True) -> Scene:
 def picture(made: Scene, width: int = 100, height: int = 30) -> str:
     console = Console(width=width, height=height, file=io.StringIO(), no_color=True)
     console.print(draw(made, (width, height)), height=height)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert all(len(line) <= width for line in text.splitlines())
     assert len(text.splitlines()) <= height
     return text

@@ -30,7 +30,7 @@ class Names:
 
 def again(raw: bytes, fix: Fix | None = None, source: str = "mqtt/a", device_no: int = 4) -> Again:
     item = Item("0:1:0", source, device_no, NOW - 5, raw)
-    (one,) = decode([item], fix or Fix(), Names(), NOW, 45 * 86_400.0)  # type: ignore[arg-type]
+    (one,) = decode([item], fix or Fix(), Names(), NOW, 45 * 86_400.0)  # type: ignore[arg-type]  # a stand-in for the directory
     return one
 
 
