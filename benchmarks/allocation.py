@@ -9,8 +9,8 @@ import numpy as np
 from kapelle.dispatch.allocation import Solution, solve_with_blocks
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve import division, sums
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import DeviceKind, Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Floats, Ints
@@ -55,7 +55,7 @@ def _allocation(size: int) -> list[Row]:
     # HiGHS has no word for devices that are on or off within this linear program.
     fleet.kind[fleet.kind == DeviceKind.HEAT_PUMP] = DeviceKind.BATTERY
     rows = np.arange(size, dtype=np.int32)
-    part = curve.shares(fleet, rows)
+    part = division.shares(fleet, rows)
     own_w = float(part.own_w.sum())
     target_w = own_w + 0.8 * float(part.up_w.sum())
     level = 0.0
@@ -88,9 +88,9 @@ def _allocation(size: int) -> list[Row]:
 
 
 def _divided(fleet: Fleet, rows: Ints, level: float, target_w: float) -> tuple[Solution, Floats]:
-    line, stairs = curve.summed(fleet, rows, level, level)
+    line, stairs = sums.summed(fleet, rows, level, level)
     found = solve_with_blocks([line], [stairs], target_w, level)
-    return found, curve.setpoints(fleet, rows, found.level, found.block_level)
+    return found, division.setpoints(fleet, rows, found.level, found.block_level)
 
 
 def _least_cost_s(weight: Floats, head_w: Floats, target_w: float) -> float:
@@ -172,8 +172,8 @@ def _curve(size: int) -> list[Row]:
     fleet = make_fleet(size)
     rows = np.arange(size, dtype=np.int32)
     times = 5 if size > 10_000 else 50
-    sum_s = _best_s(lambda: curve.summed(fleet, rows, 0.4, 0.4), times)
-    set_s = _best_s(lambda: curve.setpoints(fleet, rows, 0.4, 0.4), times)
+    sum_s = _best_s(lambda: sums.summed(fleet, rows, 0.4, 0.4), times)
+    set_s = _best_s(lambda: division.setpoints(fleet, rows, 0.4, 0.4), times)
     aim_ms = {500: 0.3, 1_000_000: 50.0}.get(size)
     return [
         {
@@ -199,7 +199,7 @@ def _solve() -> Row:
     parts = []
     for seed in range(8):
         fleet = make_fleet(2_000 + seed)
-        parts.append(curve.summed(fleet, np.arange(fleet.size, dtype=np.int32), 0.4, 0.4))
+        parts.append(sums.summed(fleet, np.arange(fleet.size, dtype=np.int32), 0.4, 0.4))
     lines, stairs = [line for line, _ in parts], [steps for _, steps in parts]
     target_w = sum(0.5 * (line.power_w[0] + line.power_w[-1]) for line in lines)
     took_s = _best_s(lambda: solve_with_blocks(lines, stairs, target_w, 0.4), 20)

@@ -15,9 +15,9 @@ import numpy as np
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.mixture import alone, mix
 from kapelle.dispatch.firm.recalibration import LEVELS, Recalibration
-from kapelle.fleet import curve
 from kapelle.fleet.capacity.room import reach, room
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve import division, trust
 from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases
 from kapelle.fleet.fold import apply_entry
 from kapelle.fleet.plant import PlantView, apply_plant
@@ -163,9 +163,9 @@ def play(case: Case, seed: int) -> Score:
         drift, worse = (case.drift, case.worse) if late else (0.0, 1.0)
         world.charge()
         _look(world, view, start_s, whole=True)
-        counted = curve.controllable(fleet, every)
+        counted = trust.controllable(fleet, every)
         rows = every[counted]
-        head_w = curve.shares(fleet, rows, WINDOW_S).up_w
+        head_w = division.shares(fleet, rows, WINDOW_S).up_w
         portfolio = portfolio_of(view.rooms, view.firmness, ALL, "up", WINDOW_S)
         mixture, naive = mix(portfolio), alone(portfolio)
         risks = [recalibration.risk(at) for at in range(len(LEVELS))]

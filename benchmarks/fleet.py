@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve import sums
 from kapelle.fleet.enrol import apply_enrolled
 from kapelle.fleet.estimation.estimate import step_estimate
 from kapelle.fleet.fold import apply_entry
@@ -250,7 +250,7 @@ def _aggregate(devices: int) -> list[Row]:
         "verification": _best_s(lambda: step_verification(fleet), times),
         "conditions": _best_s(lambda: step_conditions(fleet, news), times),
         "standing": _best_s(lambda: step_standing(fleet), times),
-        "curve": _best_s(lambda: curve.summed(fleet, rows), times),
+        "curve": _best_s(lambda: sums.summed(fleet, rows), times),
         "summary": _best_s(lambda: summarise(fleet, SETTINGS), times),
     }
     summary_s = parts_s.pop("summary")

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from kapelle.dispatch.control import ControlState, step
+from kapelle.dispatch.control import step
 from kapelle.dispatch.delivery import decide
+from kapelle.dispatch.memory import ControlState
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.fold import apply_entry

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from kapelle.dispatch.control import ControlState, Outcome, step
+from kapelle.dispatch.control import step
+from kapelle.dispatch.memory import ControlState, Outcome
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import PlantView, apply_plant
 from kapelle.model.entries import KIND_OF, Entry

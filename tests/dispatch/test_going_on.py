@@ -2,7 +2,7 @@
 
 from tests.dispatch.control_worlds import EPOCH, SETTINGS, Plant, only, s
 
-from kapelle.dispatch.control import ControlState, Outcome
+from kapelle.dispatch.memory import ControlState, Outcome
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import (

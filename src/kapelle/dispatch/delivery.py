@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve import division, limits, trust
 from kapelle.fleet.desired import holds_setpoint, in_force
 from kapelle.fleet.reconciliation.conditions import VOID
 from kapelle.model.blocks import Commands, Phases
@@ -64,7 +64,7 @@ def decide(fleet: Fleet, settings: DispatchSettings, epoch: int) -> list[Body]:
         return []
     phases = _findings(fleet, settings)
     wanted = _wanted(fleet)
-    reached = curve.reachable(fleet, np.arange(size, dtype=np.int32))
+    reached = trust.reachable(fleet, np.arange(size, dtype=np.int32))
     new = _new_desires(fleet, settings, wanted, reached)
     released = reached & (fleet.order_no[:size] != 0) & _unwanted(fleet, wanted)
     new |= released
@@ -91,8 +91,10 @@ def _wanted(fleet: Fleet) -> _Wanted:
             rows = fleet.members.get(signal.resource, np.empty(0, np.int32))
             rows = rows[fleet.active[rows]]
         rows = rows[order_no[rows] == 0]
-        horizon = curve.horizon_s(fleet, signal.resource)
-        setpoint_w[rows] = curve.setpoints(fleet, rows, signal.level, signal.block_level, horizon)
+        horizon = division.horizon_s(fleet, signal.resource)
+        setpoint_w[rows] = division.setpoints(
+            fleet, rows, signal.level, signal.block_level, horizon
+        )
         order_no[rows] = signal.order_no
         ends_at_ns[rows] = signal.ends_at_ns
     return _Wanted(order_no, setpoint_w, ends_at_ns)
@@ -171,7 +173,7 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
     left_w = float(change_w[small].sum())
     if abs(left_w) > settings.plan_error * share_w:
         sign = 1.0 if left_w > 0 else -1.0
-        small &= ~curve.is_switched(fleet, rows.astype(np.int32))
+        small &= ~division.is_switched(fleet, rows.astype(np.int32))
         rows, band_w = rows[small], band_w[small]
         lower_w, upper_w = limits.bounds(fleet, rows.astype(np.int32), _horizon_s(fleet))
         far_w = np.clip(want_w[small] + 0.5 * sign * band_w, lower_w, upper_w)
@@ -313,7 +315,7 @@ def _refresh_ns(fleet: Fleet, part: Floats) -> Floats:
 
 def _horizon_s(fleet: Fleet) -> float:
     """Return the longest time any setpoint now given must be possible. [s]"""
-    return max((curve.horizon_s(fleet, resource) for resource in fleet.signals), default=0.0)
+    return max((division.horizon_s(fleet, resource) for resource in fleet.signals), default=0.0)
 
 
 def _nameplate_w(fleet: Fleet) -> Floats:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from kapelle.dispatch.control import ControlState, Outcome, step
+from kapelle.dispatch.control import step
+from kapelle.dispatch.memory import ControlState, Outcome
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.plant import PlantView, apply_plant

@@ -5,12 +5,12 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.fleet import curve
 from kapelle.fleet.capacity.room import reach, room, window_due_s
 from kapelle.fleet.columns import Fleet, is_heard, span
+from kapelle.fleet.curve import division, sums, trust
+from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.estimation.estimate import in_flight
 from kapelle.fleet.estimation.evidence import Witness
-from kapelle.fleet.limits import HOLD_S
 from kapelle.fleet.reconciliation.conditions import DISTRUSTED, VOID
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.spread import spread
@@ -47,10 +47,10 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
     tally = _Tally(fleet, whole=resource == ALL)
     for start in range(0, len(rows), _CHUNK):
         tally.add(fleet, settings, rows[start : start + _CHUNK])
-    horizon_s = curve.horizon_s(fleet, resource)
+    horizon_s = division.horizon_s(fleet, resource)
     signal = fleet.signals.get(resource)
     level, block_level = (signal.level, signal.block_level) if signal else (0.0, 0.0)
-    continuous, blocks = curve.summed(fleet, rows, level, block_level, horizon_s)
+    continuous, blocks = sums.summed(fleet, rows, level, block_level, horizon_s)
     if horizon_s == HOLD_S:
         down_w, up_w = _reach(continuous, blocks)
     else:
@@ -60,7 +60,7 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
     window_s = window_due_s(fleet.now_ns)
     by_vendor = tally.states.reshape(-1, _STATES)
     late = by_vendor[:, Freshness.LATE :].sum(axis=1)
-    fading = curve.fading(fleet, rows, late, by_vendor.sum(axis=1))
+    fading = trust.fading(fleet, rows, late, by_vendor.sum(axis=1))
     vendors = list(zip(fleet.names["vendor"], by_vendor.tolist(), strict=True))
     shared_std_w = zip(fleet.names["vendor"], tally.shared_std_w.tolist(), strict=True)
     return ResourceSummary(
@@ -126,7 +126,7 @@ def _headroom(fleet: Fleet, rows: Ints) -> tuple[float, float]:
     down_w = up_w = 0.0
     for start in range(0, len(rows), _CHUNK):
         piece = rows[start : start + _CHUNK]
-        part = curve.shares(fleet, piece[curve.controllable(fleet, piece)], HOLD_S)
+        part = division.shares(fleet, piece[trust.controllable(fleet, piece)], HOLD_S)
         down_w += float(part.down_w.sum())
         up_w += float(part.up_w.sum())
     return down_w, up_w
@@ -200,10 +200,10 @@ class _Tally:
         if phase.any():
             _count(phase, self.phases)
             self.phases[Phase.NONE] = 0
-        controlled = curve.controllable(fleet, rows)
+        controlled = trust.controllable(fleet, rows)
         left = np.flatnonzero(~controlled)
         if len(left):
-            self.uncontrolled_w += float(curve.left_alone_w(fleet, rows[left], power_w[left]).sum())
+            self.uncontrolled_w += float(trust.left_alone_w(fleet, rows[left], power_w[left]).sum())
             excluded = fleet.excluded[at][left]
             doubted = (excluded == 0) & ((condition[left] & DISTRUSTED) != 0)
             excluded[doubted] = Exclusion.CONDITION

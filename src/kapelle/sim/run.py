@@ -11,7 +11,7 @@ import numpy as np
 from kapelle.app import Doors
 from kapelle.config import Config, PlantSettings
 from kapelle.dispatch.firm.capacity import firm_capacity
-from kapelle.fleet.limits import HOLD_S
+from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.plant import PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal

@@ -6,7 +6,6 @@ import pytest
 from fleet_worlds import SETTINGS
 
 from kapelle.dispatch.firm.capacity import firm_capacity
-from kapelle.fleet import curve
 from kapelle.fleet.capacity.room import (
     OWN_WEIGHT,
     ROOM_EVERY_S,
@@ -16,6 +15,7 @@ from kapelle.fleet.capacity.room import (
     window_due_s,
 )
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve import division, trust
 from kapelle.fleet.fold import apply_entry
 from kapelle.fleet.plant import PlantView, apply_plant
 from kapelle.fleet.snapshots import (
@@ -96,10 +96,10 @@ def test_the_division_into_partitions_changes_nothing(direction: Direction) -> N
 def test_headroom_is_what_can_be_held_to_the_end_of_the_window() -> None:
     (fleet,) = fleets_of(some_devices(), 1)
     rows = np.arange(fleet.size, dtype=np.int32)
-    heard = rows[curve.controllable(fleet, rows)]
+    heard = rows[trust.controllable(fleet, rows)]
     for window_s in WINDOWS_S:
         told = room(fleet, rows, window_s)
-        expected = curve.shares(fleet, heard, window_s)
+        expected = division.shares(fleet, heard, window_s)
         up_w, down_w = (sum(sums[at] for sums in told.cells.values()) for at in (1, 5))
         assert up_w == pytest.approx(expected.up_w.sum())
         assert down_w == pytest.approx(expected.down_w.sum())

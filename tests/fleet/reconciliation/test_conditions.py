@@ -22,8 +22,8 @@ from fleet_worlds import (
     tick,
 )
 
-from kapelle.fleet import curve
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve import trust
 from kapelle.fleet.reconciliation.conditions import DISTRUSTED, distrusted, mark, untrusted
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
@@ -325,14 +325,14 @@ def test_who_has_a_condition_is_not_counted_on_and_comes_back() -> None:
         doubted = bool(np.uint16(bit) & DISTRUSTED)
         mark(fleet, np.array([1, 2]), bit, np.array([True, True]))
         part = summarise(fleet, FleetSettings()).resources[0]
-        assert curve.controllable(fleet, every).tolist() == [True, not doubted, not doubted, True]
+        assert trust.controllable(fleet, every).tolist() == [True, not doubted, not doubted, True]
         assert part.conditions == {bit.name.lower(): 2}
         assert part.excluded == ({"condition": 2} if doubted else {})
         void = untrusted(fleet, every)
         assert part.measured_w == pytest.approx(2000.0 - 500.0 * void.sum())
         assert void[1] == (doubted and bit != Condition.DEAF)
         mark(fleet, np.array([1, 2]), bit, np.array([False, False]))
-    assert curve.controllable(fleet, every).all()
+    assert trust.controllable(fleet, every).all()
     assert fleet.condition_at_s[1] == s(1.5) // 10**9
 
 

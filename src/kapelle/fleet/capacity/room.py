@@ -8,9 +8,9 @@ from zlib import crc32
 
 import numpy as np
 
-from kapelle.fleet import curve
 from kapelle.fleet.capacity.trials import cell_name
 from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.curve import division, trust
 from kapelle.model.enums import DeviceKind, Freshness
 from kapelle.model.ids import NS_PER_S, Floats, Ints
 from kapelle.model.plant import Reach, Room
@@ -54,7 +54,7 @@ def room(fleet: Fleet, rows: Ints, window_s: float) -> Room:
     A device that has followed `s` of `n` commands follows with (k·m + s) / (k + n), where `m` is
     what the plant knows of its kind and vendor: linear in `m`, so that the plant can put in what it
     has learned since (Beta–Bernoulli with prior weight k = `OWN_WEIGHT`). Headrooms are those of
-    `curve.shares` with E / Δt: who cannot hold a power to the end of the window has not got it.
+    `division.shares` with E / Δt: who cannot hold a power to the end of the window has not got it.
     """
     vendors = len(fleet.names["vendor"])
     sums = np.zeros((2 * _SUMS, vendors * _KINDS))
@@ -63,13 +63,13 @@ def room(fleet: Fleet, rows: Ints, window_s: float) -> Room:
     zones = _zone_groups(fleet)
     for start in range(0, len(rows), _CHUNK):
         piece = rows[start : start + _CHUNK]
-        counted = curve.controllable(fleet, piece)
+        counted = trust.controllable(fleet, piece)
         if not counted.all():
             piece = piece[counted]
         if not len(piece):
             continue
         at = span(piece)
-        part = curve.shares(fleet, piece, window_s)
+        part = division.shares(fleet, piece, window_s)
         vendor = fleet.vendor[at].astype(np.intp)
         cell = vendor * _KINDS + fleet.kind[at]
         place = vendor * PLACES + zones[fleet.zone[at]] + fleet.cluster[at] % FEEDERS

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapelle.fleet import curve, limits
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve import division, limits, sums, trust
 from kapelle.fleet.desired import NEVER_NS
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric
 from kapelle.model.ids import NS_PER_S
@@ -48,10 +48,10 @@ def rows_of(fleet: Fleet) -> np.ndarray:
 def power_w(fleet: Fleet, level: float, block_level: float, horizon: float = 900.0) -> float:
     """Sum the setpoints, slowly and obviously."""
     total_w = 0.0
-    for row in rows_of(fleet)[curve.controllable(fleet, rows_of(fleet))]:
+    for row in rows_of(fleet)[trust.controllable(fleet, rows_of(fleet))]:
         one = np.array([row], np.int32)
-        setpoint_w = curve.setpoints(fleet, one, level, block_level, horizon)[0]
-        own_w = curve.shares(fleet, one, horizon).own_w[0]
+        setpoint_w = division.setpoints(fleet, one, level, block_level, horizon)[0]
+        own_w = division.shares(fleet, one, horizon).own_w[0]
         total_w += own_w if np.isnan(setpoint_w) else setpoint_w
     return total_w
 
@@ -72,7 +72,7 @@ def test_setpoints_stay_within_bounds_and_nameplate(
     seed: int, size: int, level: float, block_level: float
 ) -> None:
     fleet = make_fleet(seed, size)
-    setpoint_w = curve.setpoints(fleet, rows_of(fleet), level, block_level)
+    setpoint_w = division.setpoints(fleet, rows_of(fleet), level, block_level)
     lower_w, upper_w = limits.bounds(fleet, rows_of(fleet))
     told = ~np.isnan(setpoint_w)
     assert (setpoint_w[told] >= lower_w[told] - 1e-6).all()
@@ -93,7 +93,7 @@ def test_the_curve_of_a_small_fleet_is_the_sum_of_its_setpoints(
     seed: int, size: int, level: float, block_level: float
 ) -> None:
     fleet = make_fleet(seed, size)
-    line, stairs = curve.summed(fleet, rows_of(fleet))
+    line, stairs = sums.summed(fleet, rows_of(fleet))
     expected_w = power_w(fleet, level, block_level)
     assert at(line, level) + at_stairs(stairs, block_level) == np.float64(expected_w).round(
         6
@@ -104,31 +104,31 @@ def test_the_curve_of_a_small_fleet_is_the_sum_of_its_setpoints(
 def test_knots_are_few_ascending_and_exact(seed: int, size: int, near: float) -> None:
     fleet = make_fleet(seed, size)
     rows = rows_of(fleet)
-    rows = rows[curve.controllable(fleet, rows)]
-    line, stairs = curve.summed(fleet, rows_of(fleet), near, near)
+    rows = rows[trust.controllable(fleet, rows)]
+    line, stairs = sums.summed(fleet, rows_of(fleet), near, near)
     for each in (line, stairs):
         assert len(each.level) <= 256
         assert (np.diff(each.level) > 0).all()
         assert (np.diff(each.power_w) >= -1e-6).all()
-        assert each.level[0] == -curve.TIER
-        assert each.level[-1] == curve.TIER
-    part = curve.shares(fleet, rows)
+        assert each.level[0] == -division.TIER
+        assert each.level[-1] == division.TIER
+    part = division.shares(fleet, rows)
     for knot in (0, len(line.level) // 3, len(line.level) // 2, -2):
         level = line.level[knot]
-        setpoint_w = curve.setpoints(fleet, rows, level, 0.0)
+        setpoint_w = division.setpoints(fleet, rows, level, 0.0)
         exact_w = np.where(np.isnan(setpoint_w), part.own_w, setpoint_w)[~part.switched].sum()
         assert np.isclose(line.power_w[knot], exact_w, rtol=1e-9, atol=1e-2)
 
 
 def test_solving_again_and_again_ends_on_the_exact_sum() -> None:
     fleet = make_fleet(3, 20_000)
-    rows = rows_of(fleet)[curve.controllable(fleet, rows_of(fleet))]
-    part = curve.shares(fleet, rows)
+    rows = rows_of(fleet)[trust.controllable(fleet, rows_of(fleet))]
+    part = division.shares(fleet, rows)
     target_w, level = float(part.own_w[~part.switched].sum() + 0.6 * part.up_w.sum()), 0.0
     for _ in range(4):
-        line, _ = curve.summed(fleet, rows, level)
+        line, _ = sums.summed(fleet, rows, level)
         level = float(np.interp(target_w, line.power_w, line.level))
-    setpoint_w = curve.setpoints(fleet, rows, level, 0.0)
+    setpoint_w = division.setpoints(fleet, rows, level, 0.0)
     exact_w = np.where(np.isnan(setpoint_w), part.own_w, setpoint_w)[~part.switched].sum()
     assert abs(exact_w - target_w) < 1e-5 * abs(target_w)
 
@@ -145,7 +145,7 @@ def test_shares_follow_what_each_can_hold_and_is_likely_to_deliver() -> None:
     fleet.own_w[:] = 0.0
     fleet.revert_s[:] = 120.0
     fleet.responses[:], fleet.refusals[:] = (9, 4.5, 9), (1, 5.5, 1)
-    setpoint_w = curve.setpoints(fleet, rows_of(fleet), 0.5, 0.0, horizon=3600.0)
+    setpoint_w = division.setpoints(fleet, rows_of(fleet), 0.5, 0.0, horizon=3600.0)
     # 1 kWh over an hour is 1 kW; half the probability, half the share; nameplate binds the third.
     np.testing.assert_allclose(setpoint_w, [0.45 * 1000, 0.225 * 1000, 0.45 * 5000], rtol=1e-6)
 
@@ -163,13 +163,13 @@ def test_unknown_charge_is_neither_full_nor_empty() -> None:
 def test_a_signal_in_force_sets_the_horizon() -> None:
     fleet = make_fleet(1, 1)
     fleet.now_ns = NS_PER_S
-    assert curve.horizon_s(fleet, "all") == limits.HOLD_S
+    assert division.horizon_s(fleet, "all") == limits.HOLD_S
     fleet.signals["all"] = Signal("all", 7, 0.5, 0.5, 1, 3601 * NS_PER_S)
-    assert curve.horizon_s(fleet, "all") == 3600.0
+    assert division.horizon_s(fleet, "all") == 3600.0
     fleet.now_ns = 3600 * NS_PER_S
-    assert curve.horizon_s(fleet, "all") == limits.HOLD_S_MIN
+    assert division.horizon_s(fleet, "all") == limits.HOLD_S_MIN
     fleet.now_ns = 3601 * NS_PER_S
-    assert curve.horizon_s(fleet, "all") == limits.HOLD_S
+    assert division.horizon_s(fleet, "all") == limits.HOLD_S
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_revert_is_replaced_as_far_ahead_of_it_as_answers_take(
     fleet.planned_at_ns[:2] = 50 * NS_PER_S
     fleet.applied_at_ns[:2] = 50 * NS_PER_S + int(answer_s * NS_PER_S)
     fleet.own_w[:] = 0.0
-    left_w = curve.left_alone_w(fleet, rows_of(fleet), np.full(4, 5000.0))
+    left_w = trust.left_alone_w(fleet, rows_of(fleet), np.full(4, 5000.0))
     assert left_w.tolist() == [*ahead_w, 5000.0, 5000.0]
 
 
@@ -197,7 +197,7 @@ def test_a_timer_that_never_ends_does_not_fade() -> None:
     fleet.own_w[:], fleet.estimate_w[:] = 0.0, 4000.0
     fleet.reverts_at_ns[:] = NEVER_NS
     one = np.ones(1, np.intp)
-    assert curve.fading(fleet, rows_of(fleet), one, one) == (0.0, 0.0, 0.0)
+    assert trust.fading(fleet, rows_of(fleet), one, one) == (0.0, 0.0, 0.0)
 
 
 def test_what_a_silent_vendor_holds_is_known_to_fade() -> None:
@@ -217,9 +217,9 @@ def test_what_a_silent_vendor_holds_is_known_to_fade() -> None:
     fleet.freshness[[16, 17]] = Freshness.STALE
     fleet.reverts_at_ns[17] = 90 * NS_PER_S
     late, devices = np.array([1, 8]), np.array([10, 10])
-    found = curve.fading(fleet, rows_of(fleet), late, devices)
+    found = trust.fading(fleet, rows_of(fleet), late, devices)
     assert found == (3000.0, 6 * 4000.0, 6 * 1000.0)
-    assert curve.fading(fleet, rows_of(fleet), np.array([1, 2]), devices) == (3000.0, 0.0, 0.0)
+    assert trust.fading(fleet, rows_of(fleet), np.array([1, 2]), devices) == (3000.0, 0.0, 0.0)
 
 
 def test_a_load_is_curtailed_as_far_as_it_says_and_no_further() -> None:

@@ -1,0 +1,117 @@
+"""From a promise and what the plant does to the levels that keep it: feed forward, then trim."""
+
+from math import exp, isnan
+
+from kapelle.dispatch.allocation import Solution
+from kapelle.dispatch.memory import ControlState, Cycle, Running
+from kapelle.dispatch.promise import levels_for, parts_of
+from kapelle.dispatch.watch import cause_of, step_shortfall
+from kapelle.fleet.plant import Aggregate, total
+from kapelle.model.enums import Phase
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Order, Plan, Signal
+
+_WAITING = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
+
+
+def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
+    """Solve for the levels that bring the resource to its target, and say so."""
+    settings, now_ns = cycle.settings, cycle.now_ns
+    running = state.running.setdefault(asked.order_no, Running())
+    running.ends_at_ns = asked.ends_at_ns
+    known = total(cycle.view, asked.resource, now_ns)
+    parts = parts_of(cycle.view, asked.resource)
+    if not parts:
+        return
+    if running.promised_at_ns != plan.at_ns:
+        running.promised_at_ns, running.trim_w = plan.at_ns, 0.0
+        running.settled_at_ns = now_ns + int(settings.settle_s * NS_PER_S)
+
+    target_w = plan.baseline_w + plan.committed_w
+    controlled_w = target_w - known.uncontrolled_w
+    _trim(running, cycle, known, plan, target_w)
+    found = levels_for(parts, controlled_w + running.trim_w, running.block_level)
+    _note_moves(running, cycle, known, plan, found)
+    running.level, running.block_level = found.level, found.block_level
+    signal(running, cycle, asked, found.level, found.block_level)
+
+    short_w = _beyond_w(controlled_w, found.lowest_w, found.highest_w)
+    if abs(short_w) <= 1.0:
+        # What silent devices still hold is certain to end with their timers: said beforehand.
+        short_w = _beyond_w(
+            controlled_w + sum(part.fading_w for part in parts),
+            found.lowest_w + sum(part.fading_down_w for part in parts),
+            found.highest_w - sum(part.fading_up_w for part in parts),
+        )
+    if abs(short_w) <= 1.0:
+        # Within reach on paper, and yet not there although it had the time.
+        missed_w = target_w - known.power_w
+        if now_ns >= running.settled_at_ns and abs(missed_w) > 2.0 * known.std_w:
+            short_w = missed_w
+    cycle.out.notices += step_shortfall(
+        state.watch,
+        asked,
+        short_w,
+        plan.committed_w,
+        cause_of(state.watch, known),
+        now_ns,
+        settings,
+    )
+
+
+def _beyond_w(power_w: float, lowest_w: float, highest_w: float) -> float:
+    """Return how far a power lies outside a range; signed. [W]"""
+    return power_w - min(max(power_w, lowest_w), highest_w)
+
+
+def _trim(running: Running, cycle: Cycle, known: Aggregate, plan: Plan, target_w: float) -> None:
+    """Integrate slowly what remains between target and estimate, while the estimate can tell.
+
+    It stands still while a partition is not summed up anew. It rests while measurements still lag
+    behind a plan that moved, while too little is measured, within the estimate's own error, and at
+    the end of the range.
+    """
+    settings, now_ns = cycle.settings, cycle.now_ns
+    # Counted in ticks: while a partition tells nothing new, no more of its old error is taken up.
+    elapsed_s = (known.tick_ns - running.trimmed_ns) / NS_PER_S if running.trimmed_ns else 0.0
+    running.trimmed_ns = max(known.tick_ns, running.trimmed_ns)
+    if elapsed_s <= 0.0 or not known.age_s <= settings.summary_age_s_max:
+        return
+    error_w = target_w - known.power_w
+    if abs(error_w) <= known.std_w:
+        running.trim_w *= exp(-elapsed_s / settings.trim_fades_s)
+        return
+    waiting = sum(known.phases[phase] for phase in _WAITING)
+    if now_ns < running.settled_at_ns or waiting > settings.waiting_max * sum(known.phases):
+        return
+    if isnan(known.measured_share) or known.measured_share < settings.measured_share_min:
+        return
+    most_w = settings.trim_max * abs(plan.committed_w)
+    step_w = settings.trim_per_s * min(elapsed_s, 5.0) * error_w
+    running.trim_w = min(max(running.trim_w + step_w, -most_w), most_w)
+
+
+def _note_moves(
+    running: Running, cycle: Cycle, known: Aggregate, plan: Plan, found: Solution
+) -> None:
+    """Have the trim rest after the plan moved or devices dropped out."""
+    settings, now_ns = cycle.settings, cycle.now_ns
+    uncounted = sum(known.excluded.values())
+    moved_w = abs(found.reached_w - running.reached_w)
+    if not moved_w <= settings.moved * abs(plan.committed_w):
+        running.settled_at_ns = now_ns + int(settings.settle_s * NS_PER_S)
+        running.reached_w = found.reached_w
+    elif uncounted - running.uncounted > settings.moved * known.devices:
+        running.settled_at_ns = max(running.settled_at_ns, now_ns + 2 * NS_PER_S)
+    running.uncounted = uncounted
+
+
+def signal(running: Running, cycle: Cycle, asked: Order, level: float, block_level: float) -> None:
+    """Send the levels if they are new, or old enough to be repeated."""
+    latest = Signal(
+        asked.resource, asked.order_no, level, block_level, cycle.epoch, asked.ends_at_ns
+    )
+    due_ns = running.signalled_at_ns + int(cycle.settings.signal_every_s * NS_PER_S)
+    if latest != running.signal or cycle.now_ns >= due_ns:
+        running.signal, running.signalled_at_ns = latest, cycle.now_ns
+        cycle.out.signals.append(latest)
