@@ -6,6 +6,7 @@ import pytest
 from kapelle.dispatch.firm import assembly
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import FirmCapacity, answer
+from kapelle.dispatch.firm.portfolio import Response, merged, vendor_of
 from kapelle.dispatch.firm.recalibration import LEVELS
 from kapelle.fleet.capacity.learned import Firmness, Rooms
 from kapelle.fleet.capacity.outages import Record
@@ -75,3 +76,16 @@ def test_a_resource_nobody_spoke_of_promises_nothing() -> None:
     found = answer(portfolio_of(rooms_of({"a": 1e6}), Firmness(), "nobody", "up", 3600.0))
     assert list(found.promise_w) == [0.0] * len(LEVELS)
     assert found.headroom_w == 0.0
+
+
+def test_a_vendor_that_may_be_gone_is_as_lopsided_as_drawn() -> None:
+    """Third cumulant of a beta-binomial power times whether the vendor is there at all."""
+    vendor = vendor_of("x", [Response(1000.0, 1000.0, 0.7, 0.15)])
+    found = merged([vendor], [0.02])
+    rng, draws = np.random.default_rng(1), 1_000_000
+    weight = 0.7 * 0.3 / 0.15**2 - 1.0
+    day = rng.beta(0.7 * weight, 0.3 * weight, draws)
+    power_w = rng.binomial(1000, day) * (rng.random(draws) >= 0.02)
+    off_w = power_w - power_w.mean()
+    assert found.own_variance_w2 == pytest.approx((off_w**2).mean(), rel=0.01)
+    assert found.own_third_w3 == pytest.approx((off_w**3).mean(), rel=0.02)

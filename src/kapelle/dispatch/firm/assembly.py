@@ -5,7 +5,15 @@ from math import sqrt
 
 import numpy as np
 
-from kapelle.dispatch.firm.portfolio import Group, Portfolio, Response, Vendor, grouped, vendor_of
+from kapelle.dispatch.firm.portfolio import (
+    Group,
+    Portfolio,
+    Response,
+    Vendor,
+    grouped,
+    merged,
+    vendor_of,
+)
 from kapelle.fleet.capacity import responses
 from kapelle.fleet.capacity.learned import Firmness, Rooms, groups_of, prompt_share
 from kapelle.fleet.capacity.outages import outage_odds
@@ -170,7 +178,7 @@ def _lumped(
     rest = every[VENDORS:]
     if rest:
         rows = spread[VENDORS:] * np.array([[v.mean_w] for v in rest])
-        vendors.append(_merged(rest, [odds.get(f"vendor:{v.name}", 0.0) for v in rest]))
+        vendors.append(merged(rest, [odds.get(f"vendor:{v.name}", 0.0) for v in rest]))
         spread = np.vstack([spread[:VENDORS], rows.sum(axis=0) / max(rows.sum(), 1e-9)])
     shape = (len(vendors), PLACES)
     within: dict[str, Flags] = {}
@@ -180,21 +188,3 @@ def _lumped(
             for name in names if vendor.name and row < VENDORS else names[1:]:
                 within.setdefault(name, np.zeros(shape, np.bool_))[row, at] = True
     return vendors, spread, within
-
-
-def _merged(rest: Sequence[Vendor], odds: Sequence[float]) -> Vendor:
-    """Return several small vendors as one, each of which is there or not by itself."""
-    there = [1.0 - q for q in odds]
-    pairs = list(zip(rest, there, strict=True))
-    alone = sum(a * (1 - a) * v.mean_w**2 for v, a in pairs)
-    return Vendor(
-        name="",
-        head_w=sum(v.head_w for v in rest),
-        mean_w=sum(v.mean_w * a for v, a in pairs),
-        own_variance_w2=sum((v.own_variance_w2 + v.shared_std_w**2) * a for v, a in pairs) + alone,
-        own_third_w3=sum((v.own_third_w3 + v.shared_third_w3) * a for v, a in pairs)
-        + sum(a * (1 - a) * (1 - 2 * a) * v.mean_w**3 for v, a in pairs),
-        shared_std_w=0.0,
-        shared_third_w3=0.0,
-        square_w2=sum(v.square_w2 for v in rest),
-    )

@@ -108,6 +108,33 @@ def _beta_third(mean: float, variance: float) -> float:
     return 2.0 * variance * (1.0 - 2.0 * mean) / (weight + 2.0)
 
 
+def merged(rest: Sequence[Vendor], odds: Sequence[float]) -> Vendor:
+    """Return several small vendors as one, each of which is there or not by itself.
+
+    Args:
+        rest: The vendors.
+        odds: How probably each is gone as a whole.
+    """
+    there = [1.0 - q for q in odds]
+    pairs = list(zip(rest, there, strict=True))
+    # A vendor's power times whether it is there: law of total cumulance.
+    varies_w2 = [v.own_variance_w2 + v.shared_std_w**2 for v in rest]
+    alone = sum(a * (1 - a) * v.mean_w**2 for v, a in pairs)
+    both = sum(3 * a * (1 - a) * v.mean_w * w2 for (v, a), w2 in zip(pairs, varies_w2, strict=True))
+    return Vendor(
+        name="",
+        head_w=sum(v.head_w for v in rest),
+        mean_w=sum(v.mean_w * a for v, a in pairs),
+        own_variance_w2=sum(w2 * a for w2, a in zip(varies_w2, there, strict=True)) + alone,
+        own_third_w3=sum((v.own_third_w3 + v.shared_third_w3) * a for v, a in pairs)
+        + sum(a * (1 - a) * (1 - 2 * a) * v.mean_w**3 for v, a in pairs)
+        + both,
+        shared_std_w=0.0,
+        shared_third_w3=0.0,
+        square_w2=sum(v.square_w2 for v in rest),
+    )
+
+
 def grouped(
     names: Mapping[str, Flags], odds: Mapping[str, float], mean_w: Floats
 ) -> Sequence[Group]:

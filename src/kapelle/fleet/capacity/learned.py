@@ -37,6 +37,8 @@ class Firmness(msgspec.Struct):
     lost: list[str] = []
     """Vendors that were out during it."""
     outages: Outages = msgspec.field(default_factory=Outages)
+    looked_ns: int = 0
+    """The newest tick at which the whole plant was seen."""
     responses: Responses = msgspec.field(default_factory=Responses)
     delays: list[float] = []
 
@@ -57,23 +59,31 @@ def hear_rooms(rooms: Rooms, summary: Summary) -> None:
 
 
 def hear_reach(firmness: Firmness, summary: Summary) -> None:
-    """Take in one partition's counts; the tick before is learned from once a newer one begins."""
+    """Take in one partition's counts; the tick before is learned from once a newer one begins.
+
+    Counts of an older tick come too late to be compared with the others'. Nothing is lost with
+    them: trials are counted from the beginning, and the partition's next telling has them all.
+    """
     if summary.reach is None:
         return
     if summary.tick_ns > firmness.pending_ns:
         _learn(firmness)
         firmness.pending, firmness.pending_ns = {}, summary.tick_ns
-    firmness.pending[summary.partition] = summary.reach
+    if summary.tick_ns == firmness.pending_ns:
+        firmness.pending[summary.partition] = summary.reach
 
 
 def _learn(firmness: Firmness) -> None:
     told = [reach for _, reach in sorted(firmness.pending.items())]
     if not told:
         return
-    dt_s = (firmness.pending_ns - firmness.now_ns) / NS_PER_S
-    broken = firmness.now_ns == 0 or dt_s > _BREAK_S
     firmness.now_ns = firmness.pending_ns
-    learn_outages(firmness.outages, heard(told), dt_s, broken, FEEDERS)
+    # Devices of a partition that is late with its counts are not silent.
+    if firmness.counted.keys() <= firmness.pending.keys():
+        dt_s = (firmness.now_ns - firmness.looked_ns) / NS_PER_S
+        broken = firmness.looked_ns == 0 or dt_s > _BREAK_S
+        firmness.looked_ns = firmness.now_ns
+        learn_outages(firmness.outages, heard(told), dt_s, broken, FEEDERS)
     slot = firmness.now_ns // (SLOT_S * NS_PER_S)
     if slot != firmness.slot:
         _end_slot(firmness)
