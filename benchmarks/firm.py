@@ -169,7 +169,8 @@ def play(case: Case, seed: int) -> Score:
         portfolio = portfolio_of(view.rooms, view.firmness, ALL, "up", WINDOW_S)
         mixture, naive = mix(portfolio), alone(portfolio)
         risks = [recalibration.risk(at) for at in range(len(LEVELS))]
-        promised_w = [mixture.promise_w(risk) for risk in risks]
+        promised_w = mixture.promises_w(risks)
+        alone_w = naive.promises_w([1.0 - level for level in LEVELS])
 
         hour = int(start_s) // 3600 % 24
         follows = world.follow(rows, hour, drift) & ~world.down(start_s)[rows]
@@ -191,12 +192,11 @@ def play(case: Case, seed: int) -> Score:
         if window >= case.warm:
             all_w = max(float(head_w.sum()), 1.0)
             score.windows += 1
-            for at, level in enumerate(LEVELS):
-                alone_w = naive.promise_w(1.0 - level)
+            for at in range(len(LEVELS)):
                 score.missed[at] += missed[at]
-                score.missed_alone[at] += delivered_w < alone_w
+                score.missed_alone[at] += delivered_w < alone_w[at]
                 score.promised[at] += promised_w[at] / all_w
-                score.promised_alone[at] += alone_w / all_w
+                score.promised_alone[at] += alone_w[at] / all_w
     return score
 
 

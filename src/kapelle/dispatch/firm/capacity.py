@@ -68,7 +68,7 @@ def answer(portfolio: Portfolio, recalibration: Recalibration = _NOMINAL) -> Fir
     mixture = mix(portfolio)
     return FirmCapacity(
         promise_w=_promises(mixture, recalibration),
-        alone_w=[alone(portfolio).promise_w(1.0 - level) for level in LEVELS],
+        alone_w=alone(portfolio).promises_w([1.0 - level for level in LEVELS]),
         headroom_w=portfolio.head_w,
         expected_w=float(mixture.odds @ mixture.mean_w),
         worst=_worst(portfolio, recalibration),
@@ -76,7 +76,7 @@ def answer(portfolio: Portfolio, recalibration: Recalibration = _NOMINAL) -> Fir
 
 
 def _promises(mixture: Mixture, recalibration: Recalibration) -> list[float]:
-    return [mixture.promise_w(recalibration.risk(at)) for at in range(len(LEVELS))]
+    return mixture.promises_w([recalibration.risk(at) for at in range(len(LEVELS))])
 
 
 def _worst(portfolio: Portfolio, recalibration: Recalibration) -> Loss | None:

@@ -16,9 +16,11 @@ from kapelle.dispatch.firm.portfolio import Group, Portfolio
 from kapelle.model.ids import Floats
 
 ENUMERATED = 9
-"""Groups that are enumerated: 512 states."""
+"""Groups that are enumerated: at most 512 states."""
 
 _STEPS = 32
+_LIKELY = 1e-10
+"""States less likely than this are not looked into: they count as if nothing came."""
 _NORMAL_BELOW = 1e-6
 _SKEW_MAX = 3.0
 """Wilson and Hilferty's transformation is good up to here."""
@@ -35,25 +37,32 @@ class Mixture:
     most_w: float
     """No state gives more. [W]"""
 
-    def short(self, power_w: float) -> float:
-        """Return the probability that less than this is delivered."""
-        if power_w <= 0.0:
-            return 0.0
-        return float(self.odds @ _below(power_w, self.mean_w, self.std_w, self.skew))
+    def short(self, power_w: Floats) -> Floats:
+        """Return the probability that less than each of these powers is delivered."""
+        below = _below(power_w[:, np.newaxis], self.mean_w, self.std_w, self.skew)
+        left_out = max(1.0 - float(self.odds.sum()), 0.0)
+        return np.where(power_w > 0.0, below @ self.odds + left_out, 0.0)
 
     def promise_w(self, risk: float) -> float:
         """Return the most that is fallen short of with at most this probability. [W]"""
-        low_w, high_w = 0.0, self.most_w
-        if self.short(high_w) <= risk:
-            return high_w
+        return self.promises_w([risk])[0]
+
+    def promises_w(self, risks: Sequence[float]) -> list[float]:
+        """Return the most that is fallen short of with at most each of these probabilities. [W]
+
+        By bisection of all at once: distributions with certain parts have steps, on which faster
+        methods stall.
+        """
+        risk = np.array(risks)
+        low_w, high_w = np.zeros(len(risk)), np.full(len(risk), self.most_w)
+        whole = self.short(high_w) <= risk
         for _ in range(_STEPS):
             middle_w = (low_w + high_w) / 2.0
-            if self.short(middle_w) <= risk:
-                low_w = middle_w
-            else:
-                high_w = middle_w
+            held = self.short(middle_w) <= risk
+            low_w, high_w = np.where(held, middle_w, low_w), np.where(held, high_w, middle_w)
         # Less than this is the trace of the bisection.
-        return low_w if low_w > self.most_w * 1e-9 else 0.0
+        low_w[low_w <= self.most_w * 1e-9] = 0.0
+        return [float(each) for each in np.where(whole, self.most_w, low_w)]
 
 
 def mix(portfolio: Portfolio, gone: str = "") -> Mixture:
@@ -103,8 +112,9 @@ def _states(groups: Sequence[Group], spread: Floats) -> tuple[Floats, Floats]:
     for group in groups:
         lost = left.copy()
         lost[:, group.within] = 0.0
-        left = np.concatenate([left, lost])
         odds = np.concatenate([odds * (1.0 - group.odds), odds * group.odds])
+        likely = odds >= _LIKELY
+        odds, left = odds[likely], np.concatenate([left, lost])[likely]
     return odds, left
 
 
@@ -124,13 +134,15 @@ def alone(portfolio: Portfolio) -> Mixture:
     return Mixture(np.ones(1), np.full(1, mean_w), std, np.zeros(1), portfolio.head_w)
 
 
-def _below(power_w: float, mean_w: Floats, std_w: Floats, skew: Floats) -> Floats:
+def _below(power_w: Floats, mean_w: Floats, std_w: Floats, skew: Floats) -> Floats:
     """Return the probability in each state to deliver less: Pearson III by a cube root.
+
+    `power_w` has shape (powers, 1), the others (states,), the outcome (powers, states).
 
     Source: Wilson and Hilferty, The distribution of chi-square, PNAS 17 (1931): to within 0.01 of
     the quantile for skewness up to 2; the normal where there is none.
     """
-    certain = std_w <= 1e-9 * max(power_w, 1.0)
+    certain = std_w <= 1e-9 * np.maximum(power_w, 1.0)
     z = (power_w - mean_w) / np.where(certain, 1.0, std_w)
     bent = np.abs(skew) > _NORMAL_BELOW
     by = np.where(bent, skew, 1.0)

@@ -7,9 +7,10 @@ that of a curve) is spread: each length is at most a minute old.
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.fleet.capacity.trials import cell_name
-from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.curve import division, trust
 from kapelle.model.enums import DeviceKind, Freshness
 from kapelle.model.ids import NS_PER_S, Floats, Ints
@@ -64,18 +65,18 @@ def room(fleet: Fleet, rows: Ints, window_s: float) -> Room:
     for start in range(0, len(rows), _CHUNK):
         piece = rows[start : start + _CHUNK]
         counted = trust.controllable(fleet, piece)
-        if not counted.all():
-            piece = piece[counted]
-        if not len(piece):
+        if not counted.any():
             continue
+        # To leave out the few who do not count costs less than to pick all others.
         at = span(piece)
         part = division.shares(fleet, piece, window_s)
         vendor = fleet.vendor[at].astype(np.intp)
         cell = vendor * _KINDS + fleet.kind[at]
-        place = vendor * PLACES + zones[fleet.zone[at]] + fleet.cluster[at] % FEEDERS
+        place = _places(fleet, at, zones, vendor)
         prior, own = _record(fleet, at)
-        devices += np.bincount(cell, minlength=len(devices))
-        for way, head_w in enumerate((part.up_w, part.down_w)):
+        devices += np.bincount(cell[counted], minlength=len(devices))
+        for way, could_w in enumerate((part.up_w, part.down_w)):
+            head_w = np.where(counted, could_w, 0.0)
             if not head_w.any():
                 continue
             parts = (head_w, head_w * prior, head_w * own, head_w * head_w)
@@ -108,10 +109,9 @@ def reach(fleet: Fleet) -> Reach | None:
     for start in range(0, fleet.size, _CHUNK):
         at = slice(start, min(start + _CHUNK, fleet.size))
         freshness = fleet.freshness[at]
-        known = fleet.active[at] & (freshness != Freshness.NEVER)
-        heard = known & (freshness <= Freshness.LATE)
-        place = fleet.vendor[at].astype(np.intp) * PLACES
-        place += zones[fleet.zone[at]] + fleet.cluster[at] % FEEDERS
+        known = fleet.active[at] & (freshness != np.uint8(Freshness.NEVER))
+        heard = known & is_heard(freshness)
+        place = _places(fleet, at, zones, fleet.vendor[at].astype(np.intp))
         for total, each in zip(counts, (known, heard), strict=True):
             total += np.bincount(place[each], minlength=len(total))
         delays += _delays(fleet, at)
@@ -146,6 +146,16 @@ def _delays(fleet: Fleet, at: slice) -> np.ndarray[tuple[int], np.dtype[np.int64
     took_s = (applied_ns[new] - fleet.planned_at_ns[at][new]) / NS_PER_S
     octave = np.ceil(np.log2(np.maximum(took_s, 1.0))).astype(np.intp)
     return np.bincount(np.minimum(octave, DELAYS - 1), minlength=DELAYS).astype(np.int64)
+
+
+def _places(
+    fleet: Fleet, at: slice | Ints, zones: Ints, vendor: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Return vendor and place of each device as one number."""
+    place: NDArray[np.intp] = vendor * PLACES
+    place += zones[fleet.zone[at]]
+    place += fleet.cluster[at] % np.uint8(FEEDERS)
+    return place
 
 
 def _zone_groups(fleet: Fleet) -> Ints:
