@@ -169,6 +169,10 @@ class MemoryJournal:
         """See `ports.Journal`."""
         self._leases[lease.name] = step_release(self._leases.get(lease.name, Held()), lease)
 
+    def holder(self, name: str) -> str:
+        """Return who holds a lease, or held it last; empty where nobody does."""
+        return self._leases.get(name, Held()).holder
+
     def damage(self) -> Sequence[str]:
         """See `ports.Journal`. Nothing is damaged here."""
         return ()

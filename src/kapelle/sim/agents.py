@@ -217,6 +217,12 @@ class Agents:
         self.reverted += len(over)
         return Answers(due, self.revision[due], self.epoch[due], status, (b"",) * len(due))
 
+    def stop(self, rows: Ints) -> None:
+        """Let devices go back to their own schedules now, whatever their timers say."""
+        self.setpoint_w[rows] = np.nan
+        self.reverts_at_ns[rows] = NEVER_NS
+        self._acts_at_ns[rows] = NEVER_NS
+
     def commanded(self) -> Flags:
         """Return which devices follow an order now."""
         following: Flags = ~np.isnan(self.setpoint_w)

@@ -17,6 +17,7 @@ from kapelle.model.blocks import Acks, Commands, Phases, Quarantined, Readings
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Metric, Phase
 from kapelle.model.ids import NS_PER_S, Bytes, Ints, Longs, partition_topic
+from kapelle.model.plant import Tick
 from kapelle.ports import Snapshot
 from kapelle.sim.disk import Disk
 from kapelle.sim.telemetry import COUNTERS, marks
@@ -33,6 +34,7 @@ _AGAIN_BLOCKS = 50
 _WEEK_NS = 7 * 86_400 * NS_PER_S
 _REPEATS = ("duplicates", "undecided")
 """All that reports sent again may change."""
+_NOBODY = np.empty(0, np.int32)
 _STRANDED_S = 30.0
 """An open command must have come to an end this long after its expiry. [s]"""
 
@@ -119,6 +121,27 @@ async def audit(
     held = np.unique(np.concatenate([np.empty(0, np.int64), *stored]))
     _send_again(found, journal_rows, settings)
     found.lost = len(np.setdiff1d(kept, held, assume_unique=True)) + _unfolded(found, kept, places)
+    return found
+
+
+async def audit_commands(disk: Disk, partitions: int, settings: FleetSettings) -> Audit:
+    """Fold only what was asked of devices and what became of it; readings are left out.
+
+    The fleets of the result know neither readings nor estimates.
+    """
+    found = Audit()
+    for partition in range(partitions):
+        fleet = Fleet.empty(partition, partitions)
+        for entry in await disk.read_all(partition_topic(partition)):
+            match entry.body:
+                case Readings():
+                    continue
+                case Tick() as tick:
+                    fleet.now_ns = max(fleet.now_ns, tick.now_ns)
+                case _:
+                    _step(found, fleet, entry, settings, _NOBODY, [])
+        _close(found, fleet)
+        found.fleets.append(fleet)
     return found
 
 

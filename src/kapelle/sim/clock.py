@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from kapelle.model.ids import NS_PER_S
+from kapelle.ports import Clock
 
 NOON_NS = 1_782_043_200 * NS_PER_S
 """2026-06-21T12:00:00Z: a summer noon, when every kind of device has something to do."""
@@ -37,6 +38,36 @@ class VirtualClock:
     def step(self, seconds: float) -> None:
         """Set the host's clock forward (or back), as an operator or a bad time server would."""
         self._start_ns += round(seconds * NS_PER_S)
+
+
+class PausedClock:
+    """The clock of a process that may be stopped: its waits do not end while it does not run."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._running = asyncio.Event()
+        self._running.set()
+
+    def pause(self) -> None:
+        """Let no wait end any more."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        """Let waits that are over end."""
+        self._running.set()
+
+    def now_ns(self) -> int:
+        """See `ports.Clock`."""
+        return self._clock.now_ns()
+
+    def not_before(self, utc_ns: int) -> None:
+        """See `ports.Clock`."""
+        self._clock.not_before(utc_ns)
+
+    async def sleep(self, seconds: float) -> None:
+        """See `ports.Clock`."""
+        await self._clock.sleep(seconds)
+        await self._running.wait()
 
 
 class HostClock:

@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from random import Random
 
+from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Entry, Kind
-from kapelle.ports import Clock, Journal, Lease, Snapshot
+from kapelle.ports import Clock, Lease, Snapshot
 
 
 class Disk:
@@ -17,7 +18,7 @@ class Disk:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: MemoryJournal,
         clock: Clock,
         draw: Random,
         *,

@@ -12,6 +12,8 @@ from kapelle.sim.devices import Devices
 
 By = Literal["vendor", "provider", "feeder", "gateway"]
 Role = Literal["all", "gateway", "fleet", "dispatch"]
+Paired = Literal["fleet", "dispatch"]
+Silencing = Literal["paused", "cut-off"]
 
 _NEVER_NS = np.iinfo(np.int64).max
 _SPREAD = 0.8
@@ -31,6 +33,23 @@ class GroupLoss:
     at_s: float
     return_s: float | None = None
     """None: never."""
+    stops: bool = False
+    """Its devices go back to their own schedules at once, without waiting for their timers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Two processes of a role are alive; the one that acts falls silent, and returns unaware.
+
+    The other stands by from the start, as on another host, and takes over once the lease is out.
+    """
+
+    role: Paired
+    at_s: float
+    for_s: float
+    how: Silencing = "paused"
+    """`paused`: nothing of it runs, as after SIGSTOP; `cut-off`: it runs and the journal does not
+    hear it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +115,7 @@ class FaultPlan:
     """Registers begin again at 0 when they reach this; 0: never. [Wh]"""
     group_loss: Sequence[GroupLoss] = field(default_factory=tuple)
     restart: Sequence[Restart] = field(default_factory=tuple)
+    rival: Sequence[Rival] = field(default_factory=tuple)
     clock_step: Sequence[ClockStep] = field(default_factory=tuple)
 
 
@@ -179,6 +199,14 @@ class Faults:
         self._since_ns[lost] = now_ns
         self.reachable = reachable
         return lost, back
+
+    def stopped(self, lost: Ints, now_ns: int) -> Ints:
+        """Return which of the devices just lost go back to their own schedules at once."""
+        stopping = np.zeros(len(self.dead), np.bool_)
+        for loss, members in self._groups:
+            if loss.stops:
+                stopping |= members & self._lost(loss, now_ns)
+        return lost[stopping[lost]]
 
     def _lost(self, loss: GroupLoss, now_ns: int) -> Flags:
         at_ns = self._start_ns + round(loss.at_s * NS_PER_S)

@@ -41,6 +41,8 @@ class Play:
     orders: list[Order] = field(default_factory=list)
     host: HostClock | None = None
     """The clock of the plant's host, where the scenario sets it."""
+    thorough: bool = True
+    """Whether what is published is noted, to be held against the truth."""
     restarts: int = 0
     problems: list[str] = field(default_factory=list)
     """What was seen to go wrong while it went on."""

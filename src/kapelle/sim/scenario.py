@@ -14,7 +14,7 @@ from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S
 from kapelle.sim.clock import NOON_NS
 from kapelle.sim.devices import FleetPlan
-from kapelle.sim.faults import ClockStep, FaultPlan, GroupLoss, Restart
+from kapelle.sim.faults import ClockStep, FaultPlan, GroupLoss, Restart, Rival
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,10 @@ def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None
         _checked(each, f"faults.restart[{i}]", _RESTART, problems, ("role", "at_s"))
         for i, each in enumerate(_tables(faults.pop("restart", ())))
     ]
+    rivals = [
+        _checked(each, f"faults.rival[{i}]", _RIVAL, problems, ("role", "at_s", "for_s"))
+        for i, each in enumerate(_tables(faults.pop("rival", ())))
+    ]
     steps = [
         _checked(each, f"faults.clock_step[{i}]", _STEP, problems, ("at_s", "by_s"))
         for i, each in enumerate(_tables(faults.pop("clock_step", ())))
@@ -96,6 +100,7 @@ def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None
             **faults,
             group_loss=tuple(GroupLoss(**each) for each in losses),
             restart=tuple(Restart(**each) for each in restarts),
+            rival=tuple(Rival(**each) for each in rivals),
             clock_step=tuple(ClockStep(**each) for each in steps),
         ),
         orders=tuple(OrderPlan(**each) for each in orders),
@@ -234,6 +239,7 @@ _MOMENT = _Rule(
     lambda value: isinstance(value, datetime.datetime) and value.tzinfo is not None,
 )
 _SHARE = _real(0, 1)
+_YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
 _SECONDS = _real(0, 31_536_000, " s")
 _SOME_SECONDS = _real(0.001, 31_536_000, " s")
 _TOP = {
@@ -297,6 +303,7 @@ _FAULTS = {
     "register_rollover_wh": _real(0, 1e12, " Wh"),
     "group_loss": _ANY,
     "restart": _ANY,
+    "rival": _ANY,
     "clock_step": _ANY,
 }
 _STEP = {"at_s": _SECONDS, "by_s": _real(-86_400, 86_400, " s")}
@@ -305,11 +312,18 @@ _LOSS = {
     "name": _TEXT,
     "at_s": _SECONDS,
     "return_s": _SOME_SECONDS,
+    "stops": _YES_OR_NO,
 }
 _RESTART = {
     "role": _one_of("all", "gateway", "fleet", "dispatch"),
     "at_s": _SECONDS,
     "down_s": _SECONDS,
+}
+_RIVAL = {
+    "role": _one_of("fleet", "dispatch"),
+    "at_s": _SECONDS,
+    "for_s": _SOME_SECONDS,
+    "how": _one_of("paused", "cut-off"),
 }
 _ORDER = {
     "at_s": _SECONDS,

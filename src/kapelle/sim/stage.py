@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kapelle import app
 from kapelle.app import Doors
 from kapelle.errors import JournalConflict
+from kapelle.model.ids import partition_topic
+from kapelle.sim.clock import PausedClock
 from kapelle.sim.disk import Disk, Door
 
 _RUNS: dict[str, Callable[[Doors], Awaitable[None]]] = {
@@ -17,6 +19,30 @@ _RUNS: dict[str, Callable[[Doors], Awaitable[None]]] = {
 ROLES = tuple(_RUNS)
 _PAUSE_S = 1.0
 """A role that lost its lease is started again after this. [s]"""
+_SECOND = "-2"
+"""What the name of a role's second process ends with."""
+_LEASES = {"fleet": partition_topic(0), "dispatch": "dispatch"}
+"""The lease that tells which of two processes of a role acts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life of a role: what it stands on, and its task."""
+
+    door: Door
+    clock: PausedClock
+    task: asyncio.Task[None]
+
+    def silence(self, *, paused: bool) -> None:
+        """Let nothing pass between it and the journal, nor let it run on where it is paused."""
+        self.door.stall()
+        if paused:
+            self.clock.pause()
+
+    def resume(self) -> None:
+        """Let it go on, unaware."""
+        self.clock.resume()
+        self.door.resume()
 
 
 class Stage:
@@ -28,7 +54,7 @@ class Stage:
         self._doors = doors
         self._disk = disk
         self._group = group
-        self._lives: dict[str, tuple[Door, asyncio.Task[None]]] = {}
+        self._lives: dict[str, Life] = {}
         self._is_closed = False
         self._stalled: list[asyncio.Task[None]] = []
 
@@ -40,9 +66,13 @@ class Stage:
         """Give roles a new life; one that lives already keeps the one it has."""
         for role in roles:
             if role not in self._lives and not self._is_closed:
-                door = Door(self._disk)
-                task = self._group.create_task(self._live(role, door), name=role)
-                self._lives[role] = (door, task)
+                door, clock = Door(self._disk), PausedClock(self._doors.clock)
+                task = self._group.create_task(self._live(role, door, clock), name=role)
+                self._lives[role] = Life(door, clock, task)
+
+    def stand_by(self, role: str) -> None:
+        """Let a second process of a role wait for the first to fall silent, as on another host."""
+        self.start([role + _SECOND])
 
     def kill(self, roles: Iterable[str] = ROLES) -> None:
         """End roles as SIGKILL does: from here on nothing of them reaches the journal."""
@@ -50,36 +80,46 @@ class Stage:
             life = self._lives.pop(role, None)
             if life is not None:
                 self.restarts += 1
-                door, task = life
-                door.shut()
-                task.cancel()
+                life.door.shut()
+                life.task.cancel()
 
     def stall(self, role: str) -> Door:
         """Stop a role without its knowing, and start another in its place; return its door.
 
         When the door is opened again two of them are awake, and the older must stand down.
         """
-        door, task = self._lives.pop(role)
-        door.stall()
-        self._stalled.append(task)
+        life = self._lives.pop(role)
+        life.silence(paused=False)
+        self._stalled.append(life.task)
         self.restarts += 1
         self.start([role])
-        return door
+        return life.door
+
+    def acting(self, role: str) -> Life:
+        """Return the life of a role that holds its lease; of two, one stands by."""
+        holder = self._disk.journal.holder(_LEASES[role])
+        second = role + _SECOND
+        return self._lives[second if holder == _holder(second) else role]
 
     def alive(self) -> list[str]:
         """Return the roles that live now."""
         return [role for role in ROLES if role in self._lives]
 
-    async def _live(self, role: str, door: Door) -> None:
+    async def _live(self, name: str, door: Door, clock: PausedClock) -> None:
         # One host: whoever comes after a kill finds its own lease, and takes it over at once.
-        doors = replace(self._doors, journal=door, holder=f"simulated/{role}")
+        doors = replace(self._doors, journal=door, clock=clock, holder=_holder(name))
+        run = _RUNS[name.removesuffix(_SECOND)]
         while True:
             try:
-                await _RUNS[role](doors)
+                await run(doors)
             except* (JournalConflict, TimeoutError):
                 # Another took over, the lease ran out or the disk did not answer: the process
                 # ends, and its supervisor starts it again.
                 self.restarts += 1
             if asyncio.current_task() in self._stalled:
                 return
-            await self._doors.clock.sleep(_PAUSE_S)
+            await clock.sleep(_PAUSE_S)
+
+
+def _holder(name: str) -> str:
+    return f"simulated/{name}"

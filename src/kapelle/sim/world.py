@@ -59,6 +59,8 @@ class World:
     def step(self, now_ns: int) -> Answers:
         """Advance everything to a later moment; return answers of devices that now act."""
         self.lost, self.back = self.faults.step(now_ns)
+        if len(self.lost):
+            self.agents.stop(self.faults.stopped(self.lost, now_ns))
         answers = self.agents.step(now_ns)
         setpoint_w = self.agents.setpoint_w
         local = self.faults.local(now_ns)
