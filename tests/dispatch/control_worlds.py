@@ -38,6 +38,7 @@ class Plant:
         self.vendors = {"acme": [40, 40], "bolt": [20, 20]}
         self.excluded: dict[str, int] = {}
         self.fading_w = self.fading_up_w = 0.0
+        self.doubt_up_w = self.doubt_most_w = 0.0
 
     def say(self, body: Small) -> None:
         self.position += 1
@@ -79,6 +80,8 @@ class Plant:
             measured_nameplate_w=30_000.0,
             fading_w=self.fading_w / 2,
             fading_up_w=self.fading_up_w / 2,
+            doubt_up_w=self.doubt_up_w / 2,
+            doubt_most_w=self.doubt_most_w,
         )
         north = msgspec.structs.replace(part, resource="north")
         return Summary(partition, s(at_s), 1, [part, north])

@@ -173,8 +173,10 @@ def test_silence_is_asked_again_becomes_unknown_and_at_last_expires() -> None:
             unknown_s = at_s
         if plant.phases()[0] == Phase.EXPIRED and expired_s is None:
             expired_s = at_s
-    assert [attempt for _, attempt in tries] == [1, 2, 3, 4, 5]
+    # Nobody is asked again once he is not counted on: what he may still obey must run out.
+    assert tries == [(0, 1), (3, 2)]
     assert unknown_s == SETTINGS.unknown_s
+    assert plant.fleet.not_after_ns[0] <= s(SETTINGS.unknown_s)
     assert expired_s is not None
     assert expired_s > tries[-1][0] + SETTINGS.command_ttl_s
     assert set(plant.fleet.excluded[:10]) == {Exclusion.UNKNOWN}

@@ -7,8 +7,10 @@ the journal; called again before that, or after a crash, it returns the same.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.dispatch.settings import DispatchSettings
+from kapelle.fleet.claims import active_rows, by_rank, not_yet, resting
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, limits, trust
 from kapelle.fleet.desired import holds_setpoint, in_force
@@ -16,7 +18,7 @@ from kapelle.fleet.reconciliation.conditions import VOID
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Freshness, Metric, Phase
-from kapelle.model.ids import ALL, NS_PER_S, Flags, Floats, Ints, Longs
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
 
 _NS_PER_MS = 1_000_000
 _GOLDEN = 0.7548776662466927
@@ -27,6 +29,8 @@ _REFRESH_S = 120.0
 """A device without a revert timer is asked again as one with such a timer would be. [s]"""
 _PAUSE_S_MAX = 30.0
 """Longest pause between two tries, so that a release follows soon after a hold. [s]"""
+_LIFE_S_MIN = 2.0
+"""No command lives shorter: it has to get there. [s]"""
 _TRIES_MAX = 32
 """Pauses grow no further."""
 
@@ -65,6 +69,9 @@ def decide(fleet: Fleet, settings: DispatchSettings, epoch: int) -> list[Body]:
     phases = _findings(fleet, settings)
     wanted = _wanted(fleet)
     reached = trust.reachable(fleet, np.arange(size, dtype=np.int32))
+    rests = resting(fleet)
+    if rests is not None:
+        reached &= ~rests
     new = _new_desires(fleet, settings, wanted, reached)
     released = reached & (fleet.order_no[:size] != 0) & _unwanted(fleet, wanted)
     new |= released
@@ -79,21 +86,23 @@ def decide(fleet: Fleet, settings: DispatchSettings, epoch: int) -> list[Body]:
 
 
 def _wanted(fleet: Fleet) -> _Wanted:
-    """Evaluate the signals. A device in several resources follows the lowest order number."""
+    """Evaluate the signals. A device in several resources follows the earliest (`fleet.claims`)."""
     size = fleet.size
+    claimed = np.zeros(size, np.bool_)
     order_no = np.zeros(size, np.int32)
     setpoint_w = np.full(size, np.nan)
     ends_at_ns = np.zeros(size, np.int64)
-    for signal in sorted(in_force(fleet), key=lambda s: (s.order_no, s.resource)):
-        if signal.resource == ALL:
-            rows = np.flatnonzero(fleet.active[:size]).astype(np.int32)
-        else:
-            rows = fleet.members.get(signal.resource, np.empty(0, np.int32))
-            rows = rows[fleet.active[rows]]
-        rows = rows[order_no[rows] == 0]
-        horizon = division.horizon_s(fleet, signal.resource)
+    for signal in by_rank(in_force(fleet)):
+        rows = active_rows(fleet, signal.resource)
+        rows = rows[~claimed[rows]]
+        claimed[rows] = True
+        waiting = not_yet(fleet, signal)
+        if waiting is not None:
+            rows = rows[~waiting[rows]]
+        rationing = division.rationing_of(fleet, signal.resource)
+        horizon = division.horizon_s(fleet, signal.resource, rationing)
         setpoint_w[rows] = division.setpoints(
-            fleet, rows, signal.level, signal.block_level, horizon
+            fleet, rows, signal.level, signal.block_level, horizon, rationing
         )
         order_no[rows] = signal.order_no
         ends_at_ns[rows] = signal.ends_at_ns
@@ -126,13 +135,13 @@ def _new_desires(
     # What a deaf device does not hear does no harm, and an answer cures it.
     void = (fleet.condition[:size] & VOID) != 0
     asked = reached & ~np.isnan(wanted.setpoint_w) & (trusted | _may_be_probed(fleet)) & ~void
-    # An unknown one is tried with its old command until the tries are used up.
+    # An unknown one may still obey its old command until that runs out.
     free = asked & ~_OPEN[phase]
-    free |= asked & ~trusted & (phase == Phase.UNKNOWN) & _used_up(fleet, settings)
+    free |= asked & ~trusted & (phase == Phase.UNKNOWN) & (fleet.not_after_ns[:size] < now_ns)
     # What the last hop held back is not asked again at once: it would hold that back too.
     free &= (phase != Phase.CANCELLED) | _is_due(fleet, settings)
-    # A release on its way is overtaken: the order that follows must not wait for it.
-    free |= asked & (fleet.order_no[:size] == 0)
+    # What is on its way for nobody any more is overtaken: the order that follows must not wait.
+    free |= asked & (fleet.order_no[:size] != wanted.order_no)
 
     same = (fleet.order_no[:size] == wanted.order_no) & ~np.isnan(desired_w)
     follows = _IN_FORCE[phase] & same
@@ -156,13 +165,26 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
     A slight move of λ asks a little of everyone. Instead of telling everyone, those left within
     their dead-band are summed up, and where that exceeds `plan_error` a few are moved to the far
     half of theirs: `wanted.setpoint_w` is changed for them. So shares are fair to within the
-    dead-band, the sum is right, and a correction costs few commands.
+    dead-band, the sum is right, and a correction costs few commands. Each order has its own sum.
     """
     size = fleet.size
     chosen = np.zeros(size, np.bool_)
-    rows = np.flatnonzero(candidates)
-    if not len(rows):
-        return chosen
+    every = np.flatnonzero(candidates)
+    for signal in in_force(fleet):
+        rows = every[wanted.order_no[every] == signal.order_no]
+        if len(rows):
+            _choose(fleet, settings, wanted, rows, chosen)
+    return chosen
+
+
+def _choose(
+    fleet: Fleet,
+    settings: DispatchSettings,
+    wanted: _Wanted,
+    rows: NDArray[np.intp],
+    chosen: Flags,
+) -> None:
+    """Choose from the rows of one order, as `_moved` says."""
     want_w, desired_w = wanted.setpoint_w[rows], fleet.desired_w[rows]
     change_w = want_w - desired_w
     band_w = settings.dead_band * (_nameplate_w(fleet) * (0.5 + _spread(fleet)))[rows]
@@ -189,7 +211,6 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
             over_w = reached_w[count - 1] - abs(left_w)
             wanted.setpoint_w[rows[order[-1]]] -= sign * over_w
         chosen[rows[order]] = True
-    return chosen
 
 
 def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags) -> Flags:
@@ -204,6 +225,9 @@ def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached:
     wanted_still = released | (fleet.order_no[:size] == wanted.order_no)
     left = fleet.attempt[:size] < settings.attempts_max
     left |= released & (fleet.reverts_at_ns[:size] > fleet.now_ns)
+    # Whoever is not counted on any more is replaced as soon as he cannot act any more: a further
+    # try would put that off. He is probed when his back-off is over.
+    left &= released | (fleet.excluded[:size] == Exclusion.NONE)
     again: Flags = open_ & left & wanted_still & reached & _is_due(fleet, settings)
     return again
 
@@ -215,14 +239,6 @@ def _is_due(fleet: Fleet, settings: DispatchSettings) -> Flags:
     pause_ns = np.minimum(pause_s, _PAUSE_S_MAX) * NS_PER_S
     due: Flags = fleet.now_ns - fleet.tried_at_ns[: fleet.size] >= pause_ns
     return due
-
-
-def _used_up(fleet: Fleet, settings: DispatchSettings) -> Flags:
-    size = fleet.size
-    used: Flags = (fleet.attempt[:size] >= settings.attempts_max) & (
-        fleet.not_after_ns[:size] < fleet.now_ns
-    )
-    return used
 
 
 def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
@@ -284,8 +300,13 @@ def _commands(
     order_no[released] = 0
     setpoint_w = np.where(new, wanted.setpoint_w[rows], fleet.desired_w[rows])
     setpoint_w[released] = np.nan
-    not_after_ns = np.full(count, now_ns + int(settings.command_ttl_s * NS_PER_S), np.int64)
+    ttl_ns = int(settings.command_ttl_s * NS_PER_S)
+    not_after_ns = np.full(count, now_ns + ttl_ns, np.int64)
     binding = order_no != 0
+    # A further try, or what overtakes it, runs out with the first: then its device is given up.
+    waits = binding & (fleet.order_no[rows] != 0) & _WAITING[fleet.phase[rows]]
+    first_ns = np.maximum(fleet.planned_at_ns[rows] + ttl_ns, now_ns + int(_LIFE_S_MIN * NS_PER_S))
+    not_after_ns[waits] = np.minimum(not_after_ns, first_ns)[waits]
     not_after_ns[binding] = np.minimum(not_after_ns, wanted.ends_at_ns[rows])[binding]
     return Commands(
         device_no=fleet.device_nos(rows),
@@ -315,7 +336,13 @@ def _refresh_ns(fleet: Fleet, part: Floats) -> Floats:
 
 def _horizon_s(fleet: Fleet) -> float:
     """Return the longest time any setpoint now given must be possible. [s]"""
-    return max((division.horizon_s(fleet, resource) for resource in fleet.signals), default=0.0)
+    return max(
+        (
+            division.horizon_s(fleet, resource, division.rationing_of(fleet, resource))
+            for resource in fleet.signals
+        ),
+        default=0.0,
+    )
 
 
 def _nameplate_w(fleet: Fleet) -> Floats:

@@ -1,6 +1,7 @@
 """How dispatch behaves: times, tolerances and limits of the loop."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +14,13 @@ class DispatchSettings:
     unknown_s: float = 5.0
     """No answer for so long: the device is not counted on until it answers. [s]"""
     attempts_max: int = 5
-    command_ttl_s: float = 10.0
-    """A device that receives a command later than this ignores it. [s]"""
+    command_ttl_s: float = 5.0
+    """A device that receives a command later than this ignores it, and so it does a further try of
+    one that was not answered. Not longer than `unknown_s`: what may still be obeyed when its device
+    is given up holds its replacement back. [s]"""
+    overshoot_budget: float = 0.02
+    """What those who do not answer may add, should they act after all, as a part of the commitment:
+    this, or one device. Beyond it nobody takes their place until they cannot act any more."""
     refresh_at: float = 0.5
     """Part of the revert time after which a setpoint is sent again, at the latest …"""
     refresh_spread: float = 0.4
@@ -55,6 +61,8 @@ class DispatchSettings:
     """Smaller groups are not announced when they vanish or return."""
     signal_every_s: float = 10.0
     """Levels that have not changed are repeated this often. [s]"""
+    promise: Literal["headroom", "p90", "p95", "p99"] = "headroom"
+    """How much of what is asked is promised: all there is headroom for, or what is so sure."""
     lease_s: float = 5.0
     """How long the dispatcher's lease lasts without renewal. [s]"""
     snapshot_every_s: float = 300.0

@@ -3,6 +3,8 @@
 from math import exp, isnan
 
 from kapelle.dispatch.allocation import Solution
+from kapelle.dispatch.beside import earlier
+from kapelle.dispatch.doubt import held_back_w
 from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.promise import levels_for, parts_of
 from kapelle.dispatch.watch import cause_of, step_shortfall
@@ -18,7 +20,7 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
     """Solve for the levels that bring the resource to its target, and say so."""
     settings, now_ns = cycle.settings, cycle.now_ns
     running = state.running.setdefault(asked.order_no, Running())
-    running.ends_at_ns = asked.ends_at_ns
+    running.ends_at_ns, running.rank = asked.ends_at_ns, plan.rank
     known = total(cycle.view, asked.resource, now_ns)
     parts = parts_of(cycle.view, asked.resource)
     if not parts:
@@ -28,9 +30,10 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
         running.settled_at_ns = now_ns + int(settings.settle_s * NS_PER_S)
 
     target_w = plan.baseline_w + plan.committed_w
-    controlled_w = target_w - known.uncontrolled_w
-    _trim(running, cycle, known, plan, target_w)
-    found = levels_for(parts, controlled_w + running.trim_w, running.block_level)
+    controlled_w = target_w - (known.uncontrolled_w - known.others_w)
+    held_w = held_back_w(parts, plan.committed_w, settings.overshoot_budget)
+    _trim(running, cycle, known, plan, target_w + held_w)
+    found = levels_for(parts, controlled_w + running.trim_w + held_w, running.block_level)
     _note_moves(running, cycle, known, plan, found)
     running.level, running.block_level = found.level, found.block_level
     signal(running, cycle, asked, found.level, found.block_level)
@@ -45,7 +48,7 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
         )
     if abs(short_w) <= 1.0:
         # Within reach on paper, and yet not there although it had the time.
-        missed_w = target_w - known.power_w
+        missed_w = target_w + held_w - known.net_w
         if now_ns >= running.settled_at_ns and abs(missed_w) > 2.0 * known.std_w:
             short_w = missed_w
     cycle.out.notices += step_shortfall(
@@ -77,7 +80,7 @@ def _trim(running: Running, cycle: Cycle, known: Aggregate, plan: Plan, target_w
     running.trimmed_ns = max(known.tick_ns, running.trimmed_ns)
     if elapsed_s <= 0.0 or not known.age_s <= settings.summary_age_s_max:
         return
-    error_w = target_w - known.power_w
+    error_w = target_w - known.net_w
     if abs(error_w) <= known.std_w:
         running.trim_w *= exp(-elapsed_s / settings.trim_fades_s)
         return
@@ -109,8 +112,18 @@ def _note_moves(
 def signal(running: Running, cycle: Cycle, asked: Order, level: float, block_level: float) -> None:
     """Send the levels if they are new, or old enough to be repeated."""
     latest = Signal(
-        asked.resource, asked.order_no, level, block_level, cycle.epoch, asked.ends_at_ns
+        asked.resource,
+        asked.order_no,
+        level,
+        block_level,
+        cycle.epoch,
+        asked.ends_at_ns,
+        rank=running.rank,
+        beside=earlier(cycle.view, asked.order_no, running.rank),
     )
+    if running.signal is not None and latest.beside != running.signal.beside:
+        # Devices change hands: measurements lag behind.
+        running.settled_at_ns = cycle.now_ns + int(cycle.settings.settle_s * NS_PER_S)
     due_ns = running.signalled_at_ns + int(cycle.settings.signal_every_s * NS_PER_S)
     if latest != running.signal or cycle.now_ns >= due_ns:
         running.signal, running.signalled_at_ns = latest, cycle.now_ns

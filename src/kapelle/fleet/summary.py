@@ -6,14 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.capacity.room import reach, room, window_due_s
+from kapelle.fleet.claims import Claims, by_rank, owners
 from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.curve import division, sums, trust
 from kapelle.fleet.curve.limits import HOLD_S
+from kapelle.fleet.desired import in_force
+from kapelle.fleet.doubt import doubt
 from kapelle.fleet.estimation.estimate import in_flight
 from kapelle.fleet.estimation.evidence import Witness
 from kapelle.fleet.reconciliation.conditions import DISTRUSTED, VOID
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.spread import spread
+from kapelle.fleet.stores import stores
 from kapelle.model.enums import (
     Condition,
     DeviceKind,
@@ -35,32 +39,49 @@ def summarise(fleet: Fleet, settings: FleetSettings) -> Summary:
     """Sum up every resource with devices here, `all` first, as of the last tick."""
     active = fleet.active[: fleet.size]
     every = np.arange(fleet.size, dtype=np.int32)
-    parts = [_summed(fleet, settings, ALL, every if active.all() else every[active])]
+    owner = owners(fleet)
+    parts = [_summed(fleet, settings, ALL, every if active.all() else every[active], owner)]
     for resource, rows in sorted(fleet.members.items()):
         present = active[rows]
-        parts.append(_summed(fleet, settings, resource, rows if present.all() else rows[present]))
-    told = spread(fleet), reach(fleet)
-    return Summary(fleet.partition, fleet.now_ns, fleet.position, parts, *told)
+        some = rows if present.all() else rows[present]
+        parts.append(_summed(fleet, settings, resource, some, owner))
+    return Summary(
+        partition=fleet.partition,
+        tick_ns=fleet.now_ns,
+        position=fleet.position,
+        resources=parts,
+        spread=spread(fleet),
+        reach=reach(fleet),
+        following=[signal.order_no for signal in by_rank(in_force(fleet))],
+    )
 
 
-def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) -> ResourceSummary:
-    tally = _Tally(fleet, whole=resource == ALL)
+def _summed(
+    fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints, owner: Ints | None
+) -> ResourceSummary:
+    claims = Claims.on(fleet, resource, owner)
+    tally = _Tally(fleet, claims, whole=resource == ALL)
     for start in range(0, len(rows), _CHUNK):
         tally.add(fleet, settings, rows[start : start + _CHUNK])
-    horizon_s = division.horizon_s(fleet, resource)
+    rationing = division.rationing_of(fleet, resource, announced=True)
+    horizon_s = division.horizon_s(fleet, resource, rationing)
     signal = fleet.signals.get(resource)
     level, block_level = (signal.level, signal.block_level) if signal else (0.0, 0.0)
-    continuous, blocks = sums.summed(fleet, rows, level, block_level, horizon_s)
-    if horizon_s == HOLD_S:
+    free = claims.free(rows)
+    continuous, blocks = sums.summed(fleet, free, level, block_level, horizon_s, rationing)
+    if horizon_s == HOLD_S and rationing is None:
         down_w, up_w = _reach(continuous, blocks)
     else:
         # An order in force shapes its curve to its own end; headroom is said for 15 minutes.
-        down_w, up_w = _headroom(fleet, rows)
+        down_w, up_w = _headroom(fleet, free)
 
     window_s = window_due_s(fleet.now_ns)
     by_vendor = tally.states.reshape(-1, _STATES)
     late = by_vendor[:, Freshness.LATE :].sum(axis=1)
-    fading = trust.fading(fleet, rows, late, by_vendor.sum(axis=1))
+    # What is another order's to lose is no loss of this one's.
+    bound = claims.bound(rows)
+    unbound = rows[~bound] if bound.any() else rows
+    fading = trust.fading(fleet, unbound, late, by_vendor.sum(axis=1))
     vendors = list(zip(fleet.names["vendor"], by_vendor.tolist(), strict=True))
     shared_std_w = zip(fleet.names["vendor"], tally.shared_std_w.tolist(), strict=True)
     return ResourceSummary(
@@ -106,7 +127,14 @@ def _summed(fleet: Fleet, settings: FleetSettings, resource: str, rows: Ints) ->
         export_mwh=tally.export_mwh,
         import_mwh=tally.import_mwh,
         conditions={name.lower(): n for name, n in tally.conditions.items() if n},
-        room=None if window_s is None else room(fleet, rows, window_s),
+        room=None if window_s is None else room(fleet, free, window_s),
+        doubt_up_w=tally.doubt_up_w,
+        doubt_down_w=tally.doubt_down_w,
+        doubt_most_w=tally.doubt_most_w,
+        stores=stores(fleet, free, signal) if signal and signal.stores else {},
+        rationing=rationing,
+        claimed=claims.counts(rows),
+        others_w=claims.others_w(rows, bound),
         **tally.counts,
     )
 
@@ -135,11 +163,13 @@ def _headroom(fleet: Fleet, rows: Ints) -> tuple[float, float]:
 class _Tally:
     """Running sums over the rows of one resource."""
 
-    def __init__(self, fleet: Fleet, *, whole: bool) -> None:
+    def __init__(self, fleet: Fleet, claims: Claims, *, whole: bool) -> None:
         vendors = len(fleet.names["vendor"])
+        self.claims = claims
         self.witness = Witness(fleet, whole=whole)
         self.power_w = self.measured_w = self.uncontrolled_w = self.commanded_w = 0.0
         self.nameplate_w = self.measured_nameplate_w = 0.0
+        self.doubt_up_w = self.doubt_down_w = self.doubt_most_w = 0.0
         self.export_mwh = self.import_mwh = 0
         self.variance_w2 = self.steady_variance_w2 = self.steady_std_w = 0.0
         self.oldest_ns = 0
@@ -201,9 +231,20 @@ class _Tally:
             _count(phase, self.phases)
             self.phases[Phase.NONE] = 0
         controlled = trust.controllable(fleet, rows)
+        taken = self.claims.taken(rows)
+        if taken is not None:
+            # Another order's, they are as they are: neither to be counted on nor to be doubted.
+            self.uncontrolled_w += _sum(power_w, taken)
+            controlled |= taken
         left = np.flatnonzero(~controlled)
         if len(left):
-            self.uncontrolled_w += float(trust.left_alone_w(fleet, rows[left], power_w[left]).sum())
+            counted_w = trust.left_alone_w(fleet, rows[left], power_w[left])
+            counted_w = np.where(self.claims.bound(rows[left]), power_w[left], counted_w)
+            self.uncontrolled_w += float(counted_w.sum())
+            more = doubt(fleet, rows[left], counted_w)
+            self.doubt_up_w += more.up_w
+            self.doubt_down_w += more.down_w
+            self.doubt_most_w = max(self.doubt_most_w, more.most_w)
             excluded = fleet.excluded[at][left]
             doubted = (excluded == 0) & ((condition[left] & DISTRUSTED) != 0)
             excluded[doubted] = Exclusion.CONDITION

@@ -21,6 +21,25 @@ class Members(msgspec.Struct, frozen=True, tag=True):
     device_nos: list[int]
 
 
+class Interval(msgspec.Struct, frozen=True):
+    """One part of an order whose target changes; it ends where the next begins."""
+
+    starts_at_ns: int
+    target_w: float
+
+
+class Rationing(msgspec.Struct, frozen=True):
+    """The largest part of its power each device with a store may move, by how long it could hold
+    all of it (`fleet.curve.rations`). Beyond the end of a list: all of it."""
+
+    until_ns: int
+    """Setpoints must be possible until then: the end of the present interval of a profile."""
+    ends_at_ns: int
+    """The end of the order: what own schedules need until then is no one else's."""
+    up: tuple[float, ...] = ()
+    down: tuple[float, ...] = ()
+
+
 class Signal(msgspec.Struct, frozen=True, tag=True):
     """One number per resource that tells every device its setpoint (see `fleet.curve`)."""
 
@@ -33,6 +52,18 @@ class Signal(msgspec.Struct, frozen=True, tag=True):
     """λ for devices that are on or off; moved only when a whole block is due."""
     epoch: int
     ends_at_ns: int
+    stores: Literal["", "up", "down", "both"] = ""
+    """Which energy partitions tell by group (`fleet.stores`), for who plans a profile with it."""
+    rations: Rationing | None = None
+    """In force for setpoints. None: each must be possible to the order's end."""
+    announced: Rationing | None = None
+    """What comes next: curves are told for it before it is in force."""
+    rank: int = 0
+    """When its order began to claim devices: of orders that share some, the earlier has them."""
+    beside: list[int] = []
+    """Orders of earlier rank whose devices its levels were solved without."""
+    ended_no: int = 0
+    """Of a release: the order that is over; `ends_at_ns` is since when."""
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -161,6 +192,21 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """Reports that were numbered and have not come."""
     room: Room | None = None
     """Not at every tick."""
+    doubt_up_w: float = 0.0
+    """What devices no setpoint will reach may still do on top of `uncontrolled_w`, towards export:
+    commands they may yet obey, timers that may still run (see `fleet.doubt`). [W]"""
+    doubt_down_w: float = 0.0
+    doubt_most_w: float = 0.0
+    """The part of it, either way, of the one device that could do most. [W]"""
+    stores: dict[str, list[float]] = {}
+    """By group of like duration (`fleet.stores`): power up and down [W], energy that can be given
+    and taken [Wh]. Only while a profile asks for it."""
+    rationing: Rationing | None = None
+    """What the curves were made for, where it is not the order's end."""
+    claimed: dict[int, int] = {}
+    """By order number: its devices that follow another order than its own, if it has any."""
+    others_w: float = 0.0
+    """What its devices do beyond their own schedule for other orders than its own. [W]"""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -192,6 +238,8 @@ class Summary(msgspec.Struct, frozen=True, tag=True):
     """Not at every tick."""
     reach: Reach | None = None
     """The same."""
+    following: list[int] | None = None
+    """Numbers of the orders whose signals were in force; None: not told."""
 
 
 class Order(msgspec.Struct, frozen=True, tag=True):
@@ -212,6 +260,11 @@ class Order(msgspec.Struct, frozen=True, tag=True):
     """Idempotency key of the request that made it."""
     operated_by: str = ""
     """A second person who let it go ahead, where it is so large that it takes two."""
+    profile: tuple[Interval, ...] = ()
+    """Targets by interval, the first from the order's start; `target_w` is the largest in size, so
+    that whoever guards against large orders guards against each part. Empty: one target."""
+    why: str = ""
+    """What it is for, in the words of who issued it."""
 
 
 class Amend(msgspec.Struct, frozen=True, tag=True):
@@ -222,6 +275,8 @@ class Amend(msgspec.Struct, frozen=True, tag=True):
     ends_at_ns: int
     at_ns: int
     issued_by: str = ""
+    profile: tuple[Interval, ...] = ()
+    """The whole profile as it is from now on, what is past included. Empty: one target."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -241,6 +296,14 @@ class Hold(msgspec.Struct, frozen=True, tag=True):
     issued_by: str = ""
 
 
+class Promised(msgspec.Struct, frozen=True):
+    """What is promised of one interval of a profile."""
+
+    starts_at_ns: int
+    target_w: float
+    committed_w: float
+
+
 class Plan(msgspec.Struct, frozen=True, tag=True):
     """What dispatch made of an order: written when it starts and whenever the promise changes."""
 
@@ -256,6 +319,27 @@ class Plan(msgspec.Struct, frozen=True, tag=True):
     declined_w: float
     reason: str
     """What binds where something was declined; empty otherwise."""
+    profile: tuple[Promised, ...] = ()
+    """What is promised of each interval; `committed_w` is that of the largest target."""
+    firm_w: float | None = None
+    """What is 95 % sure (`dispatch.firm`) for the order's time, as a change against the baseline;
+    None where nobody could say. [W]"""
+    rank: int = 0
+    """When its order began to claim devices; the same in every plan of an order."""
+
+
+class Prospect(msgspec.Struct, frozen=True, tag=True):
+    """What could be promised for one window of an order's delivery, said as the window begins."""
+
+    order_no: int
+    at_ns: int
+    ends_at_ns: int
+    asked_w: float
+    """Change against the baseline that counts as kept, positive towards export. [W]"""
+    promise_w: list[float]
+    """P50, P90, P95 and P99 of the least power, in the direction of `asked_w`; >= 0. [W]"""
+    odds: list[float]
+    """By level, how probably less comes than the promise, or than is asked where that is less."""
 
 
 class Notice(msgspec.Struct, frozen=True, tag=True):
@@ -324,6 +408,7 @@ Small = (
     | Cancel
     | Hold
     | Plan
+    | Prospect
     | Notice
     | Correction
     | Verdict
