@@ -20,7 +20,7 @@ def test_a_new_dispatcher_goes_on_from_the_plans() -> None:
     plant.state = ControlState()
     out = plant.step(10)
     assert out.plans == []
-    assert out.signals == [Signal("all", 1, 0.25, 0.0, EPOCH, s(600))]
+    assert out.signals == [Signal("all", 1, 0.25, 0.0, EPOCH, s(600), rank=s(1))]
 
 
 def _restarted(target_w: float = 10_000.0) -> Plant:

@@ -27,7 +27,7 @@ def test_an_order_is_promised_and_driven_at_once() -> None:
     assert plan.status == OrderStatus.ACTIVE
     assert (plan.baseline_w, plan.committed_w, plan.declined_w) == (300.0, 10_000.0, 0.0)
     assert plan.reason == ""
-    assert out.signals == [Signal("all", 1, 0.5, 0.0, EPOCH, s(600))]
+    assert out.signals == [Signal("all", 1, 0.5, 0.0, EPOCH, s(600), rank=s(1))]
     assert plant.step(2).signals == []
 
 
@@ -74,7 +74,7 @@ def test_a_long_order_is_promised_on_what_holds_to_its_end() -> None:
     plant.order(10_000.0, ends_s=7200.0)
     first = plant.step(1)
     assert first.plans == []
-    assert first.signals == [Signal("all", 1, 0.0, 0.0, EPOCH, s(7200))]
+    assert first.signals == [Signal("all", 1, 0.0, 0.0, EPOCH, s(7200), rank=s(1))]
     # The partitions now publish what they can hold for two hours.
     plant.up_w = 2_000.0
     plan = only(plant.step(2).plans)
@@ -143,13 +143,12 @@ def test_an_amendment_counts_whatever_the_clock_of_its_writer_says(
 @pytest.mark.parametrize(
     ("first", "second", "runs"),
     [
-        ("all", "north", False),
-        ("north", "all", False),
         ("all", "all", False),
+        ("north", "north", False),
         ("north", "n2", True),
     ],
 )
-def test_one_order_at_a_time_has_a_device(first: str, second: str, runs: bool) -> None:
+def test_one_order_at_a_time_has_a_resource(first: str, second: str, runs: bool) -> None:
     plant = Plant()
     plant.order(5_000.0, 1, first)
     plant.order(5_000.0, 2, second)
@@ -174,7 +173,7 @@ def test_a_hold_releases_and_ends_without_a_new_promise() -> None:
     plant.say(Hold(False, s(4)))
     out = plant.step(4)
     assert out.plans == []
-    assert out.signals == [Signal("all", 1, 0.25, 0.0, EPOCH, s(600))]
+    assert out.signals == [Signal("all", 1, 0.25, 0.0, EPOCH, s(600), rank=s(1))]
 
 
 def test_a_preview_says_what_would_be_promised() -> None:

@@ -62,12 +62,15 @@ def check_resource(view: PlantView, resource: str) -> None:
 def check_overlap(
     view: PlantView, resource: str, starts_at_ns: int, ends_at_ns: int, besides: int = 0
 ) -> None:
-    """Refuse two targets for the same devices at once: neither could be told from the other."""
+    """Refuse two targets for the same resource at once: neither could be told from the other.
+
+    Resources that merely share devices go together: a device follows one of the orders.
+    """
     for state in view.orders.values():
         other = state.order
         if other.order_no == besides:
             continue
-        is_same = other.resource == resource or ALL in (other.resource, resource)
+        is_same = other.resource == resource
         meets = other.starts_at_ns < ends_at_ns and starts_at_ns < other.ends_at_ns
         if is_same and meets and not state.is_over and not state.cancelled_at_ns:
             raise Refused(

@@ -6,6 +6,8 @@ of the state starts anew.
 
 from math import nan
 
+from kapelle.dispatch.beside import is_followed
+from kapelle.dispatch.firm.orders import step_prospects
 from kapelle.dispatch.memory import ControlState, Cycle, Outcome, Running
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.starting import decline, is_amended, promise_anew, start
@@ -44,6 +46,7 @@ def step(
         elif now_ns >= order.order.starts_at_ns:
             start(state, cycle, order)
     cycle.out.notices += step_partitions(state.watch, silent, waits, now_ns, settings)
+    cycle.out.prospects += step_prospects(state, cycle)
     return cycle.out
 
 
@@ -53,7 +56,7 @@ def _rest(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         return
     running = state.running.setdefault(order.order.order_no, Running())
     if running.signal is None or running.signal.order_no:
-        running.signal = _release(order.order, cycle.epoch)
+        running.signal = _release(order.order, cycle)
         running.signalled_at_ns = cycle.now_ns
         running.trim_w = 0.0
         cycle.out.signals.append(running.signal)
@@ -65,8 +68,10 @@ def _end(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     if order.status == OrderStatus.PENDING and not order.cancelled_at_ns:
         decline(cycle, asked, "it ended before it could start")
         return
-    if plan is not None or asked.order_no in state.running:
-        cycle.out.signals.append(_release(asked, cycle.epoch))
+    # One that was announced has a signal without a plan, and a restart forgets announcements.
+    announced = asked.order_no in state.running or is_followed(cycle.view, asked.order_no)
+    if plan is not None or announced:
+        cycle.out.signals.append(_release(asked, cycle))
     status = OrderStatus.CANCELLED if order.cancelled_at_ns else OrderStatus.COMPLETED
     cycle.out.plans.append(
         Plan(
@@ -78,10 +83,13 @@ def _end(state: ControlState, cycle: Cycle, order: OrderState) -> None:
             committed_w=plan.committed_w if plan else 0.0,
             declined_w=plan.declined_w if plan else asked.target_w,
             reason=plan.reason if plan else "",
+            firm_w=plan.firm_w if plan else None,
+            rank=plan.rank if plan else 0,
         )
     )
     state.watch.shortfalls.pop(asked.order_no, None)
 
 
-def _release(asked: Order, epoch: int) -> Signal:
-    return Signal(asked.resource, 0, 0.0, 0.0, epoch, asked.ends_at_ns)
+def _release(asked: Order, cycle: Cycle) -> Signal:
+    over_ns = min(asked.ends_at_ns, cycle.now_ns)
+    return Signal(asked.resource, 0, 0.0, 0.0, cycle.epoch, over_ns, ended_no=asked.order_no)

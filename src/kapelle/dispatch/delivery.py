@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.claims import active_rows, by_rank, not_yet, resting
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.curve import division, limits, trust
+from kapelle.fleet.curve import division, limits, steps, trust
 from kapelle.fleet.desired import holds_setpoint, in_force
 from kapelle.fleet.reconciliation.conditions import VOID
 from kapelle.model.blocks import Commands, Phases
@@ -195,7 +195,7 @@ def _choose(
     left_w = float(change_w[small].sum())
     if abs(left_w) > settings.plan_error * share_w:
         sign = 1.0 if left_w > 0 else -1.0
-        small &= ~division.is_switched(fleet, rows.astype(np.int32))
+        small &= ~steps.is_switched(fleet, rows.astype(np.int32))
         rows, band_w = rows[small], band_w[small]
         lower_w, upper_w = limits.bounds(fleet, rows.astype(np.int32), _horizon_s(fleet))
         far_w = np.clip(want_w[small] + 0.5 * sign * band_w, lower_w, upper_w)

@@ -6,7 +6,7 @@ from math import nan
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.watch import Watch
 from kapelle.fleet.plant import PlantView
-from kapelle.model.plant import Notice, Plan, Signal
+from kapelle.model.plant import Notice, Plan, Prospect, Signal
 
 
 @dataclass(slots=True)
@@ -28,8 +28,12 @@ class Running:
     signalled_at_ns: int = 0
     ends_at_ns: int = 0
     """The end of the order as last driven; 0 before."""
+    rank: int = 0
+    """When it began to claim devices; 0 before."""
     promised_at_ns: int = 0
     """Time of the plan the loop works on."""
+    window_ends_ns: int = 0
+    """Until then it is told what could be promised (`firm.orders`); 0 before."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class Outcome:
     signals: list[Signal] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    prospects: list[Prospect] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

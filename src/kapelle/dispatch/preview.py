@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from kapelle.dispatch.promise import binding, clash, parts_of, room_of
+from kapelle.dispatch.beside import same_resource
+from kapelle.dispatch.promise import binding, parts_of, room_of
 from kapelle.fleet.plant import PlantView, total
 from kapelle.model.plant import Order
 
@@ -42,11 +43,11 @@ def preview(view: PlantView, order: Order) -> Preview:
     binds = binding(known, order.target_w, committed_w)
     if not known.devices:
         binds = f"resource {order.resource!r} has no devices that any partition has spoken of"
-    in_the_way = clash(view, order.order_no, order.resource)
+    in_the_way = same_resource(view, order)
     if in_the_way is not None and in_the_way.order.ends_at_ns > order.starts_at_ns:
         other = in_the_way.order
         committed_w = 0.0
-        binds = f"order {other.order_no} on {other.resource!r} has these devices until its end"
+        binds = f"order {other.order_no} on {other.resource!r} is running: amend it"
     return Preview(
         feasible=not binds,
         committed_w=committed_w,
@@ -54,7 +55,7 @@ def preview(view: PlantView, order: Order) -> Preview:
         binding=binds,
         headroom_up_w=room.up_w,
         headroom_down_w=room.down_w,
-        baseline_w=known.power_w,
+        baseline_w=known.net_w,
         baseline_std_w=known.std_w,
         devices=known.devices,
         excluded=known.excluded,

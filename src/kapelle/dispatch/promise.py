@@ -9,9 +9,7 @@ from kapelle.dispatch.allocation import (
     power_at_stairs,
     solve_with_blocks,
 )
-from kapelle.fleet.plant import Aggregate, OrderState, PlantView
-from kapelle.model.enums import OrderStatus
-from kapelle.model.ids import ALL
+from kapelle.fleet.plant import Aggregate, PlantView
 from kapelle.model.plant import ResourceSummary
 
 _NOTHING_W = 1.0
@@ -76,18 +74,3 @@ def binding(known: Aggregate, target_w: float, committed_w: float) -> str:
     said = f"headroom {way}: of {target_w:.0f} W asked {committed_w:.0f} W can be held"
     left_out = ", ".join(f"{count} {why}" for why, count in sorted(known.excluded.items()))
     return f"{said}; not counted on: {left_out}" if left_out else said
-
-
-def clash(view: PlantView, order_no: int, resource: str) -> OrderState | None:
-    """Return the active order that stands in another's way, if any.
-
-    Two orders run side by side only on different resources, and none beside one on `all`. Whether
-    two named resources share devices is not known here: where they do, such a device follows the
-    lower order number, and the other order's loop makes up for it from the rest.
-    """
-    for number, other in sorted(view.orders.items()):
-        if number == order_no or other.status != OrderStatus.ACTIVE:
-            continue
-        if resource == other.order.resource or ALL in (resource, other.order.resource):
-            return other
-    return None

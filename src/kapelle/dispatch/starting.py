@@ -2,13 +2,15 @@
 
 from math import isclose, nan
 
+from kapelle.dispatch.beside import all_know, is_ending, same_resource
+from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
-from kapelle.dispatch.promise import binding, clash, parts_of, room_of
+from kapelle.dispatch.promise import binding, parts_of, room_of
 from kapelle.dispatch.steering import drive, signal
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.enums import OrderStatus
-from kapelle.model.ids import ALL, NS_PER_S
+from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Order, Plan
 
 _SAME_W = 1e-3
@@ -18,16 +20,12 @@ _SAME_W = 1e-3
 def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     """Promise what can be held, or decline and say why."""
     asked, now_ns = order.order, cycle.now_ns
-    in_the_way = clash(cycle.view, asked.order_no, asked.resource)
-    for plan in cycle.out.plans:
-        # Started in this very cycle: the view does not know yet.
-        started = cycle.view.orders[plan.order_no]
-        same = ALL in (asked.resource, started.order.resource)
-        if plan.status == OrderStatus.ACTIVE and (same or asked.resource == started.order.resource):
-            in_the_way = started
+    started = [plan.order_no for plan in cycle.out.plans if plan.status == OrderStatus.ACTIVE]
+    in_the_way = same_resource(cycle.view, asked, started)
     if in_the_way is not None:
-        reason = f"order {in_the_way.order.order_no} on {in_the_way.order.resource!r} is running"
-        decline(cycle, asked, reason)
+        if not is_ending(in_the_way, now_ns):
+            number = in_the_way.order.order_no
+            decline(cycle, asked, f"order {number} on {asked.resource!r} is running: amend it")
         return
     known = total(cycle.view, asked.resource, now_ns)
     if not known.complete or not known.age_s <= cycle.settings.summary_age_s_max:
@@ -35,26 +33,37 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
             decline(cycle, asked, f"resource {asked.resource!r} has no devices")
         return
     running = state.running.setdefault(asked.order_no, Running())
+    running.rank = running.rank or now_ns
     if asked.ends_at_ns - now_ns > HOLD_S * NS_PER_S and known.tick_ns <= _announced_ns(running):
         # The published curves are for a shorter window than this order's: have them made for it.
         signal(running, cycle, asked, 0.0, 0.0)
         return
+    if not all_know(state, cycle, asked):
+        return
+    sure = assurance(cycle, asked)
+    if sure is None:
+        return
     parts = parts_of(cycle.view, asked.resource)
-    committed_w = room_of(parts).committed_w(asked.target_w)
+    committed_w = sure.bounded_w(room_of(parts).committed_w(asked.target_w))
     if committed_w * asked.target_w <= 0.0 and asked.target_w != 0.0:
-        decline(cycle, asked, binding(known, asked.target_w, 0.0))
+        reason = sure.reason(asked.target_w, 0.0) or binding(known, asked.target_w, 0.0)
+        decline(cycle, asked, reason)
         return
     plan = Plan(
         order_no=asked.order_no,
         at_ns=now_ns,
         epoch=cycle.epoch,
         status=OrderStatus.ACTIVE,
-        baseline_w=known.power_w,
+        baseline_w=known.net_w,
         committed_w=committed_w,
         declined_w=asked.target_w - committed_w,
-        reason=binding(known, asked.target_w, committed_w),
+        reason=sure.reason(asked.target_w, committed_w)
+        or binding(known, asked.target_w, committed_w),
+        firm_w=sure.firm_w,
+        rank=running.rank,
     )
     cycle.out.plans.append(plan)
+    cycle.out.notices += at_risk(asked, plan)
     drive(state, cycle, asked, plan)
 
 
@@ -79,9 +88,10 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     asked = order.order
     known = total(cycle.view, asked.resource, cycle.now_ns)
     room = room_of(parts_of(cycle.view, asked.resource))
-    lowest_w = room.lowest_w + known.uncontrolled_w - was.baseline_w
-    highest_w = room.highest_w + known.uncontrolled_w - was.baseline_w
-    committed_w = min(max(asked.target_w, lowest_w), highest_w)
+    others_w = known.uncontrolled_w - known.others_w - was.baseline_w
+    lowest_w, highest_w = room.lowest_w + others_w, room.highest_w + others_w
+    sure = assurance(cycle, asked) or UNKNOWN
+    committed_w = sure.bounded_w(min(max(asked.target_w, lowest_w), highest_w))
     plan = Plan(
         order_no=asked.order_no,
         at_ns=cycle.now_ns,
@@ -90,9 +100,13 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
         baseline_w=was.baseline_w,
         committed_w=committed_w,
         declined_w=asked.target_w - committed_w,
-        reason=binding(known, asked.target_w, committed_w),
+        reason=sure.reason(asked.target_w, committed_w)
+        or binding(known, asked.target_w, committed_w),
+        firm_w=sure.firm_w,
+        rank=was.rank,
     )
     cycle.out.plans.append(plan)
+    cycle.out.notices += at_risk(asked, plan)
     drive(state, cycle, asked, plan)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 
+from kapelle.fleet.capacity import kept
 from kapelle.fleet.capacity.learned import Firmness, hear_reach, hear_rooms
 from kapelle.fleet.estimation.learned import Learned, hear
 from kapelle.fleet.estimation.outlook import look
@@ -19,6 +20,8 @@ from kapelle.model.plant import (
     Notice,
     Order,
     Plan,
+    Prospect,
+    ResourceSummary,
     Room,
     Spread,
     Summary,
@@ -135,6 +138,15 @@ class Aggregate:
     late: int = 0
     lost: int = 0
     """Reports, as `ResourceSummary` counts them."""
+    others_w: float = 0.0
+    """What its devices do for other orders than its own, beyond their own schedule. [W]"""
+    claimed: dict[int, int] = field(default_factory=dict)
+    """By order number: its devices that follow another order than its own."""
+
+    @property
+    def net_w(self) -> float:
+        """Power but for what its devices do for other orders: what its own is judged by. [W]"""
+        return self.power_w - self.others_w
 
 
 def apply_plant(view: PlantView, entry: Entry) -> None:
@@ -153,6 +165,7 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
                 hear_rooms(view.rooms, summary)
                 if summary.spread is not None:
                     view.spreads[summary.partition] = summary.spread
+                _watch_prospects(view, summary.tick_ns)
         case Order() as order:
             view.orders.setdefault(order.order_no, OrderState(order))
             if len(view.orders) > _ORDERS_KEPT:
@@ -168,8 +181,13 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
             planned = view.orders.get(plan.order_no)
             if planned is not None:
                 planned.plan, planned.status = plan, OrderStatus(plan.status)
+            settle = kept.end if plan.status == OrderStatus.COMPLETED else kept.drop
+            settle(view.firmness.kept, plan.order_no)
+        case Prospect() as told:
+            kept.begin(view.firmness.kept, told)
         case Hold() as hold:
             view.held, view.hold_reason = hold.held, hold.reason
+            view.firmness.kept.windows.clear()
         case Notice() as notice:
             found = merged(notice, view.notices)
             if found is None:
@@ -179,6 +197,22 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
                 view.notices[place] = whole
         case _:
             pass
+
+
+def _watch_prospects(view: PlantView, tick_ns: int) -> None:
+    """Hold what orders change against what was said of it, once all have spoken for a tick."""
+    windows = view.firmness.kept.windows
+    if not windows or len(view.summaries) < view.partitions:
+        return
+    if any(summary.tick_ns != tick_ns for summary in view.summaries.values()):
+        return
+    for order_no in list(windows):
+        order = view.orders.get(order_no)
+        if order is None or order.plan is None:
+            kept.drop(view.firmness.kept, order_no)
+            continue
+        changed_w = total(view, order.order.resource).net_w - order.baseline_w
+        kept.watch(view.firmness.kept, order_no, changed_w, tick_ns)
 
 
 def _apply_amend(view: PlantView, amend: Amend) -> None:
@@ -199,6 +233,7 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
         key=was.key,
         # A second person agreed to what he saw, not to more.
         operated_by=was.operated_by if abs(amend.target_w) <= abs(was.target_w) else "",
+        profile=amend.profile,
     )
     state.amended_at_ns = amend.at_ns
 
@@ -259,6 +294,8 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
         duplicates=sum(p.duplicates for p in parts),
         late=sum(p.late for p in parts),
         lost=sum(p.lost for p in parts),
+        others_w=sum(p.others_w for p in parts),
+        claimed=_claimed(parts),
     )
 
 
@@ -275,6 +312,13 @@ def _merged_counts(tables: Iterable[dict[str, int]]) -> dict[str, int]:
     for table in tables:
         merged.update(table)
     return dict(sorted(merged.items()))
+
+
+def _claimed(parts: Sequence[ResourceSummary]) -> dict[int, int]:
+    claimed: Counter[int] = Counter()
+    for part in parts:
+        claimed.update(part.claimed)
+    return dict(sorted(claimed.items()))
 
 
 def _merged_powers(tables: Iterable[dict[str, float]]) -> dict[str, float]:

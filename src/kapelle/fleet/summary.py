@@ -18,6 +18,7 @@ from kapelle.fleet.reconciliation.conditions import DISTRUSTED, VOID
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.spread import spread
 from kapelle.fleet.stores import stores
+from kapelle.fleet.traits import any_of, has, opted_out
 from kapelle.model.enums import (
     Condition,
     DeviceKind,
@@ -25,6 +26,7 @@ from kapelle.model.enums import (
     Freshness,
     Phase,
     Standing,
+    Trait,
 )
 from kapelle.model.ids import ALL, NS_PER_S, Bytes, Flags, Floats, Ints
 from kapelle.model.plant import Curve, ResourceSummary, Summary
@@ -248,6 +250,8 @@ class _Tally:
             excluded = fleet.excluded[at][left]
             doubted = (excluded == 0) & ((condition[left] & DISTRUSTED) != 0)
             excluded[doubted] = Exclusion.CONDITION
+            if has(any_of(fleet.traits[at]), Trait.OPTED_OUT):
+                excluded[opted_out(fleet, rows[left])] = Exclusion.OPTED_OUT
             self._add_excluded(excluded, heard[left])
 
     def _add_errors(self, fleet: Fleet, settings: FleetSettings, rows: Ints, heard: Flags) -> None:
