@@ -90,6 +90,19 @@ class Fleet:
     cluster: Bytes = _column("u1", 0)
     """Which of a fixed number of groups the feeder falls into: neighbours share one sky."""
 
+    traits: Bytes = _column("u1", 0)
+    """Bits of `Trait`: which of the following matter. One look tells that none does."""
+    tier: Bytes = _column("u1", 0)
+    priority: Floats32 = _column("f4", 0)
+    """0: 1, as where nothing is said."""
+    steps: Bytes = _column("u1", 0)
+    """0: as its kind."""
+    min_on_s: Shorts16 = _column("u2", 0)
+    min_off_s: Shorts16 = _column("u2", 0)
+    must_run: Flags = _column("?", 0)
+    opted_out_until_s: Seconds = _column("u4", 0)
+    """Whole seconds since 1970; 0: it takes part."""
+
     # As reported. One row per `Metric`.
     value: Floats = _column("f8", np.nan, len(Metric))
     order: Longs = _column("i8", 0, len(Metric))
@@ -195,6 +208,12 @@ class Fleet:
     """Beta–Bernoulli counts with forgetting of commands followed …"""
     refusals: Floats32 = _column("f4", 1.0)
     """… and not followed."""
+
+    # Of devices with least times on and off (see `fleet.curve.dwell`).
+    is_on: Flags = _column("?", 0)
+    """What the meter last showed."""
+    switched_at_s: Seconds = _column("u4", 0)
+    """The tick that first saw it so; 0: it was never seen to change."""
 
     # How devices stand to what is desired, and what is wrong with them for longer than a moment.
     # Whole seconds since 1970 fit four bytes until 2106.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.fleet.columns import CLUSTERS, Fleet
+from kapelle.fleet.traits import particulars
 from kapelle.model.blocks import Enrolled, Ragged
 from kapelle.model.plant import Members
 
@@ -20,6 +21,8 @@ _PLAIN = (
     "ramp_w_per_s",
     "revert_s",
     "report_every_s",
+    "tier",
+    "steps",
 )
 _METER = ("meter_rollover_wh", "meter_resolution_wh")
 """0 stands for what is not known: zeros take no memory."""
@@ -34,6 +37,7 @@ def apply_enrolled(fleet: Fleet, block: Enrolled) -> None:
     given: dict[str, NDArray[Any]] = {"active": block.active != 0}
     given |= {name: getattr(block, name) for name in _PLAIN}
     given |= {name: np.nan_to_num(getattr(block, name)) for name in _METER}
+    given |= particulars(block)
     given |= {
         name: np.array(_codes(fleet.names[name], getattr(block, name)), np.int32) for name in _NAMED
     }

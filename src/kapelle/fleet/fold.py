@@ -2,6 +2,7 @@
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.counting.sequence import step_counts
+from kapelle.fleet.curve.dwell import step_dwell
 from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases
 from kapelle.fleet.enrol import apply_enrolled, apply_members
 from kapelle.fleet.estimation.estimate import step_estimate
@@ -69,6 +70,7 @@ def step_tick(fleet: Fleet, tick: Tick, settings: FleetSettings) -> None:
     news = step_freshness(fleet, settings, before_ns)
     step_estimate(fleet, settings)
     step_verification(fleet)
+    step_dwell(fleet)
     step_conditions(fleet, news)
     step_energy(fleet)
     step_mutes(fleet, before_ns)

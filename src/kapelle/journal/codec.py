@@ -29,7 +29,7 @@ from kapelle.model.ids import Floats
 FORMAT = 1
 """Layout of the header and the columns. A higher one was written by a newer Kapelle."""
 
-SCHEMA: Mapping[Kind, int] = dict.fromkeys(Kind, 1) | {Kind.ENROLLED: 2}
+SCHEMA: Mapping[Kind, int] = dict.fromkeys(Kind, 1) | {Kind.ENROLLED: 3}
 """Version of each kind's columns or fields. It rises when one is added, at the end; a reader fills
 in what an older writer did not know, and refuses what a newer one does. It does not rise for a new
 `Metric`: each block says which it has, and who lacks one refuses only the blocks with it."""

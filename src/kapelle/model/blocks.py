@@ -24,6 +24,16 @@ def _nothing() -> Floats:
     return np.zeros(0)
 
 
+def _no_bytes() -> Bytes:
+    """Stand for a column that was not given: 0 in every row."""
+    return np.zeros(0, np.uint8)
+
+
+def _no_longs() -> Longs:
+    """Stand for a column that was not given: 0 in every row."""
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Readings:
     """Measured values. A row is one report of one device; NaN where it did not say."""
@@ -100,6 +110,8 @@ class Sessions:
 class Enrolled:
     """Registry rows, new or changed. A later row for the same device replaces the earlier whole."""
 
+    _FIRST_OPTIONAL: ClassVar[int] = 19
+    """Columns from here on are younger than the first journals."""
     COLUMNS: ClassVar[Mapping[str, ColumnType]] = {
         "device_no": I4,
         "active": U1,
@@ -122,6 +134,13 @@ class Enrolled:
         "report_every_s": F8,
         "meter_rollover_wh": F8,
         "meter_resolution_wh": F8,
+        "tier": U1,
+        "priority": F8,
+        "steps": U1,
+        "min_on_s": F8,
+        "min_off_s": F8,
+        "must_run": U1,
+        "opted_out_until_ns": I8,
     }
     device_no: Ints
     active: Bytes
@@ -156,11 +175,26 @@ class Enrolled:
     """Its energy registers count from 0 to below this and begin anew; NaN: they never do. [Wh]"""
     meter_resolution_wh: Floats = field(default_factory=_nothing)
     """Last digit of its energy registers; NaN: not known. [Wh]"""
+    tier: Bytes = field(default_factory=_no_bytes)
+    """Place in the merit order, 0-15: lower tiers are used up before the next begins."""
+    priority: Floats = field(default_factory=_nothing)
+    """Weight within its tier, > 0; NaN: 1."""
+    steps: Bytes = field(default_factory=_no_bytes)
+    """1: on or off; n: n equal steps of its rating; 0: as is usual for its kind."""
+    min_on_s: Floats = field(default_factory=_nothing)
+    """Once on it stays on for so long; NaN: as it likes. [s]"""
+    min_off_s: Floats = field(default_factory=_nothing)
+    must_run: Bytes = field(default_factory=_no_bytes)
+    """1: a device that only consumes is not turned down, any other not below its own schedule."""
+    opted_out_until_ns: Longs = field(default_factory=_no_longs)
+    """Its owner keeps it to himself until then; 0: he does not."""
 
     def __post_init__(self) -> None:
-        for name in ("meter_rollover_wh", "meter_resolution_wh"):
-            if not len(getattr(self, name)):
-                object.__setattr__(self, name, np.full(len(self), np.nan))
+        for name in tuple(self.COLUMNS)[self._FIRST_OPTIONAL :]:
+            given = getattr(self, name)
+            if not len(given):
+                empty = np.nan if given.dtype.kind == "f" else 0
+                object.__setattr__(self, name, np.full(len(self), empty, given.dtype))
 
     def __len__(self) -> int:
         return len(self.device_no)

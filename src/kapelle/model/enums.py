@@ -172,6 +172,23 @@ class Exclusion(IntEnum):
 
 
 @unique
+class Trait(IntEnum):
+    """What is particular about a device's part in an allocation: bits of its `traits` column."""
+
+    TIER = 1 << 0
+    PRIORITY = 1 << 1
+    STEPS = 1 << 2
+    """It has steps of its own, other than its kind's."""
+    DWELLS = 1 << 3
+    """Once on, or off, it stays so for a while."""
+    MUST_RUN = 1 << 4
+    OPTED_OUT = 1 << 5
+    """Its owner has opted out, until a moment that may be over."""
+    SLOW = 1 << 6
+    """It needs longer than the look-ahead of a cycle for its nameplate."""
+
+
+@unique
 class Standing(IntEnum):
     """How a device stands to what is desired of it: where asking, saying and doing meet."""
 

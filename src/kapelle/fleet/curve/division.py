@@ -3,24 +3,33 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.curve import dwell
+from kapelle.fleet.curve.corners import LATER, TIER
 from kapelle.fleet.curve.limits import HOLD_S, HOLD_S_MIN, bounds
-from kapelle.model.enums import SWITCHED
+from kapelle.fleet.curve.ramps import Reach, reach
+from kapelle.fleet.curve.steps import (
+    Climb,
+    Ladder,
+    Places,
+    climb,
+    is_switched,
+    steps_of,
+    turn,
+    with_many,
+)
+from kapelle.fleet.traits import any_of, has, opted_out
+from kapelle.model.enums import Trait
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
+from kapelle.model.plant import Rationing
 
-TIER = 1024.0
-"""Width of a tier along λ. Weights are at least head / TIER: a tier's end is all of everyone."""
 CHUNK = 1 << 15
 """Rows at once: their temporaries stay in the processor's cache."""
 _NO_FAILSAFE_PRIORITY = 0.5
 """A device without a revert timer counts less (DESIGN: dead-man)."""
 _ROOM_MIN = 0.02
 """Headroom below this part of nameplate does not count."""
-_GOLDEN = 0.6180339887498949
-
-_IS_SWITCHED = np.isin(np.arange(256), [int(kind) for kind in SWITCHED])
 
 Rows = Ints
 
@@ -36,20 +45,30 @@ class Shares(NamedTuple):
     readiness: Floats
     """Part of its headroom a device gives per unit of λ. It is at its limit at 1 / readiness."""
     switched: Flags
+    traits: int = 0
+    """Bits of `Trait` that any of them has; the fields below are None where none has theirs."""
+    begins: Floats | None = None
+    """|λ| at which each device's tier begins."""
+    kept_w: Floats | None = None
+    """Setpoint that must stay as it is for a while; NaN where none must. [W]"""
 
 
-def horizon_s(fleet: Fleet, resource: str) -> float:
-    """Return how long setpoints of a resource must be possible: the rest of its order. [s]"""
+def horizon_s(fleet: Fleet, resource: str, rationing: Rationing | None = None) -> float:
+    """Return how long setpoints of a resource must be possible: the rest of its order, or of the
+    present interval where a plan rations what comes after it. [s]"""
     signal = fleet.signals.get(resource)
     if signal is None or signal.order_no == 0 or signal.ends_at_ns <= fleet.now_ns:
         return HOLD_S
-    return max((signal.ends_at_ns - fleet.now_ns) / NS_PER_S, HOLD_S_MIN)
+    until_ns = signal.ends_at_ns if rationing is None else rationing.until_ns
+    return max((until_ns - fleet.now_ns) / NS_PER_S, HOLD_S_MIN)
 
 
-def is_switched(fleet: Fleet, rows: Rows) -> Flags:
-    """Tell which devices are on or off."""
-    switched: Flags = _IS_SWITCHED.take(fleet.kind[span(rows)])
-    return switched
+def rationing_of(fleet: Fleet, resource: str, *, announced: bool = False) -> Rationing | None:
+    """Return what a plan leaves the stores of a resource now, or next where that is announced."""
+    signal = fleet.signals.get(resource)
+    if signal is None or signal.order_no == 0 or signal.ends_at_ns <= fleet.now_ns:
+        return None
+    return (announced and signal.announced) or signal.rations
 
 
 def readiness(fleet: Fleet, rows: Rows, switched: Flags) -> Floats:
@@ -63,13 +82,18 @@ def readiness(fleet: Fleet, rows: Rows, switched: Flags) -> Floats:
     ready = (responses / (responses + fleet.refusals[at])).astype(np.float64)
     ready[np.isnan(fleet.revert_s[at])] *= _NO_FAILSAFE_PRIORITY
     ready[switched] = 1.0
+    if has(any_of(fleet.traits[at]), Trait.PRIORITY):
+        priority = fleet.priority[at]
+        ready *= np.where(priority > 0.0, priority, 1.0)
     return np.maximum(ready, 1.0 / TIER, out=ready)
 
 
-def shares(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> Shares:
+def shares(
+    fleet: Fleet, rows: Rows, horizon: float = HOLD_S, rationing: Rationing | None = None
+) -> Shares:
     """Return how far and how readily each device moves."""
     at = span(rows)
-    lower_w, upper_w = bounds(fleet, rows, horizon)
+    lower_w, upper_w = bounds(fleet, rows, horizon, rationing)
     own_w = np.minimum(np.maximum(fleet.own_w[at], lower_w), upper_w)
     up_w = upper_w - own_w
     down_w = own_w - lower_w
@@ -80,7 +104,77 @@ def shares(fleet: Fleet, rows: Rows, horizon: float = HOLD_S) -> Shares:
     up_w *= up_w > least_w
     down_w *= down_w > least_w
     switched = is_switched(fleet, rows)
-    return Shares(own_w, up_w, down_w, readiness(fleet, rows, switched), switched)
+    traits = any_of(fleet.traits[at])
+    part = Shares(own_w, up_w, down_w, readiness(fleet, rows, switched), switched, traits)
+    return _with_particulars(fleet, rows, part, least_w) if traits else part
+
+
+def _with_particulars(fleet: Fleet, rows: Rows, part: Shares, least_w: Floats) -> Shares:
+    """Take away what must-run, steps and least times leave no room for; say where tiers begin."""
+    at = span(rows)
+    own_w, up_w, down_w = part.own_w, part.up_w, part.down_w
+    lower_w, upper_w = own_w - down_w, own_w + up_w
+    if has(part.traits, Trait.MUST_RUN):
+        only_consumes = fleet.nameplate_up_w[at] <= 0.0
+        up_w[fleet.must_run[at] & only_consumes] = 0.0
+        down_w[fleet.must_run[at] & ~only_consumes] = 0.0
+    if has(part.traits, Trait.STEPS):
+        many = with_many(fleet, rows)
+        ladder = Ladder(fleet, rows[many])
+        for sign, head_w in ((1, up_w), (-1, down_w)):
+            head_w[many] = _climb(ladder, part, many, least_w, sign).head_w
+    kept_w = None
+    if has(part.traits, Trait.DWELLS):
+        stays = dwell.stays(fleet, rows)
+        up_w[stays] = down_w[stays] = 0.0
+        kept_w = np.where(stays, np.clip(fleet.desired_w[at], lower_w, upper_w), np.nan)
+        np.copyto(own_w, kept_w, where=kept_w == kept_w)
+    begins = None
+    if has(part.traits, Trait.TIER):
+        begins = fleet.tier[at].astype(np.float64) * TIER
+    return part._replace(begins=begins, kept_w=kept_w)
+
+
+def _climb(ladder: Ladder, part: Shares, many: Places, least_w: Floats, sign: int) -> Climb:
+    head_w = (part.up_w if sign > 0 else part.down_w)[many]
+    own_w = part.own_w[many]
+    return climb(ladder, own_w, own_w + sign * head_w, least_w[many], sign)
+
+
+def reach_of(fleet: Fleet, rows: Rows, part: Shares) -> Reach | None:
+    """Return how far slow devices get within the look-ahead; None where there are none."""
+    if not has(part.traits, Trait.SLOW):
+        return None
+    slow = (fleet.traits[span(rows)] & np.uint8(Trait.SLOW)) != 0
+    slow &= ~part.switched & (part.up_w + part.down_w > 0.0)
+    lower_w, upper_w = part.own_w - part.down_w, part.own_w + part.up_w
+    return reach(fleet, rows, np.flatnonzero(slow), lower_w, upper_w)
+
+
+class Stairs(NamedTuple):
+    """The steps of devices that have several, in one direction."""
+
+    which: Places
+    """Whose they are: places among the rows asked about, repeated for every step."""
+    at: Floats
+    """|λ| within the tier at which each is taken."""
+    rise_w: Floats
+
+
+def stairs_of(fleet: Fleet, rows: Rows, part: Shares, sign: int) -> Stairs | None:
+    """Return every step of the devices with several; None where there are none."""
+    if not has(part.traits, Trait.STEPS):
+        return None
+    many = with_many(fleet, rows)
+    if part.kept_w is not None:
+        # Whoever has to stay where he is may stand off his steps.
+        many = many[np.isnan(part.kept_w[many])]
+    ladder, own_w = Ladder(fleet, rows[many]), part.own_w[many]
+    # The headrooms end on a step already: nothing is too near any more.
+    way = _climb(ladder, part, many, np.zeros(len(rows)), sign)
+    found = steps_of(ladder, own_w, way, turn(fleet, rows, many), sign)
+    which = many[found.owner]
+    return Stairs(which, found.turn / part.readiness[which], found.rise_w)
 
 
 def setpoints(
@@ -89,6 +183,7 @@ def setpoints(
     level: float,
     block_level: float,
     horizon: float = HOLD_S,
+    rationing: Rationing | None = None,
 ) -> Floats:
     """Return the setpoint of each row at this λ, for rows that are controllable. [W]
 
@@ -98,29 +193,76 @@ def setpoints(
     if len(rows) > CHUNK:
         pieces = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
         return np.concatenate(
-            [setpoints(fleet, piece, level, block_level, horizon) for piece in pieces]
+            [setpoints(fleet, piece, level, block_level, horizon, rationing) for piece in pieces]
         )
-    part = shares(fleet, rows, horizon)
+    part = shares(fleet, rows, horizon, rationing)
     head_w = part.up_w if level >= 0 else part.down_w
-    share_w = np.minimum(part.readiness * min(abs(level), TIER), 1.0)
+    share_w = np.minimum(part.readiness * depth(part, level), 1.0)
     share_w *= head_w
     moved_w = part.own_w + share_w if level >= 0 else part.own_w - share_w
     moved_w[head_w <= 0.0] = np.nan
-    switched = np.flatnonzero(part.switched)
-    if len(switched):
-        upwards = block_level >= 0
-        head_w = (part.up_w if upwards else part.down_w)[switched]
-        own_w = part.own_w[switched]
-        flips = (head_w > 0.0) & (turn(fleet, rows, switched) <= abs(block_level))
-        whole_w = own_w + head_w if upwards else own_w - head_w
-        moved_w[switched] = np.where(flips, whole_w, np.nan)
+    if part.begins is not None:
+        _leave_later_tiers(fleet, rows, part, level, moved_w)
+    _slow_down(fleet, rows, part, level, moved_w)
+    _switch(fleet, rows, part, block_level, moved_w)
+    if part.kept_w is not None:
+        np.copyto(moved_w, part.kept_w, where=part.kept_w == part.kept_w)
+    if has(part.traits, Trait.OPTED_OUT):
+        moved_w[opted_out(fleet, rows)] = np.nan
     return moved_w
 
 
-def turn(fleet: Fleet, rows: Rows, which: NDArray[np.intp]) -> Floats:
-    """Return |λ| at which each switched device changes over: spread evenly over (0, 1]."""
-    device_no = fleet.device_nos(np.asarray(rows[which], np.int32))
-    place = device_no * _GOLDEN
-    # What `np.mod` gives, at a tenth of its cost: numbers of devices are not negative.
-    turn: Floats = 1.0 - (place - np.floor(place))
-    return turn
+def depth(part: Shares, level: float) -> Floats | float:
+    """Return how far into each device's tier a level is: 0 before it, at most `TIER`."""
+    if part.begins is None:
+        return min(abs(level), TIER)
+    return np.clip(abs(level) - part.begins, 0.0, TIER)
+
+
+def _leave_later_tiers(
+    fleet: Fleet, rows: Rows, part: Shares, level: float, moved_w: Floats
+) -> None:
+    """Leave devices alone before their tier's turn.
+
+    Who has been asked already stays so at his own schedule while the tier before his is in use: a
+    target just at the border would otherwise ask and release all of them in turns.
+    """
+    assert part.begins is not None
+    desired_w = fleet.desired_w[span(rows)]
+    near = (desired_w == desired_w) & (part.begins <= abs(level) + TIER)
+    moved_w[(part.begins > abs(level)) & ~near] = np.nan
+
+
+def _slow_down(fleet: Fleet, rows: Rows, part: Shares, level: float, moved_w: Floats) -> None:
+    """Ask of slow devices what they can reach, and of the rest where nothing else is left."""
+    found = reach_of(fleet, rows, part)
+    if found is None:
+        return
+    which = found.which
+    moved_w[which] = np.clip(moved_w[which], found.lowest_w, found.highest_w)
+    last = min(max(abs(level) - LATER * TIER, 0.0), 1.0)
+    if last > 0.0:
+        sign = 1.0 if level > 0 else -1.0
+        head_w = (part.up_w if level > 0 else part.down_w)[which]
+        end_w = part.own_w[which] + sign * head_w
+        moved_w[which] += last * (end_w - moved_w[which])
+
+
+def _switch(fleet: Fleet, rows: Rows, part: Shares, block_level: float, moved_w: Floats) -> None:
+    """Set switched devices whose turn it is to where they change over to, others free."""
+    switched = np.flatnonzero(part.switched)
+    if not len(switched):
+        return
+    sign = 1 if block_level >= 0 else -1
+    into = np.broadcast_to(depth(part, block_level), len(rows))
+    head_w, own_w = (part.up_w if sign > 0 else part.down_w)[switched], part.own_w[switched]
+    at = turn(fleet, rows, switched) / part.readiness[switched]
+    flips = (head_w > 0.0) & (at <= into[switched])
+    moved_w[switched] = np.where(flips, own_w + sign * head_w, np.nan)
+    steps = stairs_of(fleet, rows, part, sign)
+    if steps is not None:
+        many = np.zeros(len(rows), np.bool_)
+        many[with_many(fleet, rows)] = True
+        taken_w = np.where(steps.at <= into[steps.which], steps.rise_w, 0.0)
+        risen_w = np.bincount(steps.which, taken_w, len(rows))
+        moved_w[many] = np.where(risen_w > 0.0, part.own_w + sign * risen_w, np.nan)[many]

@@ -2,22 +2,20 @@
 
 import numpy as np
 
-from kapelle.fleet.columns import Fleet
-from kapelle.fleet.curve.division import CHUNK, TIER, Rows, shares, turn
+from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.curve.corners import LATER, TIER, Collected, Corners, Counted, Sorted
+from kapelle.fleet.curve.division import CHUNK, Rows, Shares, reach_of, shares, stairs_of
 from kapelle.fleet.curve.limits import HOLD_S
-from kapelle.fleet.curve.thinning import staircase, thinned
+from kapelle.fleet.curve.steps import turn
+from kapelle.fleet.curve.thinning import knots_each, staircase, thinned
 from kapelle.fleet.curve.trust import controllable
+from kapelle.fleet.traits import any_of, has
+from kapelle.model.enums import Trait
 from kapelle.model.ids import Flags, Floats
-from kapelle.model.plant import Curve
+from kapelle.model.plant import Curve, Rationing
 
 _SORTED_MAX = 2048
 """Up to here breakpoints are sorted; beyond, they are counted into cells."""
-_CELLS = 1 << 14
-
-_CELL_EDGES = np.append(
-    (lambda part: part / (1.0 - part))(np.arange(_CELLS) / _CELLS * (TIER / (TIER + 1.0))), TIER
-)
-_CELLS_PER_PART = _CELLS * (TIER + 1.0) / TIER
 
 
 def summed(
@@ -26,6 +24,7 @@ def summed(
     near_level: float = 0.0,
     near_block_level: float | None = None,
     horizon: float = HOLD_S,
+    rationing: Rationing | None = None,
 ) -> tuple[Curve, Curve]:
     """Return the summed power of the controllable rows over λ: continuous, then blocks.
 
@@ -33,115 +32,161 @@ def summed(
     again converges to the exact sum. At most 256 knots each.
     """
     block_level = near_level if near_block_level is None else near_block_level
-    corners = _Sorted() if len(rows) <= _SORTED_MAX else _Counted()
+    corners = _corners_for(fleet, rows, near_level, block_level)
     own_w = block_own_w = 0.0
     for start in range(0, len(rows), CHUNK):
         piece = rows[start : start + CHUNK]
         counted = controllable(fleet, piece)
-        part = shares(fleet, piece, horizon)
+        part = shares(fleet, piece, horizon, rationing)
         at = 1.0 / part.readiness
         switched = np.flatnonzero(part.switched)
         if len(switched):
-            at[switched] = turn(fleet, piece, switched)
+            at[switched] *= turn(fleet, piece, switched)
         counted_w = np.where(counted, part.own_w, 0.0)
+        up_w = np.where(counted, part.up_w, 0.0)
+        down_w = np.where(counted, part.down_w, 0.0)
+        _add_slow(fleet, piece, part, corners, counted, counted_w, up_w, down_w)
+        _add_steps(fleet, piece, part, corners, counted, up_w, down_w)
         of_blocks_w = float(counted_w[switched].sum())
         own_w += float(counted_w.sum()) - of_blocks_w
         block_own_w += of_blocks_w
-        up_w = np.where(counted, part.up_w, 0.0)
-        down_w = np.where(counted, part.down_w, 0.0)
-        corners.add(at, up_w, down_w, part.readiness, part.switched)
+        tier = None if part.begins is None else fleet.tier[span(piece)]
+        corners.add(at, up_w, down_w, part.readiness, part.switched, tier)
     lines = [corners.found(sign, False) for sign in (1, -1)]
     stairs = [corners.found(sign, True) for sign in (1, -1)]
     return _line(lines, own_w, near_level), _stairs(stairs, block_own_w, block_level)
 
 
-Corners = tuple[Floats, Floats, Floats]
-"""Ascending |λ|; headroom of the devices whose corner this is; their weight up to it. [W]"""
+def _corners_for(fleet: Fleet, rows: Rows, level: float, block_level: float) -> Collected:
+    if len(rows) <= _SORTED_MAX:
+        return Sorted()
+    if not has(any_of(fleet.traits[span(rows)]), Trait.TIER, Trait.SLOW):
+        return Counted(None)
+    # Solved again and again, the curve must be fine only where the levels are.
+    return Counted({int(abs(each) // TIER) for each in (level, block_level)})
 
 
-class _Sorted:
-    """The corners of few devices, one by one."""
+def _add_slow(
+    fleet: Fleet,
+    rows: Rows,
+    part: Shares,
+    corners: Collected,
+    counted: Flags,
+    counted_w: Floats,
+    up_w: Floats,
+    down_w: Floats,
+) -> None:
+    """Count slow devices only as far as they get soon; the rest of their room comes last of all.
 
-    def __init__(self) -> None:
-        empty = np.empty(0)
-        self._at, self._up_w, self._down_w, self._readiness = empty, empty, empty, empty
-        self._switched = np.empty(0, np.bool_)
-
-    def add(
-        self, at: Floats, up_w: Floats, down_w: Floats, readiness: Floats, switched: Flags
-    ) -> None:
-        # Few devices are one piece.
-        order = np.argsort(at, kind="stable")
-        self._at, self._up_w, self._down_w = at[order], up_w[order], down_w[order]
-        self._readiness, self._switched = readiness[order], switched[order]
-
-    def found(self, sign: int, switched: bool) -> Corners:
-        head_w = self._up_w if sign > 0 else self._down_w
-        which = np.flatnonzero((head_w > 0.0) & (self._switched == switched))
-        head_w = head_w[which]
-        return self._at[which], head_w, head_w * self._readiness[which]
-
-
-class _Counted:
-    """The corners of many devices, summed in cells of |λ|; exact at the edges of the cells."""
-
-    def __init__(self) -> None:
-        self._head_w = {1: np.zeros(2 * _CELLS), -1: np.zeros(2 * _CELLS)}
-        self._weight = {1: np.zeros(2 * _CELLS), -1: np.zeros(2 * _CELLS)}
-
-    def add(
-        self, at: Floats, up_w: Floats, down_w: Floats, readiness: Floats, switched: Flags
-    ) -> None:
-        cell = (at / (1.0 + at) * _CELLS_PER_PART).astype(np.intp)
-        np.minimum(cell, _CELLS - 1, out=cell)
-        cell += switched * _CELLS
-        for sign, head_w in ((1, up_w), (-1, down_w)):
-            self._head_w[sign] += np.bincount(cell, head_w, 2 * _CELLS)
-            self._weight[sign] += np.bincount(cell, head_w * readiness, 2 * _CELLS)
-
-    def found(self, sign: int, switched: bool) -> Corners:
-        half = slice(_CELLS, None) if switched else slice(0, _CELLS)
-        at, head_w, weight = _CELL_EDGES[1:], self._head_w[sign][half], self._weight[sign][half]
-        # Of empty cells only the edge before a used one matters: the curve is straight there.
-        used = head_w > 0.0
-        if not used.any():
-            return np.empty(0), np.empty(0), np.empty(0)
-        used[:-1] |= used[1:]
-        return at[used], head_w[used], weight[used]
+    They are taken out of `up_w` and `down_w`.
+    """
+    found = reach_of(fleet, rows, part)
+    if found is None:
+        return
+    kept = counted[found.which]
+    which, lowest_w, highest_w = found.which[kept], found.lowest_w[kept], found.highest_w[kept]
+    own_w, readiness, tier = part.own_w[which], part.readiness[which], fleet.tier[rows[which]]
+    last = np.full(len(which), LATER, np.uint8)
+    # How far they get; how far they are already, or have yet to come back; what is left then.
+    ways = (
+        (1, part.up_w[which], highest_w - own_w, lowest_w - own_w),
+        (-1, part.down_w[which], own_w - lowest_w, own_w - highest_w),
+    )
+    for sign, head_w, far_w, past_w in ways:
+        weight = readiness * head_w
+        for limit_w, side in ((far_w, 1.0), (past_w, -1.0)):
+            some = (limit_w > 0.0) & (head_w > 0.0)
+            at = limit_w[some] / weight[some]
+            gain_w, slope = side * limit_w[some], side * weight[some]
+            corners.add_few(sign, False, at, gain_w, slope, tier[some])
+        rest_w = np.maximum(head_w - far_w, 0.0) * (head_w > 0.0)
+        corners.add_few(sign, False, np.ones(len(which)), rest_w, rest_w, last)
+    counted_w[which] = np.clip(own_w, lowest_w, highest_w)
+    up_w[which] = down_w[which] = 0.0
 
 
-def _line(sides: list[Corners], own_w: float, near_level: float) -> Curve:
-    levels, powers_w = [np.zeros(1)], [np.full(1, own_w)]
-    for (at, head_w, weight), sign in zip(sides, (1.0, -1.0), strict=True):
-        if not len(at):
+def _add_steps(
+    fleet: Fleet,
+    rows: Rows,
+    part: Shares,
+    corners: Collected,
+    counted: Flags,
+    up_w: Floats,
+    down_w: Floats,
+) -> None:
+    """Count every step of devices that have several; they are taken out of `up_w` and `down_w`."""
+    for sign, head_w in ((1, up_w), (-1, down_w)):
+        steps = stairs_of(fleet, rows, part, sign)
+        if steps is None:
             continue
-        still_moving = np.maximum(weight.sum() - np.cumsum(weight), 0.0)
-        gained_w = np.maximum.accumulate(np.cumsum(head_w) + still_moving * at)
-        # Of several devices that reach their limit together the last one's sum is complete.
-        last = np.append(np.diff(at) > 0, True)
-        at, gained_w = thinned(at[last], gained_w[last], sign * near_level)
-        levels.append(sign * at)
-        powers_w.append(own_w + sign * gained_w)
+        some = counted[steps.which]
+        which, rise_w = steps.which[some], steps.rise_w[some]
+        corners.add_few(sign, True, steps.at[some], rise_w, rise_w, fleet.tier[rows[which]])
+        head_w[which] = 0.0
+
+
+def _line(sides: list[dict[int, Corners]], own_w: float, near_level: float) -> Curve:
+    levels, powers_w = [np.zeros(1)], [np.full(1, own_w)]
+    for side, sign in zip(sides, (1.0, -1.0), strict=True):
+        reached_w = 0.0
+        most = knots_each(len(side))
+        for tier, (at, head_w, weight) in side.items():
+            still_moving = np.maximum(weight.sum() - np.cumsum(weight), 0.0)
+            gained_w = np.maximum.accumulate(np.cumsum(head_w) + still_moving * at)
+            # Of several devices that reach their limit together the last one's sum is complete.
+            last = np.append(np.diff(at) > 0, True)
+            near = _within(tier, sign * near_level)
+            at, gained_w = thinned(at[last], gained_w[last], near, most)
+            _append(levels, powers_w, tier, sign, at, reached_w + gained_w, own_w, reached_w)
+            reached_w += float(gained_w[-1])
     return _curve(levels, powers_w)
 
 
-def _stairs(sides: list[Corners], own_w: float, near_level: float) -> Curve:
+def _stairs(sides: list[dict[int, Corners]], own_w: float, near_level: float) -> Curve:
     levels, powers_w = [np.zeros(1)], [np.full(1, own_w)]
-    for (at, head_w, _), sign in zip(sides, (1.0, -1.0), strict=True):
-        if not len(at):
-            continue
-        last = np.append(np.diff(at) > 0, True)
-        at, whole_w = staircase(at[last], np.cumsum(head_w)[last], sign * near_level)
-        levels.append(sign * at)
-        powers_w.append(own_w + sign * whole_w)
+    for side, sign in zip(sides, (1.0, -1.0), strict=True):
+        reached_w = 0.0
+        most = knots_each(len(side))
+        for tier, (at, head_w, _) in side.items():
+            last = np.append(np.diff(at) > 0, True)
+            near = _within(tier, sign * near_level)
+            at, whole_w = staircase(at[last], np.cumsum(head_w)[last], near, most)
+            _append(levels, powers_w, tier, sign, at, reached_w + whole_w, own_w, reached_w)
+            reached_w += float(whole_w[-1])
     return _curve(levels, powers_w)
+
+
+def _within(tier: int, level: float) -> float:
+    """Return how far a level is into a tier; 0 where it is not in it."""
+    inside = level - tier * TIER
+    return inside if inside <= TIER else 0.0
+
+
+def _append(
+    levels: list[Floats],
+    powers_w: list[Floats],
+    tier: int,
+    sign: float,
+    at: Floats,
+    gained_w: Floats,
+    own_w: float,
+    before_w: float,
+) -> None:
+    """Add the knots of a tier, its beginning among them: nothing moves between two tiers."""
+    if tier:
+        at, gained_w = np.append(0.0, at), np.append(before_w, gained_w)
+    levels.append(sign * (tier * TIER + at))
+    powers_w.append(own_w + sign * gained_w)
 
 
 def _curve(levels: list[Floats], powers_w: list[Floats]) -> Curve:
-    """Join both directions and zero, with the ends of the tier."""
+    """Join both directions and zero, with at least the ends of the first tier."""
     level, power_w = np.concatenate(levels), np.concatenate(powers_w)
     order = np.argsort(level, kind="stable")
-    knots, knots_w = level[order].tolist(), power_w[order].tolist()
+    level, power_w = level[order], power_w[order]
+    # The end of a tier may be the beginning of the next.
+    once = np.append(np.diff(level) > 0, True)
+    knots, knots_w = level[once].tolist(), power_w[once].tolist()
     if knots[-1] < TIER:
         knots, knots_w = [*knots, TIER], [*knots_w, knots_w[-1]]
     if knots[0] > -TIER:

@@ -8,7 +8,8 @@ from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.curve.division import Rows, shares
 from kapelle.fleet.desired import NEVER_NS
 from kapelle.fleet.reconciliation.conditions import distrusted
-from kapelle.model.enums import Exclusion, Freshness
+from kapelle.fleet.traits import any_of, has, opted_out
+from kapelle.model.enums import Exclusion, Freshness, Trait
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
 
 _AHEAD_S = 0.9
@@ -28,6 +29,8 @@ def controllable(fleet: Fleet, rows: Rows) -> Flags:
     """Tell which devices a setpoint will reach now and who can be counted on to follow it."""
     trusted: Flags = fleet.excluded[span(rows)] == np.uint8(Exclusion.NONE)
     trusted &= ~distrusted(fleet, rows)
+    if has(any_of(fleet.traits[span(rows)]), Trait.OPTED_OUT):
+        trusted &= ~opted_out(fleet, rows)
     return reachable(fleet, rows) & trusted
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.desired import NEVER_NS
 from kapelle.fleet.reconciliation.conditions import DISTRUSTED
+from kapelle.fleet.traits import opted_out
 from kapelle.model.enums import (
     Condition,
     DeviceMode,
@@ -122,7 +123,7 @@ def describe(fleet: Fleet, row: int) -> DeviceState:
         conditions=tuple(bit for bit in Condition if int(fleet.condition[row]) & bit),
         conditions_since_ns=int(fleet.condition_at_s[row]) * NS_PER_S,
         exclusion=exclusion_of(fleet, row),
-        excluded_until_ns=int(fleet.excluded_until_ns[row]),
+        excluded_until_ns=_excluded_until_ns(fleet, row),
         revert_s=float(fleet.revert_s[row]),
         reverts_at_ns=_reverts_at_ns(fleet, row),
         enrolments=int(fleet.enrolments[row]),
@@ -141,7 +142,15 @@ def exclusions_of(fleet: Fleet, rows: Ints) -> NDArray[np.uint8]:
     found[(fleet.condition[rows] & int(DISTRUSTED)) != 0] = Exclusion.CONDITION
     excluded = fleet.excluded[rows]
     kept: NDArray[np.uint8] = np.where(excluded != 0, excluded, found).astype(np.uint8)
+    kept[opted_out(fleet, rows)] = Exclusion.OPTED_OUT
     return kept
+
+
+def _excluded_until_ns(fleet: Fleet, row: int) -> int:
+    """Return when it is counted on again, as far as that is known; the owner's word counts most."""
+    if opted_out(fleet, np.array([row], np.int32))[0]:
+        return int(fleet.opted_out_until_s[row]) * NS_PER_S
+    return int(fleet.excluded_until_ns[row])
 
 
 def _desired(fleet: Fleet, row: int) -> Desired:
