@@ -14,7 +14,7 @@ import numpy as np
 
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.mixture import alone, mix
-from kapelle.dispatch.firm.recalibration import LEVELS, Recalibration
+from kapelle.fleet.capacity.recalibration import LEVELS, Recalibration
 from kapelle.fleet.capacity.room import reach, room
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, trust

@@ -42,7 +42,8 @@ def test_with_a_tenth_dead_the_plant_delivers(
     assert after.max() <= 1.03
     early = t < ORDERED_S + 60
     assert settle_time(t[early], share[early], ORDERED_S, 0.02) <= 30.0
-    assert box.notices == []
+    # That a bad day could leave it short is said, and no shortfall.
+    assert [notice for notice in box.notices if notice.code != "at-risk"] == []
 
 
 @pytest.mark.parametrize("part", [0.6, -0.6])

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from kapelle.dispatch.firm.recalibration import LEVELS
+from kapelle.fleet.capacity.recalibration import LEVELS
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "firm.py"
 

@@ -12,7 +12,7 @@ from kapelle.api.routes import authenticate
 from kapelle.api.times import to_datetime
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import FirmCapacity, answer
-from kapelle.dispatch.firm.recalibration import LEVELS
+from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Direction
 
@@ -55,7 +55,8 @@ async def read_capacity(
         portfolio_of(view.rooms, view.firmness, name, way, window_s, notice_s) for way in ways
     ]
     # Some 15 ms each, in which others are served.
-    answers = [await asyncio.to_thread(answer, portfolio) for portfolio in portfolios]
+    learned = view.firmness.kept.recalibration
+    answers = [await asyncio.to_thread(answer, each, learned) for each in portfolios]
     found = {way: _tell(each) for way, each in zip(ways, answers, strict=True)}
     return CapacityTold(
         resource=name,

@@ -212,8 +212,9 @@ class Dispatcher:
             except ExceptionGroup as errors:
                 # A full journal is answered by name, also where several appends met it.
                 raise errors.exceptions[0] from errors
-        if others or outcome.notices:
-            await self._append(PLANT, [*others, *outcome.notices])
+        rest: list[Body] = [*others, *outcome.notices, *outcome.prospects]
+        if rest:
+            await self._append(PLANT, rest)
         self._full = False
 
     async def _append(self, topic: str, bodies: Sequence[Body]) -> None:

@@ -34,6 +34,7 @@ class Kind(IntEnum):
     NOTICE = 29
     CORRECTION = 30
     VERDICT = 31
+    PROSPECT = 32
 
 
 BODY_OF: dict[Kind, type[Body]] = {
@@ -57,6 +58,7 @@ BODY_OF: dict[Kind, type[Body]] = {
     Kind.NOTICE: plant.Notice,
     Kind.CORRECTION: plant.Correction,
     Kind.VERDICT: plant.Verdict,
+    Kind.PROSPECT: plant.Prospect,
 }
 KIND_OF: dict[type[Body], Kind] = {body: kind for kind, body in BODY_OF.items()}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kapelle.dispatch.firm.capacity import answer
 from kapelle.dispatch.firm.mixture import ENUMERATED, alone, mix, normal
 from kapelle.dispatch.firm.portfolio import Portfolio, Response, grouped, vendor_of
-from kapelle.dispatch.firm.recalibration import LEVELS
+from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.model.ids import Floats
 
 RISKS = tuple(1.0 - level for level in LEVELS)

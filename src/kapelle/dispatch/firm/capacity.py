@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.mixture import Mixture, alone, mix
 from kapelle.dispatch.firm.portfolio import Portfolio
-from kapelle.dispatch.firm.recalibration import LEVELS, Recalibration
+from kapelle.fleet.capacity.recalibration import LEVELS, Recalibration
 from kapelle.fleet.plant import PlantView
 from kapelle.model.plant import Direction
 
@@ -42,12 +42,7 @@ class FirmCapacity:
 
 
 def firm_capacity(
-    view: PlantView,
-    resource: str,
-    direction: Direction,
-    window_s: float,
-    notice_s: float = 0.0,
-    recalibration: Recalibration = _NOMINAL,
+    view: PlantView, resource: str, direction: Direction, window_s: float, notice_s: float = 0.0
 ) -> FirmCapacity:
     """Say what can be promised from now on over a window.
 
@@ -57,17 +52,16 @@ def firm_capacity(
         direction: up: towards export; down: towards consumption.
         window_s: The least power over so long a time counts. [s]
         notice_s: How soon devices must have answered; 0: it does not matter. [s]
-        recalibration: What realised windows have taught.
     """
     portfolio = portfolio_of(view.rooms, view.firmness, resource, direction, window_s, notice_s)
-    return answer(portfolio, recalibration)
+    return answer(portfolio, view.firmness.kept.recalibration)
 
 
 def answer(portfolio: Portfolio, recalibration: Recalibration = _NOMINAL) -> FirmCapacity:
-    """Say what a portfolio can promise."""
+    """Say what a portfolio can promise, as realised windows have taught to."""
     mixture = mix(portfolio)
     return FirmCapacity(
-        promise_w=_promises(mixture, recalibration),
+        promise_w=promises(mixture, recalibration),
         alone_w=alone(portfolio).promises_w([1.0 - level for level in LEVELS]),
         headroom_w=portfolio.head_w,
         expected_w=float(mixture.odds @ mixture.mean_w),
@@ -75,7 +69,8 @@ def answer(portfolio: Portfolio, recalibration: Recalibration = _NOMINAL) -> Fir
     )
 
 
-def _promises(mixture: Mixture, recalibration: Recalibration) -> list[float]:
+def promises(mixture: Mixture, recalibration: Recalibration) -> list[float]:
+    """Return the most that can be promised at each of `LEVELS`. [W]"""
     return mixture.promises_w([recalibration.risk(at) for at in range(len(LEVELS))])
 
 
@@ -83,7 +78,7 @@ def _worst(portfolio: Portfolio, recalibration: Recalibration) -> Loss | None:
     odds = {group.name: group.odds for group in portfolio.groups}
     suspects = [v.name for v in portfolio.vendors if v.name][:_SUSPECTS]
     losses = [
-        Loss(name, odds.get(group, 0.0), _promises(mix(portfolio, gone=group), recalibration))
+        Loss(name, odds.get(group, 0.0), promises(mix(portfolio, gone=group), recalibration))
         for name in suspects
         if (group := f"vendor:{name}")
     ]

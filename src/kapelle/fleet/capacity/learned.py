@@ -6,6 +6,7 @@ how devices are spread over partitions.
 
 import msgspec
 
+from kapelle.fleet.capacity.kept import Kept
 from kapelle.fleet.capacity.outages import Outages, Place, group_names, learn_outages
 from kapelle.fleet.capacity.responses import HOURS, SLOT_S, Responses, learn_responses
 from kapelle.fleet.capacity.room import DELAYS, FEEDERS
@@ -41,6 +42,8 @@ class Firmness(msgspec.Struct):
     """The newest tick at which the whole plant was seen."""
     responses: Responses = msgspec.field(default_factory=Responses)
     delays: list[float] = []
+    kept: Kept = msgspec.field(default_factory=Kept)
+    """Whether promises were."""
 
 
 Rooms = dict[int, dict[str, dict[float, Room]]]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapelle.dispatch.firm.recalibration import LEVELS, Recalibration
+from kapelle.fleet.capacity.recalibration import LEVELS, Recalibration
 
 P95 = LEVELS.index(0.95)
 
