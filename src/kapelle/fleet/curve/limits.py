@@ -1,10 +1,13 @@
 """How far each device can go and stay there: what it says, its nameplate, its energy."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.curve import rations
 from kapelle.model.enums import DeviceKind, Metric
 from kapelle.model.ids import Flags, Floats, Ints
+from kapelle.model.plant import Rationing
 
 HOLD_S = 900.0
 """How long a setpoint must be possible where no order says otherwise. [s]"""
@@ -15,7 +18,9 @@ _CONSUMES_ONLY = np.isin(
 )
 
 
-def bounds(fleet: Fleet, rows: Ints, horizon: float = HOLD_S) -> tuple[Floats, Floats]:
+def bounds(
+    fleet: Fleet, rows: Ints, horizon: float = HOLD_S, rationing: Rationing | None = None
+) -> tuple[Floats, Floats]:
     """Return the lowest and highest power each device can hold for `horizon` seconds. [W]
 
     Consumption of vehicles and other loads cannot be raised unless they say how far (`MIN_W`).
@@ -50,9 +55,35 @@ def bounds(fleet: Fleet, rows: Ints, horizon: float = HOLD_S) -> tuple[Floats, F
     energy_wh = fleet.energy_wh[at]
     stores = energy_wh == energy_wh
     if stores.any():
+        if rationing is not None:
+            _bound_by_rations(fleet, rows, rationing, np.flatnonzero(stores), lower_w, upper_w)
         _bound_by_energy(fleet, rows, horizon, stores, lower_w, upper_w)
     np.minimum(lower_w, upper_w, out=lower_w)
     return lower_w, upper_w
+
+
+def _bound_by_rations(
+    fleet: Fleet,
+    rows: Ints,
+    rationing: Rationing,
+    stores: NDArray[np.intp],
+    lower_w: Floats,
+    upper_w: Floats,
+) -> None:
+    every = rows[stores]
+    low_w, high_w = lower_w[stores], upper_w[stores]
+    own_w = np.minimum(np.maximum(fleet.own_w[every], low_w), high_w)
+    up_w, down_w = high_w - own_w, own_w - low_w
+    give_wh, take_wh = rations.energies(
+        fleet.value[Metric.SOC][every],
+        fleet.reserve_soc[every],
+        fleet.energy_wh[every],
+        own_w,
+        rations.rest_s(rationing, fleet.now_ns),
+    )
+    upper_w[stores] = own_w + up_w * rations.rationed(rationing.up, rations.step_of(up_w, give_wh))
+    down_w *= rations.rationed(rationing.down, rations.step_of(down_w, take_wh))
+    lower_w[stores] = own_w - down_w
 
 
 def _bound_by_energy(
