@@ -5,10 +5,12 @@ from math import isclose, nan
 from kapelle.dispatch.beside import all_know, is_ending, same_resource
 from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
+from kapelle.dispatch.planning.promising import binds, of_largest_w, promise
 from kapelle.dispatch.promise import binding, parts_of, room_of
 from kapelle.dispatch.steering import drive, signal
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.plant import OrderState, total
+from kapelle.fleet.profiles import is_for
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Order, Plan
@@ -34,7 +36,8 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         return
     running = state.running.setdefault(asked.order_no, Running())
     running.rank = running.rank or now_ns
-    if asked.ends_at_ns - now_ns > HOLD_S * NS_PER_S and known.tick_ns <= _announced_ns(running):
+    is_long = asked.ends_at_ns - now_ns > HOLD_S * NS_PER_S
+    if (is_long or asked.profile) and known.tick_ns <= _announced_ns(running):
         # The published curves are for a shorter window than this order's: have them made for it.
         signal(running, cycle, asked, 0.0, 0.0)
         return
@@ -45,7 +48,11 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         return
     parts = parts_of(cycle.view, asked.resource)
     committed_w = sure.bounded_w(room_of(parts).committed_w(asked.target_w))
-    if committed_w * asked.target_w <= 0.0 and asked.target_w != 0.0:
+    steps = promise(asked, parts, now_ns, bounded=sure.bounded_w)
+    if steps:
+        committed_w = of_largest_w(steps, asked.target_w)
+    is_none = committed_w * asked.target_w <= 0.0 and asked.target_w != 0.0
+    if is_none and not any(step.committed_w for step in steps):
         reason = sure.reason(asked.target_w, 0.0) or binding(known, asked.target_w, 0.0)
         decline(cycle, asked, reason)
         return
@@ -58,9 +65,10 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         committed_w=committed_w,
         declined_w=asked.target_w - committed_w,
         reason=sure.reason(asked.target_w, committed_w)
-        or binding(known, asked.target_w, committed_w),
+        or (binds(steps) if steps else binding(known, asked.target_w, committed_w)),
         firm_w=sure.firm_w,
         rank=running.rank,
+        profile=steps,
     )
     cycle.out.plans.append(plan)
     cycle.out.notices += at_risk(asked, plan)
@@ -75,6 +83,8 @@ def is_amended(state: ControlState, asked: Order, plan: Plan) -> bool:
     """
     if not isclose(plan.committed_w + plan.declined_w, asked.target_w, abs_tol=_SAME_W):
         return True
+    if not is_for(plan, asked):
+        return True
     running = state.running.get(asked.order_no)
     return running is not None and running.ends_at_ns not in (0, asked.ends_at_ns)
 
@@ -87,11 +97,16 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     """Take up an amended order: the baseline stays, the promise follows the new target."""
     asked = order.order
     known = total(cycle.view, asked.resource, cycle.now_ns)
-    room = room_of(parts_of(cycle.view, asked.resource))
-    others_w = known.uncontrolled_w - known.others_w - was.baseline_w
-    lowest_w, highest_w = room.lowest_w + others_w, room.highest_w + others_w
+    parts = parts_of(cycle.view, asked.resource)
+    room = room_of(parts)
+    beyond_w = known.unmoved_w - was.baseline_w
+    lowest_w, highest_w = room.lowest_w + beyond_w, room.highest_w + beyond_w
     sure = assurance(cycle, asked) or UNKNOWN
     committed_w = sure.bounded_w(min(max(asked.target_w, lowest_w), highest_w))
+    besides_w = -(beyond_w + room.own_w)
+    steps = promise(asked, parts, cycle.now_ns, besides_w, was.profile, sure.bounded_w)
+    if steps:
+        committed_w = of_largest_w(steps, asked.target_w)
     plan = Plan(
         order_no=asked.order_no,
         at_ns=cycle.now_ns,
@@ -101,9 +116,10 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
         committed_w=committed_w,
         declined_w=asked.target_w - committed_w,
         reason=sure.reason(asked.target_w, committed_w)
-        or binding(known, asked.target_w, committed_w),
+        or (binds(steps) if steps else binding(known, asked.target_w, committed_w)),
         firm_w=sure.firm_w,
         rank=was.rank,
+        profile=steps,
     )
     cycle.out.plans.append(plan)
     cycle.out.notices += at_risk(asked, plan)

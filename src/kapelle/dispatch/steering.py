@@ -6,9 +6,12 @@ from kapelle.dispatch.allocation import Solution
 from kapelle.dispatch.beside import earlier
 from kapelle.dispatch.doubt import held_back_w
 from kapelle.dispatch.memory import ControlState, Cycle, Running
+from kapelle.dispatch.planning.groups import way_of
+from kapelle.dispatch.planning.receding import look_further
 from kapelle.dispatch.promise import levels_for, parts_of
 from kapelle.dispatch.watch import cause_of, step_shortfall
 from kapelle.fleet.plant import Aggregate, total
+from kapelle.fleet.profiles import present
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Order, Plan, Signal
@@ -25,12 +28,17 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
     parts = parts_of(cycle.view, asked.resource)
     if not parts:
         return
+    plan = present(plan, now_ns)
+    if asked.profile and not look_further(running.horizon, cycle, asked, plan, known, parts):
+        if running.signal is not None:
+            signal(running, cycle, asked, running.level, running.block_level)
+        return
     if running.promised_at_ns != plan.at_ns:
         running.promised_at_ns, running.trim_w = plan.at_ns, 0.0
         running.settled_at_ns = now_ns + int(settings.settle_s * NS_PER_S)
 
     target_w = plan.baseline_w + plan.committed_w
-    controlled_w = target_w - (known.uncontrolled_w - known.others_w)
+    controlled_w = target_w - known.unmoved_w
     held_w = held_back_w(parts, plan.committed_w, settings.overshoot_budget)
     _trim(running, cycle, known, plan, target_w + held_w)
     found = levels_for(parts, controlled_w + running.trim_w + held_w, running.block_level)
@@ -120,6 +128,9 @@ def signal(running: Running, cycle: Cycle, asked: Order, level: float, block_lev
         asked.ends_at_ns,
         rank=running.rank,
         beside=earlier(cycle.view, asked.order_no, running.rank),
+        stores=way_of(step.target_w for step in asked.profile) if asked.profile else "",
+        rations=running.horizon.rations,
+        announced=running.horizon.announced,
     )
     if running.signal is not None and latest.beside != running.signal.beside:
         # Devices change hands: measurements lag behind.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kapelle.fleet.columns import Fleet, span
+from kapelle.fleet.curve import trust
 from kapelle.fleet.desired import in_force
 from kapelle.model.ids import ALL, NS_PER_S, Flags, Ints
 from kapelle.model.plant import Signal
@@ -85,9 +86,16 @@ class Claims:
         return {number: count for number, count in counts.items() if count}
 
     def bound(self, rows: Ints) -> Flags:
-        """Tell which rows are with another order: it claims them, or told them something last."""
-        told = self.fleet.order_no[span(rows)]
+        """Tell which rows are with another order: it claims them, or told them something last.
+
+        What this order has told them since counts once they have answered.
+        """
+        at = span(rows)
+        told, prior = self.fleet.order_no[at], self.fleet.prior_no[at]
         bound: Flags = (told != 0) & (told != np.int32(self.own_no))
+        if prior.any():
+            waits = self.fleet.applied_at_ns[at] == 0
+            bound |= (prior != 0) & (prior != np.int32(self.own_no)) & waits
         taken = self.taken(rows)
         if taken is not None:
             bound |= taken
@@ -96,14 +104,26 @@ class Claims:
     def others_w(self, rows: Ints, bound: Flags) -> float:
         """Return what the rows that are bound do beyond their own schedule. [W]
 
-        Whom another order told something last counts until he is told something else: what he still
-        does is that order's, and what he stops doing is not missed by this one.
+        Whom another order told something last counts until he has answered something else: what he
+        still does is that order's, and what he stops doing is not missed by this one. Only as far
+        as he already does what this one asks, it is this one's.
         """
         if not bound.any():
             return 0.0
-        at = span(rows)
-        beyond_w = self.fleet.estimate_w[at] - self.fleet.own_w[at]
-        return float(beyond_w[bound].sum())
+        fleet, which = self.fleet, rows[bound]
+        power_w, own_w = fleet.estimate_w[which], fleet.own_w[which]
+        asked_w = np.where(fleet.order_no[which] == self.own_no, fleet.desired_w[which], own_w)
+        asked_w = np.where(np.isnan(asked_w), own_w, asked_w)
+        ours_w = np.clip(power_w, np.minimum(own_w, asked_w), np.maximum(own_w, asked_w))
+        return float((power_w - ours_w).sum())
+
+    def leaving_w(self, rows: Ints, bound: Flags) -> float:
+        """Return the part of `others_w` that rows do who are counted on for this resource. [W]"""
+        taken = self.taken(rows)
+        leaving = bound if taken is None else bound & ~taken
+        if not leaving.any():
+            return 0.0
+        return self.others_w(rows, leaving & trust.controllable(self.fleet, rows))
 
 
 def not_yet(fleet: Fleet, signal: Signal) -> Flags | None:

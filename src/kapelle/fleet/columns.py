@@ -180,6 +180,8 @@ class Fleet:
     own_w: Floats = _column("f8", 0)
     """What the device does, or did last, on its own schedule."""
     order_no: Ints = _column("i4", 0)
+    prior_no: Ints = _column("i4", 0)
+    """The order whose setpoint it may still be at, until it has answered the command since."""
     revision: Longs = _column("i8", 0)
     epoch: Longs = _column("i8", 0)
     phase: Bytes = _column("u1", 0)

@@ -97,6 +97,7 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     off_w = np.abs(commands.setpoint_w[new] - fleet.desired_w[at])
     same = (off_w <= np.maximum(_SAME * nameplate_w, _SAME_W)) & ~waits
     fleet.followed[at[~same]] = 0
+    _keep_prior(fleet, at, commands.order_no[new])
     fleet.desired_w[at] = commands.setpoint_w[new]
     fleet.order_no[at] = commands.order_no[new]
     fleet.revision[at] = commands.revision[new]
@@ -300,6 +301,16 @@ def _start_timer(fleet: Fleet, rows: Ints) -> None:
     """Note when the device will revert: counted from the evidence, so never too late for it."""
     reverts_at_ns = _reverts_at_ns(fleet, rows, fleet.applied_at_ns[rows])
     fleet.reverts_at_ns[rows] = np.maximum(fleet.reverts_at_ns[rows], reverts_at_ns)
+
+
+def _keep_prior(fleet: Fleet, rows: Ints, order_no: Ints) -> None:
+    """Note of devices that another order is about to have, or none, whose setpoint they are at."""
+    told = fleet.order_no[rows]
+    before = np.where(fleet.applied_at_ns[rows] == 0, fleet.prior_no[rows], 0)
+    prior = np.where((told != order_no) & (told != 0), told, before)
+    # Zeros over zeros would take memory.
+    changed = prior != fleet.prior_no[rows]
+    fleet.prior_no[rows[changed]] = prior[changed]
 
 
 def _keep_timer(fleet: Fleet, rows: Ints) -> None:

@@ -140,8 +140,15 @@ class Aggregate:
     """Reports, as `ResourceSummary` counts them."""
     others_w: float = 0.0
     """What its devices do for other orders than its own, beyond their own schedule. [W]"""
+    leaving_w: float = 0.0
+    """The part of it that devices do who are counted on for its own. [W]"""
     claimed: dict[int, int] = field(default_factory=dict)
     """By order number: its devices that follow another order than its own."""
+
+    @property
+    def unmoved_w(self) -> float:
+        """What devices no setpoint will reach do, but for what they do for other orders. [W]"""
+        return self.uncontrolled_w - (self.others_w - self.leaving_w)
 
     @property
     def net_w(self) -> float:
@@ -295,6 +302,7 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
         late=sum(p.late for p in parts),
         lost=sum(p.lost for p in parts),
         others_w=sum(p.others_w for p in parts),
+        leaving_w=sum(p.leaving_w for p in parts),
         claimed=_claimed(parts),
     )
 

@@ -137,6 +137,7 @@ def _summed(
         rationing=rationing,
         claimed=claims.counts(rows),
         others_w=claims.others_w(rows, bound),
+        leaving_w=claims.leaving_w(rows, bound),
         **tally.counts,
     )
 

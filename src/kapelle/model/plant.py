@@ -207,6 +207,8 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """By order number: its devices that follow another order than its own, if it has any."""
     others_w: float = 0.0
     """What its devices do beyond their own schedule for other orders than its own. [W]"""
+    leaving_w: float = 0.0
+    """The part of it that devices do who are counted on for its own: they are about to stop. [W]"""
 
 
 class Spread(msgspec.Struct, frozen=True):
