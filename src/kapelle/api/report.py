@@ -83,6 +83,7 @@ def _plan(plan: Event) -> PlanTold:
         status=OrderStatus(plan["status"]).name.lower(),
         baseline_w=plan["baseline_w"],
         committed_w=plan["committed_w"],
+        firm_w=plan.get("firm_w"),
         declined_w=plan["declined_w"],
         reason=plan["reason"],
     )

@@ -17,6 +17,9 @@ class PlanTold(BaseModel):
     status: str
     baseline_w: float | None = Field(description="Power as it began; the target counts from here.")
     committed_w: float
+    firm_w: float | None = Field(
+        default=None, description="What was 95 % sure for its time; null: not known."
+    )
     declined_w: float
     reason: str = Field(description="What binds; empty where nothing was declined.")
 

@@ -65,6 +65,10 @@ class OrderTold(BaseModel):
     )
     baseline_w: float | None = Field(description="The target counts from here. [W]")
     committed_w: float | None = Field(description="The part of the target that is promised. [W]")
+    firm_w: float | None = Field(
+        default=None,
+        description="What was 95 % sure for its time when it was promised; null: not known. [W]",
+    )
     declined_w: float | None = None
     reason: str = Field(default="", description="What binds where something was declined.")
 

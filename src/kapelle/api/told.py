@@ -39,6 +39,7 @@ def tell_order(state: OrderState) -> OrderTold:
         planned=plan is not None,
         baseline_w=_known(plan.baseline_w) if plan else None,
         committed_w=_known(plan.committed_w) if plan else None,
+        firm_w=plan.firm_w if plan else None,
         declined_w=_known(plan.declined_w) if plan else None,
         reason=plan.reason if plan else "",
     )

@@ -186,7 +186,9 @@ def _tell(order: "OrderTold", *, json: bool) -> None:
         markup=False,
     )
     if order.planned:
-        _tell_promise(order.committed_w or 0.0, order.declined_w or 0.0, order.reason)
+        _tell_promise(
+            order.committed_w or 0.0, order.declined_w or 0.0, order.reason, order.firm_w
+        )
     else:
         say("dispatch has not spoken yet: kapelle order watch " + str(order.order_no))
 
@@ -200,8 +202,12 @@ def _tell_hold(told: "HoldTold", *, json: bool) -> None:
         out().print("● released: commands leave again")
 
 
-def _tell_promise(committed_w: float, declined_w: float, reason: str) -> None:
+def _tell_promise(
+    committed_w: float, declined_w: float, reason: str, firm_w: float | None = None
+) -> None:
     text = f"promised {power(committed_w)}"
+    if firm_w is not None:
+        text += f" ({power(firm_w)} are 95 % sure)"
     if declined_w:
         text += f" · ▲ declined {power(declined_w)}: {reason}"
     out().print(text, markup=False)

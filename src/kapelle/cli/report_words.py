@@ -59,6 +59,8 @@ def said(told: "ReportTold") -> list[dict[str, object]]:
     rows: list[tuple[datetime, str, str]] = [(told.issued_at, "order", ordered)]
     for plan in told.plans:
         text = f"{plan.status}, promised {power(plan.committed_w)}"
+        if plan.firm_w is not None:
+            text += f" ({power(plan.firm_w)} were 95 % sure)"
         if plan.baseline_w is not None:
             text += f" from {power(plan.baseline_w)}"
         if plan.declined_w:

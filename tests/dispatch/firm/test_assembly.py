@@ -7,9 +7,9 @@ from kapelle.dispatch.firm import assembly
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import FirmCapacity, answer
 from kapelle.dispatch.firm.portfolio import Response, merged, vendor_of
-from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.fleet.capacity.learned import Firmness, Rooms
 from kapelle.fleet.capacity.outages import Record
+from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.fleet.capacity.responses import Cell
 from kapelle.model.ids import ALL
 from kapelle.model.plant import Room
