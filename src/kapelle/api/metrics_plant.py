@@ -203,3 +203,10 @@ def dispatch(timings: Timings) -> Iterator[Metric]:
         ["cause"],
         (([p.name.lower()], timings.entered[p]) for p in GIVEN_UP),
     )
+    took = timings.redispatch.took
+    yield histogram(
+        "kapelle_redispatch_seconds",
+        "From the loss of a device to the sending of commands for its replacement.",
+        [],
+        [([], took.bounds, took.counts, took.sum)],
+    )

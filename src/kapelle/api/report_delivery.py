@@ -1,6 +1,7 @@
 """What an order delivered against what was asked: power over time, energy, the judgement.
 
-Pure: from the record's tables. Delivered power is the resource's power less its baseline.
+Pure: from the record's tables. Delivered power is the resource's power less its baseline, and less
+what its devices did for other orders.
 """
 
 from collections.abc import Sequence
@@ -112,10 +113,18 @@ def baseline_w(found: Evidence) -> float:
     return float(known[0]) if known else np.nan
 
 
+def others_of(found: Evidence) -> Steps:
+    """Return what the resource's devices did for other orders over time, as published. [W]"""
+    # A record from before orders could share devices says nothing of it.
+    others_w = np.nan_to_num(_floats(found.published, "others_w"))
+    return Steps(_longs(found.published, "at_ns"), others_w)
+
+
 def said(found: Evidence) -> Said:
     """Return the published ticks of the window."""
-    table, base_w = found.published, baseline_w(found)
+    table = found.published
     at_ns = _longs(table, "at_ns")
+    base_w = baseline_w(found) + others_of(found).value
     until_ns = np.append(at_ns[1:], found.ends_at_ns)
     return Said(
         at_ns=at_ns,
@@ -288,7 +297,10 @@ def _minutes(found: Evidence) -> tuple[Longs, Floats]:
         return np.zeros(0, np.int64), np.zeros(0)
     starts_ns = _longs(found.corrected, "starts_at_ns")
     whole = (starts_ns >= found.starts_at_ns) & (starts_ns + MINUTE_NS <= found.ends_at_ns)
-    return starts_ns[whole], _floats(found.corrected, "power_w")[whole] - baseline_w(found)
+    starts_ns, others = starts_ns[whole], others_of(found)
+    others_w = [others.mwh(at, at + MINUTE_NS) * _WS_PER_MWH / 60.0 for at in starts_ns.tolist()]
+    delivered_w = _floats(found.corrected, "power_w")[whole] - baseline_w(found)
+    return starts_ns, delivered_w - np.array(others_w, np.float64)
 
 
 def _quarters(found: Evidence, target: Steps) -> list[QuarterTold]:
@@ -298,19 +310,21 @@ def _quarters(found: Evidence, target: Steps) -> list[QuarterTold]:
     base_w = baseline_w(found)
     if np.isnan(base_w):
         return []
-    base_mwh = mwh(base_w * QUARTER_NS / NS_PER_S)
+    base_mwh, others = mwh(base_w * QUARTER_NS / NS_PER_S), others_of(found)
     told = []
     for starts_ns in sorted({starts_ns for starts_ns, _ in rows}):
         out, into = (rows.get((starts_ns, register), {}) for register in (0, 1))
         given, taken = out.get("mwh"), into.get("mwh")
         is_known = given is not None and taken is not None
         net = given - taken if is_known else None
+        others_mwh = others.mwh(starts_ns, starts_ns + QUARTER_NS)
         told.append(
             QuarterTold(
                 starts_at=to_datetime(starts_ns),
                 net_mwh=net,
                 baseline_mwh=base_mwh,
-                delivered_mwh=None if net is None else net - base_mwh,
+                others_mwh=others_mwh,
+                delivered_mwh=None if net is None else net - base_mwh - others_mwh,
                 asked_mwh=target.mwh(starts_ns, starts_ns + QUARTER_NS),
                 devices=max(row.get("devices", 0) for row in (out, into)),
                 known=min(row.get("known", 0) for row in (out, into)),

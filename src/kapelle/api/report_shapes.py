@@ -92,7 +92,8 @@ class OccurredTold(BaseModel):
 
 
 class PointTold(BaseModel):
-    """Mean over one step. What was delivered is the change against the baseline. [W]"""
+    """Mean over one step. What was delivered is the change against the baseline, but for what
+    devices did for other orders. [W]"""
 
     at: datetime
     target_w: float
@@ -120,6 +121,9 @@ class QuarterTold(BaseModel):
     starts_at: datetime
     net_mwh: int | None = Field(description="Export less import; null: nobody knows.")
     baseline_mwh: int
+    others_mwh: int = Field(
+        default=0, description="What its devices did for other orders, as published at the time."
+    )
     delivered_mwh: int | None
     asked_mwh: int
     devices: int

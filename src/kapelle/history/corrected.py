@@ -128,6 +128,7 @@ def published(source: str, resource: str, starts_at_ns: int, ends_at_ns: int, st
         "target_w",
         "headroom_up_w",
         "headroom_down_w",
+        "others_w",
     )
     start = f"(at_ns // {step_ns} * {step_ns})"
     return (

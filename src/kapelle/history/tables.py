@@ -153,6 +153,7 @@ _ALL = (
                 *((name, _f8) for name in ("nameplate_w", "uncontrolled_w")),
                 *((name, _f8) for name in ("headroom_up_w", "headroom_down_w")),
                 *((name, _f8) for name in ("commanded_w", "target_w")),
+                ("others_w", _f8),
             ]
         ),
         time="at_ns",
