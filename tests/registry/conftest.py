@@ -74,7 +74,8 @@ def make_older(url: str) -> None:
     """Turn a registry into one of the schema before."""
     engine = schema.connect(url)
     with engine.begin() as connection:
-        for column in ("meter_rollover_wh", "meter_resolution_wh"):
+        younger = ("meter_rollover_wh", "meter_resolution_wh", "tier", "priority", "steps")
+        for column in (*younger, "min_on_s", "min_off_s", "must_run", "opted_out_until_ns"):
             connection.execute(text(f"ALTER TABLE devices DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()

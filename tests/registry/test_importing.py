@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapelle.errors import Invalid, Problem
+from kapelle.errors import Invalid, NotFound, Problem
 from kapelle.model.enums import DeviceKind
 from kapelle.registry.device import Device, flaws
 from kapelle.registry.importing import Format, import_devices, read_devices
-from kapelle.registry.rows import to_device
+from kapelle.registry.rows import to_device, to_enrolled
 from kapelle.registry.store import Registry
 
 HEAD = "id,kind,nameplate_up_w,nameplate_down_w,energy_wh"
@@ -87,6 +87,15 @@ def test_a_bad_cell_is_named(row: str, where: str, what: str, remedy: str) -> No
         ("report_every_s", "-1", "above 0"),
         ("meter_resolution_wh", "0.1 kWh", "write 100 "),
         ("meter_rollover_wh", "0", "above 0"),
+        ("tier", "16", "0 to 15"),
+        ("tier", "1.5", "0, 1, 2"),
+        ("priority", "0", "0.01 to 100"),
+        ("steps", "1000", "up to 255"),
+        ("min_on_s", "15 min", "write 900"),
+        ("min_off_s", "1e6", "up to 65535"),
+        ("must_run", "maybe", "true or false"),
+        ("opted_out_until", "tomorrow", "2026-05-01T14:30:00Z"),
+        ("opted_out_until", "2026-05-01T14:30:00", "2026-05-01T14:30:00Z"),
         ("vendor", "a\tb", "remove them"),
         ("vendor", "v" * 129, "at most 128"),
     ],
@@ -335,3 +344,43 @@ def test_a_hundred_thousand_devices_take_less_than_thirty_seconds(tmp_path: Path
         again = import_devices(registry, path, "csv", 1)
         assert (again.created, again.updated) == (0, 0)
         print(f"import {took_s:.1f} s, the same again {time.process_time() - began:.1f} s")
+
+
+def test_what_is_particular_in_an_allocation_is_read_stored_and_told(registry: Registry) -> None:
+    head = f"{HEAD},tier,priority,steps,min_on_s,min_off_s,must_run,opted_out_until"
+    row = f"{GOOD},3,2.5,4,600,300,yes,2026-05-01T16:00:00+02:00"
+    import_devices(registry, f"{head}\n{row}\nb2,pv,4000,,,,,,,,,".encode(), "csv", 1)
+    device, plain = to_device(registry.device("b1")), to_device(registry.device("b2"))
+    assert (device.tier, device.priority, device.steps) == (3, 2.5, 4)
+    assert (device.min_on_s, device.min_off_s, device.must_run) == (600.0, 300.0, True)
+    assert device.opted_out_until_ns == 1_777_644_000 * 1_000_000_000
+    assert plain == Device(
+        "b2", DeviceKind.PV, "b2", nameplate_up_w=4000.0, revert_s=300.0, opted_out_until_ns=None
+    )
+    block = to_enrolled([registry.device("b1"), registry.device("b2")])
+    assert block.tier.tolist() == [3, 0]
+    assert block.steps.tolist() == [4, 0]
+    assert block.must_run.tolist() == [1, 0]
+    assert block.opted_out_until_ns.tolist() == [device.opted_out_until_ns, 0]
+    assert block.priority[0] == 2.5
+    assert math.isnan(block.priority[1])
+    assert math.isnan(block.min_on_s[1])
+
+
+def test_an_owners_word_outlasts_a_file_that_does_not_mention_it(registry: Registry) -> None:
+    import_devices(registry, f"{HEAD}\n{GOOD}".encode(), "csv", 1)
+    assert registry.opt_out(["b1"], 5_000, 2) == 1
+    assert registry.opt_out(["b1"], 5_000, 3) == 0
+    import_devices(registry, f"{HEAD}\nb1,battery,5000,4000,11000".encode(), "csv", 4)
+    assert registry.device("b1").energy_wh == 11_000.0
+    assert registry.device("b1").opted_out_until_ns == 5_000
+    done = import_devices(registry, f"{HEAD},opted_out_until\n{GOOD},none".encode(), "csv", 5)
+    assert done.updated == 1
+    assert registry.device("b1").opted_out_until_ns is None
+    registry.opt_out(["b1"], 5_000, 6)
+    # A moment that is past takes it back.
+    assert registry.opt_out(["b1"], 6, 7) == 1
+    assert registry.device("b1").opted_out_until_ns is None
+    with pytest.raises(NotFound):
+        registry.opt_out(["b1", "nobody"], 9_000, 8)
+    assert registry.device("b1").opted_out_until_ns is None

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +18,10 @@ import typer
 
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import Json, counted, out, print_json, print_table, say
+from kapelle.cli.quantities import moment
 from kapelle.errors import Invalid, Problem
 from kapelle.model.enums import DeviceKind
+from kapelle.model.ids import NS_PER_S
 from kapelle.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -113,6 +116,27 @@ def rotate(
         out().print(secret, markup=False)
 
 
+@devices.command("opt-out")
+def opt_out(
+    device_ids: Annotated[list[str], typer.Argument(metavar="ID…")],
+    until: Annotated[str, typer.Option(help="+2h, 18:00 (UTC), 2026-05-01T14:30:00Z.")] = "",
+    over: Annotated[bool, typer.Option("--over", help="They take part again.")] = False,
+    config: File = None,
+    json: Json = False,
+) -> None:
+    """Leave devices to their owners until a moment: released at once, and not counted on."""
+    now_ns = SystemClock().now_ns()
+    until_ns = 0 if over else _until_ns(until, now_ns)
+    with registry(config) as opened:
+        changed = opened.opt_out(device_ids, until_ns, now_ns)
+    if json:
+        print_json({"changed": changed, "until": None if over else _rfc3339(until_ns)})
+    elif over:
+        say(f"● {counted(changed, 'device')} back in the plant")
+    else:
+        say(f"● {counted(changed, 'device')} left alone until {_rfc3339(until_ns)}")
+
+
 @resources.command()
 def add(
     name: str,
@@ -147,6 +171,26 @@ def list_resources(config: File = None, json: Json = False) -> None:
         print_table(rows, ("name", "selection", "devices"), "")
 
 
+def _until_ns(until: str, now_ns: int) -> int:
+    if not until:
+        problem = Problem("--until", "is missing", "give a moment, for example +2h, or --over")
+        raise Invalid("opting out", [problem])
+    at = datetime.fromisoformat(moment(until, _at(now_ns), "--until"))
+    until_ns = round(at.timestamp()) * NS_PER_S
+    if until_ns <= now_ns:
+        problem = Problem("--until", f"{until!r} is past", "give a later moment, or --over")
+        raise Invalid("opting out", [problem])
+    return until_ns
+
+
+def _at(at_ns: int) -> datetime:
+    return datetime.fromtimestamp(at_ns // NS_PER_S, UTC)
+
+
+def _rfc3339(at_ns: int) -> str:
+    return _at(at_ns).isoformat().replace("+00:00", "Z")
+
+
 def _every(opened: "Registry", query: str) -> "Iterator[Stored]":
     after = ""
     while page := opened.devices(query, after, _PAGE):
@@ -156,7 +200,9 @@ def _every(opened: "Registry", query: str) -> "Iterator[Stored]":
 
 def _row(stored: "Stored") -> dict[str, object]:
     hidden = ("credential", "credential_at_ns", "active", "device_id", "kind", "device_no")
-    row = {k: v for k, v in stored._asdict().items() if k not in hidden}
+    row = {k: v for k, v in stored._asdict().items() if k not in (*hidden, "opted_out_until_ns")}
+    until_ns = stored.opted_out_until_ns
+    row["opted_out_until"] = _rfc3339(until_ns) if until_ns else None
     kind = DeviceKind(stored.kind).name.lower()
     return {"id": stored.device_id, "device_no": stored.device_no, "kind": kind} | row
 

@@ -29,7 +29,17 @@ NUMBERS = (
     "report_every_s",
     "meter_rollover_wh",
     "meter_resolution_wh",
+    "tier",
+    "priority",
+    "steps",
+    "min_on_s",
+    "min_off_s",
 )
+TIER_MAX = 15
+STEPS_MAX = 255
+PRIORITY_LEAST, PRIORITY_MOST = 0.01, 100.0
+DWELL_S_MAX = 65_535.0
+"""Eighteen hours."""
 _labels_of = attrgetter(*LABELS)
 _POSITIVE = (
     "energy_wh",
@@ -65,6 +75,14 @@ class Device:
     report_every_s: float = math.nan
     meter_rollover_wh: float = math.nan
     meter_resolution_wh: float = math.nan
+    tier: int = 0
+    priority: float = 1.0
+    steps: int = 0
+    min_on_s: float = math.nan
+    min_off_s: float = math.nan
+    must_run: bool = False
+    opted_out_until_ns: int | None = None
+    """None: as it was. His owner's word outlasts a file that does not speak of it."""
 
 
 class Flaw(NamedTuple):
@@ -84,6 +102,7 @@ def flaws(device: Device) -> list[Flaw]:
         for field, text in zip(LABELS, labels, strict=True):
             found += label_flaws(field, text)
     found += _number_flaws(device)
+    found += _part_flaws(device)
     return found
 
 
@@ -142,6 +161,26 @@ def _number_flaws(device: Device) -> list[Flaw]:
     if not 0 <= device.reserve_soc <= 1:
         what = f"{device.reserve_soc:g} is not within 0 to 1"
         found.append(Flaw("reserve_soc", what, _soc_remedy(device.reserve_soc)))
+    return found
+
+
+def _part_flaws(device: Device) -> list[Flaw]:
+    """Return what is wrong with its part in an allocation."""
+    found: list[Flaw] = []
+    if not 0 <= device.tier <= TIER_MAX:
+        remedy = f"write 0 to {TIER_MAX}: lower tiers are used up before the next begins"
+        found.append(Flaw("tier", f"is {device.tier}", remedy))
+    if not PRIORITY_LEAST <= device.priority <= PRIORITY_MOST:
+        remedy = f"write {PRIORITY_LEAST:g} to {PRIORITY_MOST:g}; 1 is usual, 2 takes twice as much"
+        found.append(Flaw("priority", f"is {device.priority:g}", remedy))
+    if not 0 <= device.steps <= STEPS_MAX:
+        remedy = f"write 1 for on or off, up to {STEPS_MAX} for equal steps, or leave it empty"
+        found.append(Flaw("steps", f"is {device.steps}", remedy))
+    for field in ("min_on_s", "min_off_s"):
+        value = getattr(device, field)
+        if not math.isnan(value) and not 0 <= value <= DWELL_S_MAX:
+            remedy = f"write seconds up to {DWELL_S_MAX:g}, or leave it empty"
+            found.append(Flaw(field, f"is {value:g}", remedy))
     return found
 
 

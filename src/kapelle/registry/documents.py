@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kapelle.errors import Invalid, Problem
 from kapelle.registry.device import LABELS, NUMBERS
 
-COLUMNS = ("id", "kind", *LABELS, *NUMBERS)
+COLUMNS = ("id", "kind", *LABELS, *NUMBERS, "must_run", "opted_out_until")
 REQUIRED = ("id", "kind")
 Cells = Mapping[str, object]
 
@@ -52,6 +52,15 @@ _MEANT = {
     "rollover_kwh": "meter_rollover_wh",
     "resolution": "meter_resolution_wh",
     "resolution_kwh": "meter_resolution_wh",
+    "merit_order": "tier",
+    "rank": "tier",
+    "weight": "priority",
+    "stages": "steps",
+    "min_on": "min_on_s",
+    "min_off": "min_off_s",
+    "min_run_s": "min_on_s",
+    "opt_out": "opted_out_until",
+    "opted_out": "opted_out_until",
 }
 _EMPTY = Problem("line 1", "the file is empty", f"begin with the columns {', '.join(COLUMNS)}")
 _OTHER_ENCODINGS = {

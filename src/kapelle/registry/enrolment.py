@@ -58,7 +58,8 @@ def enrol(
     differing: list[tuple[Device, Described, Stored | None]] = []
     for device in wanted:
         values, before = described(device), stored.get(device.id)
-        if before is None or not before.active or _described_of(before) != values:
+        same = before is not None and before.active and _described_of(before) == values
+        if not same or _opted_out_until_ns(device, before) != _opted_out_before(before):
             differing.append((device, values, before))
     numbers = _number(connection, differing)
 
@@ -69,6 +70,7 @@ def enrol(
         row: Row = dict(zip(DESCRIBED, values, strict=True))
         row |= {"device_no": device_no, "device_id": device.id, "active": 1}
         row |= {"revision": revision, "updated_at_ns": now_ns}
+        row["opted_out_until_ns"] = _opted_out_until_ns(device, before)
         if before is None or not before.active:
             secret = credentials.new_secret()
             result.credentials[device.id] = secret
@@ -88,6 +90,17 @@ def enrol(
     if updated:
         write(connection, updated)
     return result
+
+
+def _opted_out_until_ns(device: Device, before: Stored | None) -> int | None:
+    if device.opted_out_until_ns is None:
+        return _opted_out_before(before)
+    return device.opted_out_until_ns or None
+
+
+def _opted_out_before(before: Stored | None) -> int | None:
+    # Who left and comes back takes part anew.
+    return before.opted_out_until_ns if before is not None and before.active else None
 
 
 def write(connection: Connection, rows: Sequence[Row]) -> None:

@@ -4,10 +4,12 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from kapelle.errors import Problem
 from kapelle.model.enums import DeviceKind
+from kapelle.model.ids import NS_PER_S
 from kapelle.registry.device import (
     LABELS,
     NUMBERS,
@@ -33,6 +35,11 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "report_every_s": _S,
     "meter_rollover_wh": _WH,
     "meter_resolution_wh": _WH,
+    "tier": {},
+    "priority": {},
+    "steps": {},
+    "min_on_s": _S,
+    "min_off_s": _S,
 }
 _SUSPICIOUS = {"nameplate_up_w": (20.0, "kW"), "nameplate_down_w": (20.0, "kW")}
 """Below this, a number was meant in the unit beside it: no plant enrols devices of 10 W."""
@@ -44,8 +51,12 @@ _OPTIONAL = (
     "report_every_s",
     "meter_rollover_wh",
     "meter_resolution_wh",
+    "min_on_s",
+    "min_off_s",
 )
+_WHOLE = ("tier", "steps")
 _NONE = ("none", "-")
+_SAID = {"": False, "false": False, "no": False, "0": False, "true": True, "yes": True, "1": True}
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WITH_UNIT = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*([A-Za-z%/]+)")
 _WITH_COMMA = re.compile(r"[+-]?\d+(,\d+)+(\.\d+)?")
@@ -98,9 +109,11 @@ class Reader:
             if number.flaw:
                 found.append(number.flaw)
             given[name] = number.value
+        must_run = _switch("must_run", cells.get("must_run"), found)
+        opted_out_until_ns = _moment("opted_out_until", cells.get("opted_out_until"), found)
         if found or kind is None:
             return None, _problems(where, found + id_flaws(texts["id"]))
-        device = _device(kind, texts, given)
+        device = _device(kind, texts, given, must_run, opted_out_until_ns)
         found = flaws(device)
         return (None if found else device), _problems(where, found)
 
@@ -109,7 +122,13 @@ def _problems(where: str, found: list[Flaw]) -> list[Problem]:
     return [Problem(f"{where}, {flaw.field}", flaw.what, flaw.remedy) for flaw in found]
 
 
-def _device(kind: DeviceKind, texts: Mapping[str, str], given: Mapping[str, float]) -> Device:
+def _device(
+    kind: DeviceKind,
+    texts: Mapping[str, str],
+    given: Mapping[str, float],
+    must_run: bool,
+    opted_out_until_ns: int | None,
+) -> Device:
     adapter = texts["adapter"] or "mqtt"
     number = _defaults(kind, adapter, given)
     return Device(
@@ -132,6 +151,13 @@ def _device(kind: DeviceKind, texts: Mapping[str, str], given: Mapping[str, floa
         report_every_s=number["report_every_s"],
         meter_rollover_wh=number["meter_rollover_wh"],
         meter_resolution_wh=number["meter_resolution_wh"],
+        tier=int(number["tier"]),
+        priority=number["priority"],
+        steps=int(number["steps"]),
+        min_on_s=number["min_on_s"],
+        min_off_s=number["min_off_s"],
+        must_run=must_run,
+        opted_out_until_ns=opted_out_until_ns,
     )
 
 
@@ -139,6 +165,7 @@ def _defaults(kind: DeviceKind, adapter: str, given: Mapping[str, float]) -> dic
     """Return every number of a device: as given, else its default."""
     number = dict.fromkeys(_OPTIONAL, math.nan)
     number |= {"nameplate_up_w": 0.0, "nameplate_down_w": 0.0, "reserve_soc": 0.0}
+    number |= {"tier": 0.0, "priority": 1.0, "steps": 0.0}
     if kind == DeviceKind.BATTERY:
         up_w, down_w = given.get("nameplate_up_w", 0.0), given.get("nameplate_down_w", 0.0)
         number |= {"nameplate_up_w": down_w, "nameplate_down_w": up_w}
@@ -187,12 +214,39 @@ def _number(name: str, cell: object) -> _Number:
     if not math.isfinite(value):
         remedy = "leave it empty where it is not known"
         return _Number(value, Flaw(name, f"{cell} is not a finite number", remedy))
+    if name in _WHOLE and value != math.floor(value):
+        return _Number(value, Flaw(name, f"{value:g} is not a whole number", "write 0, 1, 2 …"))
     if name in _SUSPICIOUS:
         least, unit = _SUSPICIOUS[name]
         if 0 < value < least:
             what = f"{value:g} {unit[1:]} looks like {unit}"
             return _Number(value, Flaw(name, what, f"write {value * 1000:.15g}"))
     return _Number(value, None)
+
+
+def _switch(name: str, cell: object, found: list[Flaw]) -> bool:
+    text = str(cell if cell is not None else "").strip().lower()
+    if text not in _SAID:
+        found.append(Flaw(name, f"{cell!r} is neither yes nor no", "write true or false"))
+    return _SAID.get(text, False)
+
+
+def _moment(name: str, cell: object, found: list[Flaw]) -> int | None:
+    """Return a moment [ns since 1970]; 0 for none, None where nothing is said."""
+    text = str(cell if cell is not None else "").strip()
+    if not text:
+        return None
+    if text.lower() in _NONE:
+        return 0
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError("it has no time zone")
+        return round(at.timestamp()) * NS_PER_S
+    except (ValueError, OverflowError) as error:
+        remedy = "write it like 2026-05-01T14:30:00Z, or none"
+        found.append(Flaw(name, f"{text[:40]!r}: {error}", remedy))
+        return None
 
 
 def _float(value: float) -> float:

@@ -5,8 +5,11 @@ provider, adapter (default: mqtt), address; nameplate_up_w (default 0 for consum
 nameplate_down_w (default 0 for pv and generator, as up for battery), energy_wh (required for
 battery), reserve_soc (default 0), ramp_w_per_s, revert_s (default 300 for mqtt, whose commands
 carry the timer; else none), report_every_s, meter_rollover_wh (where the energy registers begin
-anew; none: they never do), meter_resolution_wh (their last digit). An empty cell means the default,
-`none` means that there is none. A row replaces what was known of its device whole.
+anew; none: they never do), meter_resolution_wh (their last digit); tier (0-15), priority
+(default 1), steps (default: as its kind), min_on_s, min_off_s, must_run (true or false): see
+docs/allocation.md; opted_out_until (a moment; left as it was where it is empty). An empty cell
+means the default, `none` means that there is none. A row replaces what was known of its device
+whole.
 """
 
 from collections.abc import Mapping, Sequence

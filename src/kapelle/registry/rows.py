@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kapelle.model.blocks import F8, I4, U1, Enrolled
+from kapelle.model.blocks import F8, I4, I8, U1, Enrolled
 from kapelle.model.enums import DeviceKind
 from kapelle.registry import credentials
 from kapelle.registry.device import Device
@@ -38,6 +38,13 @@ class Stored(NamedTuple):
     report_every_s: float | None
     meter_rollover_wh: float | None
     meter_resolution_wh: float | None
+    tier: int | None
+    priority: float | None
+    steps: int | None
+    min_on_s: float | None
+    min_off_s: float | None
+    must_run: int | None
+    opted_out_until_ns: int | None
     credential: bytes | None
     credential_at_ns: int | None
     created_at_ns: int
@@ -46,8 +53,8 @@ class Stored(NamedTuple):
 
 
 COLUMNS = tuple(devices.c[name] for name in Stored._fields)
-DESCRIBED = Stored._fields[3:21]
-"""Columns an operator decides: everything of a `Device` but its id."""
+DESCRIBED = Stored._fields[3:27]
+"""Columns an operator decides: everything of a `Device` but its id and its owner's opting out."""
 
 Described = tuple[int | str | float | None, ...]
 
@@ -73,6 +80,12 @@ def described(device: Device) -> Described:
         _known(device.report_every_s),
         _known(device.meter_rollover_wh),
         _known(device.meter_resolution_wh),
+        device.tier or None,
+        device.priority if device.priority != 1.0 else None,
+        device.steps or None,
+        _known(device.min_on_s),
+        _known(device.min_off_s),
+        int(device.must_run) or None,
     )
 
 
@@ -98,6 +111,13 @@ def to_device(row: Stored) -> Device:
         report_every_s=_float(row.report_every_s),
         meter_rollover_wh=_float(row.meter_rollover_wh),
         meter_resolution_wh=_float(row.meter_resolution_wh),
+        tier=row.tier or 0,
+        priority=row.priority or 1.0,
+        steps=row.steps or 0,
+        min_on_s=_float(row.min_on_s),
+        min_off_s=_float(row.min_off_s),
+        must_run=bool(row.must_run),
+        opted_out_until_ns=row.opted_out_until_ns,
     )
 
 
@@ -141,6 +161,13 @@ def to_enrolled(rows: Sequence[Stored]) -> Enrolled:
         report_every_s=np.array([_float(row.report_every_s) for row in rows], F8),
         meter_rollover_wh=np.array([_float(row.meter_rollover_wh) for row in rows], F8),
         meter_resolution_wh=np.array([_float(row.meter_resolution_wh) for row in rows], F8),
+        tier=np.array([row.tier or 0 for row in rows], U1),
+        priority=np.array([_float(row.priority) for row in rows], F8),
+        steps=np.array([row.steps or 0 for row in rows], U1),
+        min_on_s=np.array([_float(row.min_on_s) for row in rows], F8),
+        min_off_s=np.array([_float(row.min_off_s) for row in rows], F8),
+        must_run=np.array([row.must_run or 0 for row in rows], U1),
+        opted_out_until_ns=np.array([row.opted_out_until_ns or 0 for row in rows], I8),
     )
 
 

@@ -134,6 +134,32 @@ class Registry:
             self._tell(connection, revision, rows)
         return len(rows)
 
+    def opt_out(self, device_ids: Sequence[str], until_ns: int, now_ns: int) -> int:
+        """Leave devices to their owners until a moment, or take them back with one that is past.
+
+        Returns:
+            How many it changed.
+
+        Raises:
+            NotFound: With every name nobody enrolled bears; nothing was changed.
+        """
+        until = until_ns if until_ns > now_ns else None
+        with self._change() as (connection, revision):
+            stored = _existing(connection, device_ids)
+            gone = [name for name, row in stored.items() if not row.active]
+            if gone:
+                raise NotFound(f"removed, enrol them again: {', '.join(gone)}")
+            rows: list[enrolment.Row] = [
+                row._asdict()
+                | {"opted_out_until_ns": until, "updated_at_ns": now_ns, "revision": revision}
+                for row in stored.values()
+                if row.opted_out_until_ns != until
+            ]
+            if rows:
+                enrolment.write(connection, rows)
+            self._tell(connection, revision, rows)
+        return len(rows)
+
     def rotate_credential(self, device_id: str, now_ns: int) -> str:
         """Replace a device's credential and return the new secret; the old one is dead at once.
 

@@ -75,6 +75,15 @@ devices = Table(
     Column("report_every_s", Double),
     Column("meter_rollover_wh", Double),
     Column("meter_resolution_wh", Double),
+    # NULL is what is usual: tier 0, priority 1, steps of its kind, no least times, no must-run.
+    Column("tier", SmallInteger),
+    Column("priority", Double),
+    Column("steps", SmallInteger),
+    Column("min_on_s", Double),
+    Column("min_off_s", Double),
+    Column("must_run", SmallInteger),
+    # The owner's word: a file that does not mention it leaves it as it is.
+    Column("opted_out_until_ns", BigInteger),
     # Salt and hash; NULL once the device is removed, so that nothing opens the door again.
     Column("credential", LargeBinary),
     Column("credential_at_ns", BigInteger),

@@ -7,6 +7,7 @@ device may not do before some level is a second, negative corner.
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.model.ids import Bytes, Flags, Floats
 
@@ -19,6 +20,7 @@ _CELLS = 1 << 14
 _CELLS_FAR = 1 << 9
 """For a tier in which nothing moves now."""
 
+Places = NDArray[np.intp]
 Corners = tuple[Floats, Floats, Floats]
 """Ascending |λ| within the tier; what is gained at it; the slope up to it. [W]"""
 
@@ -168,11 +170,12 @@ class Counted:
                 sides[tier] = cell_levels(int(cells))[used], head_w[used], weight[used]
         return sides
 
-    def _cell(self, at: Floats, tier: Bytes | None) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    def _cell(self, at: Floats, tier: Bytes | None) -> Places:
         if tier is None:
             cells = int(self._cells[0])
             cell = (at / (1.0 + at) * (cells * (TIER + 1.0) / TIER)).astype(np.intp)
             return np.minimum(cell, cells - 1, out=cell)
         cells_of = self._cells[tier]
         cell = (at / (1.0 + at) * (cells_of * ((TIER + 1.0) / TIER))).astype(np.intp)
-        return np.minimum(cell, cells_of - 1) + self._first[tier]
+        found: Places = np.minimum(cell, cells_of - 1) + self._first[tier]
+        return found
