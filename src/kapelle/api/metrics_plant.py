@@ -150,7 +150,7 @@ def timely(view: PlantView, now_ns: int) -> Iterator[Metric]:
         resource = state.order.resource
         targets[resource] = targets.get(resource, 0.0) + state.committed_w
         goal_w = state.baseline_w + state.committed_w
-        errors[resource] = total(view, resource).power_w - goal_w
+        errors[resource] = total(view, resource).net_w - goal_w
     yield gauge(
         "kapelle_target_power_watts",
         "Committed change against the baseline, per resource.",
@@ -159,7 +159,7 @@ def timely(view: PlantView, now_ns: int) -> Iterator[Metric]:
     )
     yield gauge(
         "kapelle_tracking_error_watts",
-        "Estimated power less what is promised.",
+        "Estimated power, without what is done for other orders, less what is promised.",
         ["group"],
         (([name], watts) for name, watts in sorted(errors.items()) if watts == watts),
     )

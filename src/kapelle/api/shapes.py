@@ -137,6 +137,14 @@ class ResourceTold(BaseModel):
     headroom_up_w: float
     headroom_down_w: float
     commanded_w: float
+    others_w: float = Field(
+        default=0.0,
+        description="What its devices do beyond their own schedule for orders on other resources; "
+        "an order on this one is judged without it. [W]",
+    )
+    claimed: dict[int, int] = Field(
+        default={}, description="By order number: devices that follow an order on another resource."
+    )
     phases: dict[str, int]
     excluded: dict[str, int]
     by_kind_w: dict[str, float]

@@ -90,6 +90,8 @@ def tell_resource(total: Aggregate) -> ResourceTold:
         headroom_up_w=total.headroom_up_w,
         headroom_down_w=total.headroom_down_w,
         commanded_w=total.commanded_w,
+        others_w=total.others_w,
+        claimed=total.claimed,
         phases={p.name.lower(): total.phases[p] for p in Phase if p != Phase.NONE},
         excluded=total.excluded,
         by_kind_w=total.by_kind_w,

@@ -125,7 +125,7 @@ def line_of(order: "OrderTold", now: "ResourceTold") -> str:
     parts = [
         f"{datetime.now(UTC):%H:%M:%S}Z",
         f"{order.status:<9}",
-        f"actual {power(now.power_w)} ±{doubt}",
+        f"actual {power(_net_w(now))} ±{doubt}",
         f"target {power(_goal_w(order))}",
         f"live {now.freshness.get('live', 0):,} of {now.devices:,}",
         *(f"{phase} {now.phases[phase]:,}" for phase in _WAY if now.phases.get(phase)),
@@ -142,8 +142,8 @@ def picture(order: "OrderTold", now: "ResourceTold") -> Table:
     grid.title = Text(f"{head} · {left_s:,.0f} s left", "bold")
     grid.title_justify = "left"
     doubt = power((now.high_w - now.low_w) / 2)
-    off_w = None if (goal_w := _goal_w(order)) is None else now.power_w - goal_w
-    grid.add_row("actual", Text(f"{power(now.power_w)} ±{doubt}"), "")
+    off_w = None if (goal_w := _goal_w(order)) is None else _net_w(now) - goal_w
+    grid.add_row("actual", Text(f"{power(_net_w(now))} ±{doubt}"), "")
     grid.add_row("target", Text(power(goal_w)), Text(f"{power(off_w)} off", "dim"))
     if order.declined_w:
         declined = f"▲ {power(order.declined_w)}: {order.reason}"
@@ -166,6 +166,11 @@ def _reached(phases: dict[str, int]) -> dict[str, int]:
         phase: sum(phases.get(later, 0) for later in (*_WAY[place:], "completed"))
         for place, phase in enumerate(_WAY)
     }
+
+
+def _net_w(now: "ResourceTold") -> float:
+    """Return power but for what devices do for orders on other resources: what is judged."""
+    return now.power_w - now.others_w
 
 
 def _goal_w(order: "OrderTold") -> float | None:

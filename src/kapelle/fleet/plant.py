@@ -241,6 +241,7 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
         # A second person agreed to what he saw, not to more.
         operated_by=was.operated_by if abs(amend.target_w) <= abs(was.target_w) else "",
         profile=amend.profile,
+        why=was.why,
     )
     state.amended_at_ns = amend.at_ns
 
