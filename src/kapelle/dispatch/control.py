@@ -85,6 +85,7 @@ def _end(state: ControlState, cycle: Cycle, order: OrderState) -> None:
             reason=plan.reason if plan else "",
             firm_w=plan.firm_w if plan else None,
             rank=plan.rank if plan else 0,
+            profile=plan.profile if plan else (),
         )
     )
     state.watch.shortfalls.pop(asked.order_no, None)

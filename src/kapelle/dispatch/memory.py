@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from math import nan
 
+from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.watch import Watch
 from kapelle.fleet.plant import PlantView
@@ -32,6 +33,8 @@ class Running:
     """When it began to claim devices; 0 before."""
     promised_at_ns: int = 0
     """Time of the plan the loop works on."""
+    horizon: Horizon = field(default_factory=Horizon)
+    """Plans that look ahead, for an order with a profile."""
     window_ends_ns: int = 0
     """Until then it is told what could be promised (`firm.orders`); 0 before."""
 

@@ -35,7 +35,11 @@ def stores(fleet: Fleet, rows: Ints, signal: Signal) -> dict[str, list[float]]:
         part = division.shares(fleet, piece, HOLD_S_MIN)
         energy_wh = fleet.energy_wh[at]
         give_wh, take_wh = rations.energies(
-            fleet.value[Metric.SOC][at], fleet.reserve_soc[at], energy_wh, part.own_w, rest_s
+            fleet.value[Metric.SOC][at],
+            fleet.reserve_soc[at].astype(np.float64),
+            energy_wh,
+            part.own_w,
+            rest_s,
         )
         cell = np.zeros(len(piece), np.intp)
         if signal.stores != "down":

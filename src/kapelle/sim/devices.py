@@ -1,7 +1,7 @@
 """Making a simulated fleet: who is there, where, from which maker, and how big."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -41,6 +41,8 @@ class FleetPlan:
     revert_s: float = 120.0
     no_revert_fraction: float = 0.0
     """Share of devices without a revert timer: they follow until they are told something else."""
+    battery_h: Sequence[float] = (2.0, 2.7)
+    """Hours a full battery can give all its power: of each size equally many. [h]"""
     ev_min_w: float = 0.0
     """Least power an EV charger can hold above zero; 0 for those that follow any setpoint."""
 
@@ -139,7 +141,7 @@ def make_fleet(plan: FleetPlan, rng: Generator) -> Devices:
     # Neighbours share a feeder and, on other boundaries, a gateway.
     feeder = [f"feeder-{place // plan.devices_per_feeder:03d}" for place in range(n)]
     gateway = tuple(f"gateway-{place // plan.devices_per_gateway:02d}" for place in range(n))
-    up_w, down_w, energy_wh, ramp = _ratings(np.array(kind, np.uint8), rng)
+    up_w, down_w, energy_wh, ramp = _ratings(np.array(kind, np.uint8), plan.battery_h, rng)
     zones = max(1, n // 1000)
     names = [f"dev-{place:0{max(4, len(str(n)))}d}" for place in range(n)]
     kinds = [DeviceKind(number).name.lower() for number in kind]
@@ -214,7 +216,9 @@ def _numbered(site: list[int], partitions: int) -> Ints:
     return (row * partitions + partition).astype(np.int32)
 
 
-def _ratings(kind: Bytes, rng: Generator) -> tuple[Floats, Floats, Floats, Floats]:
+def _ratings(
+    kind: Bytes, battery_h: Sequence[float], rng: Generator
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Return nameplate up and down [W], energy [Wh] and ramp [W/s] in the sizes one can buy."""
     n = len(kind)
     up_w, down_w, ramp = np.zeros(n), np.zeros(n), np.full(n, np.nan)
@@ -233,7 +237,7 @@ def _ratings(kind: Bytes, rng: Generator) -> tuple[Floats, Floats, Floats, Float
         size = rng.choice(3, size=int(mine.sum()), p=[0.25, 0.5, 0.25])
         up_w[mine], down_w[mine] = np.array(ups)[size], np.array(downs)[size]
     battery = kind == DeviceKind.BATTERY
-    energy_wh[battery] = up_w[battery] * rng.choice(np.array([2.0, 2.7]), size=int(battery.sum()))
+    energy_wh[battery] = up_w[battery] * rng.choice(np.array(battery_h), size=int(battery.sum()))
     fast = np.isin(kind, (DeviceKind.BATTERY, DeviceKind.EV, DeviceKind.GENERATOR))
     ramp[fast] = np.maximum(up_w, down_w)[fast] * rng.uniform(0.2, 0.5, size=int(fast.sum()))
     return up_w, down_w, energy_wh, ramp

@@ -2,8 +2,9 @@
 
 from kapelle.errors import JournalFull
 from kapelle.fleet.plant import apply_plant, total
+from kapelle.fleet.profiles import largest_w
 from kapelle.model.ids import ALL, NS_PER_S, PLANT
-from kapelle.model.plant import Notice, Order
+from kapelle.model.plant import Interval, Notice, Order
 from kapelle.sim.play import Play
 from kapelle.sim.result import Published
 from kapelle.sim.scenario import OrderPlan
@@ -47,15 +48,18 @@ async def give_order(play: Play, number: int, plan: OrderPlan) -> None:
     play.world.faults.kill()
     while True:
         now_ns = play.clock.now_ns()
+        signed_w = target_w if plan.direction == "up" else -target_w
+        profile = _profile(plan, signed_w, now_ns)
         order = Order(
             order_no=number,
             resource=ALL,
-            target_w=target_w if plan.direction == "up" else -target_w,
+            target_w=largest_w(profile) if profile else signed_w,
             starts_at_ns=now_ns,
             ends_at_ns=now_ns + round(plan.duration_s * NS_PER_S),
             issued_at_ns=now_ns,
             issued_by="scenario",
             key=f"order-{number}",
+            profile=profile,
         )
         try:
             await play.journal.append(PLANT, [order], writer="api")
@@ -65,6 +69,14 @@ async def give_order(play: Play, number: int, plan: OrderPlan) -> None:
         else:
             play.orders.append(order)
             return
+
+
+def _profile(plan: OrderPlan, target_w: float, starts_at_ns: int) -> tuple[Interval, ...]:
+    made, at_s = [], 0.0
+    for each in plan.profile:
+        made.append(Interval(starts_at_ns + round(at_s * NS_PER_S), target_w * each.part))
+        at_s += each.duration_s
+    return tuple(made)
 
 
 async def _target_w(play: Play, plan: OrderPlan) -> float:

@@ -11,6 +11,22 @@ from kapelle.model.ids import Flags, Floats
 _HOLD_S = 10.0
 """Within a band means: for this long without leaving it."""
 _WINDOW_S = 300.0
+_SETTLE_S = 60.0
+"""Left out of an interval's judgement: as much, or of a short one …"""
+_SETTLE_PART = 0.1
+"""… this part. Reports do so too."""
+
+
+class IntervalResult(msgspec.Struct, kw_only=True):
+    """One interval of an order with a profile."""
+
+    starts_s: float
+    ends_s: float
+    target_w: float
+    committed_w: float
+    delivered_mean: float | None
+    """The change of the true power over `committed_w`, without the first moments, as an order is
+    judged; None where nothing was committed."""
 
 
 class OrderResult(msgspec.Struct, kw_only=True):
@@ -37,6 +53,12 @@ class OrderResult(msgspec.Struct, kw_only=True):
     true_baseline_w: float
     starts_s: float
     ends_s: float
+    worst_pct: float | None = None
+    """The most that would have come beyond the promise had every device obeyed all it still might,
+    in percent of it, without what the plant had measured too little; None for a profile."""
+    intervals: list[IntervalResult] = []
+    """Of a profile. `committed_w` is then that of the largest target, and what is delivered counts
+    over the promise of its moment."""
 
 
 class AggregateResult(msgspec.Struct, kw_only=True):
@@ -50,6 +72,14 @@ class AggregateResult(msgspec.Struct, kw_only=True):
     published: int
     interval_mean_pct: float | None
     """Mean half-width of the interval, in percent of nameplate."""
+
+
+class RedispatchResult(msgspec.Struct, kw_only=True, frozen=True):
+    """From the loss of a device to the sending of its replacement (see `fleet.redispatch`)."""
+
+    devices: int = 0
+    p50_s: float | None = None
+    p95_s: float | None = None
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -71,6 +101,9 @@ class Result(msgspec.Struct, kw_only=True):
     restarts: int
     problems: list[str]
     """Broken promises, should there be any."""
+    redispatch: RedispatchResult = RedispatchResult()
+    commands_per_device_hour: float = 0.0
+    """Commands sent, each try and refresh counted, per device and hour of orders."""
 
     def to_json(self) -> bytes:
         """Return one line of JSON; what does not exist is null."""
@@ -106,6 +139,8 @@ class Ordered:
     baseline_w: float
     notices_s: Sequence[float] = ()
     """When a shortfall was announced."""
+    intervals: Sequence[IntervalResult] = ()
+    """Of a profile: what was asked and promised of each."""
 
 
 def measure_order(
@@ -142,6 +177,9 @@ def measure_order(
     if order.committed_w == 0 or len(part.at_s) < 2:
         return result
     delivered = (part.power_w - baseline_w) / order.committed_w
+    if order.intervals:
+        result.intervals = [_measured(each, part, baseline_w) for each in order.intervals]
+        part, delivered = _by_interval(order, part, baseline_w)
     result.settle_5pct_s = settled(part.at_s, np.abs(delivered - 1) <= 0.05)
     result.settle_2pct_s = settled(part.at_s, np.abs(delivered - 1) <= 0.02)
     from_s = order.starts_s + (result.settle_2pct_s or result.settle_5pct_s or 0.0)
@@ -156,6 +194,37 @@ def measure_order(
             out = np.abs(delivered[window] - 1) > band
             found.append(longest_out(part.at_s[window], out))
     return result
+
+
+def _settle_s(interval: IntervalResult) -> float:
+    return min(_SETTLE_S, _SETTLE_PART * (interval.ends_s - interval.starts_s))
+
+
+def _measured(interval: IntervalResult, track: Track, baseline_w: float) -> IntervalResult:
+    part = track.between(interval.starts_s + _settle_s(interval), interval.ends_s)
+    if not interval.committed_w or not len(part.at_s):
+        return interval
+    mean = float((part.power_w - baseline_w).mean()) / interval.committed_w
+    return msgspec.structs.replace(interval, delivered_mean=mean)
+
+
+def _by_interval(order: Ordered, track: Track, baseline_w: float) -> tuple[Track, Floats]:
+    """Return the settled part of a profile, and what was delivered over what was promised then.
+
+    Where nothing was promised, what is off counts against the largest promise.
+    """
+    kept = np.zeros(len(track.at_s), np.bool_)
+    wanted_w = np.zeros(len(track.at_s))
+    for number, each in enumerate(order.intervals):
+        within = (track.at_s >= each.starts_s) & (track.at_s < each.ends_s)
+        wanted_w[within] = each.committed_w
+        # The first has its own times: until it settles.
+        since_s = each.starts_s + (_settle_s(each) if number else 0.0)
+        kept |= within & (track.at_s >= since_s)
+    largest_w = max((each.committed_w for each in order.intervals), key=abs)
+    over_w = np.where(wanted_w == 0.0, largest_w, wanted_w)
+    delivered = 1.0 + (track.power_w - baseline_w - wanted_w) / over_w
+    return Track(track.at_s[kept], track.power_w[kept]), delivered[kept]
 
 
 def _noticed(order: Ordered, losses_s: Sequence[float]) -> float | None:
@@ -235,6 +304,14 @@ def measure_aggregate(
         published=len(heard),
         interval_mean_pct=float(((high_w - low_w) / 2 / nameplate_w).mean() * 100),
     )
+
+
+def measure_redispatch(took_s: Sequence[float]) -> RedispatchResult:
+    """Measure how soon lost devices were replaced."""
+    if not took_s:
+        return RedispatchResult()
+    p50_s, p95_s = np.quantile(np.array(took_s), (0.5, 0.95)).tolist()
+    return RedispatchResult(devices=len(took_s), p50_s=p50_s, p95_s=p95_s)
 
 
 def counted(names: Sequence[str], counts: Mapping[str, int]) -> dict[str, int]:

@@ -13,10 +13,11 @@ from kapelle.config import Config, PlantSettings
 from kapelle.dispatch.firm.capacity import firm_capacity
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.plant import PlantView
+from kapelle.fleet.profiles import parts
 from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.ids import ALL, NS_PER_S, partition_topic
-from kapelle.model.plant import Order
+from kapelle.model.plant import Order, Plan
 from kapelle.ports import Clock
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
@@ -30,8 +31,10 @@ from kapelle.sim.link import SimAdapter
 from kapelle.sim.loop import run_virtual
 from kapelle.sim.measured import Measured
 from kapelle.sim.operator import give_order, observe
+from kapelle.sim.overshoot import worst_pct
 from kapelle.sim.play import Play
 from kapelle.sim.result import (
+    IntervalResult,
     Ordered,
     OrderResult,
     Result,
@@ -39,10 +42,12 @@ from kapelle.sim.result import (
     counted,
     measure_aggregate,
     measure_order,
+    measure_redispatch,
 )
 from kapelle.sim.scenario import Scenario
 from kapelle.sim.stage import ROLES, Stage
 from kapelle.sim.world import World
+from kapelle.sim.worst import worst_w
 
 _FIRM = ("p50_w", "p90_w", "p95_w", "p99_w")
 
@@ -115,10 +120,13 @@ def prepare(
     world = World(devices, scenario.faults, world_rng, start_ns, measured=measured)
     at_s: list[float] = []
     power_w: list[float] = []
+    worst: list[float] = []
 
     def watch(now_ns: int) -> None:
         at_s.append((now_ns - start_ns) / NS_PER_S)
         power_w.append(world.sum_w())
+
+        worst.append(worst_w(world, adapter.asked, now_ns))
 
     adapter = SimAdapter(world, clock, link_rng, on_step=watch)
     # Where the host's clock is set, the plant's own keeps the time for it; else both are one.
@@ -154,6 +162,7 @@ def prepare(
         registers_wh=float((world.physics.export_wh - world.physics.import_wh).sum()),
         at_s=at_s,
         power_w=power_w,
+        worst_w=worst,
         host=host,
     )
 
@@ -294,7 +303,16 @@ def _result(play: Play, found: Audit) -> Result:
         ],
         restarts=play.restarts,
         problems=found.problems,
+        redispatch=measure_redispatch(play.doors.timings.redispatch.latest_s),
+        commands_per_device_hour=_commands_per_device_hour(play, found),
     )
+
+
+def _commands_per_device_hour(play: Play, found: Audit) -> float:
+    ended_ns = play.ended_ns
+    ordered_ns = sum(min(o.ends_at_ns, ended_ns) - o.starts_at_ns for o in play.orders)
+    hours = ordered_ns / NS_PER_S / 3600
+    return round(found.tries / (len(play.devices) * hours), 1) if hours > 0 else 0.0
 
 
 def _order_result(play: Play, track: Track, order: Order) -> OrderResult:
@@ -317,5 +335,24 @@ def _order_result(play: Play, track: Track, order: Order) -> OrderResult:
             for notice in play.notices
             if notice.code == "shortfall" and notice.order_no in (0, order.order_no)
         ],
+        intervals=_intervals(play, order, plan),
     )
-    return measure_order(track, ordered, [loss.at_s for loss in faults.group_loss], turns_s)
+    losses_s = [loss.at_s for loss in faults.group_loss]
+    measured = measure_order(track, ordered, losses_s, turns_s)
+    measured.worst_pct = worst_pct(play, order, plan)
+    return measured
+
+
+def _intervals(play: Play, order: Order, plan: Plan | None) -> list[IntervalResult]:
+    promised = plan.profile if plan and plan.profile else ()
+    committed_w = {step.starts_at_ns: step.committed_w for step in promised}
+    return [
+        IntervalResult(
+            starts_s=play.elapsed_s(part.starts_at_ns),
+            ends_s=min(play.scenario.duration_s, play.elapsed_s(part.ends_at_ns)),
+            target_w=part.target_w,
+            committed_w=committed_w.get(part.starts_at_ns, 0.0),
+            delivered_mean=None,
+        )
+        for part in (parts(order) if order.profile else ())
+    ]

@@ -18,6 +18,15 @@ from kapelle.sim.faults import ClockStep, FaultPlan, GroupLoss, Restart, Rival
 
 
 @dataclass(frozen=True, slots=True)
+class ProfilePart:
+    """One interval of an order whose target changes."""
+
+    duration_s: float
+    part: float
+    """Of the order's target; negative: in the other direction."""
+
+
+@dataclass(frozen=True, slots=True)
 class OrderPlan:
     """An order somebody will give."""
 
@@ -27,6 +36,8 @@ class OrderPlan:
     """Of the capability the plant publishes at that moment; this or `target_w`."""
     target_w: float | None = None
     direction: Literal["up", "down"] = "up"
+    profile: Sequence[ProfilePart] = ()
+    """Its intervals, which last `duration_s` together; none: one target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,12 @@ def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None
         _checked(each, f"orders[{i}]", _ORDER, problems, ("at_s", "duration_s"))
         for i, each in enumerate(_tables(table.get("orders", ())))
     ]
+    for i, order in enumerate(orders):
+        intervals = [
+            _checked(each, f"orders[{i}].profile[{n}]", _INTERVAL, problems, tuple(_INTERVAL))
+            for n, each in enumerate(_tables(order.get("profile", ())))
+        ]
+        order["profile"] = intervals
     if problems:
         return None
     start: datetime.datetime | None = top.get("start")
@@ -103,11 +120,16 @@ def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None
             rival=tuple(Rival(**each) for each in rivals),
             clock_step=tuple(ClockStep(**each) for each in steps),
         ),
-        orders=tuple(OrderPlan(**each) for each in orders),
+        orders=tuple(_order(order) for order in orders),
         start_ns=NOON_NS if start is None else round(start.timestamp()) * NS_PER_S,
     )
     problems += list(_across(scenario))
     return scenario
+
+
+def _order(table: dict[str, Any]) -> OrderPlan:
+    profile = tuple(ProfilePart(**each) for each in table.pop("profile"))
+    return OrderPlan(**table, profile=profile)
 
 
 def _across(scenario: Scenario) -> Iterable[Problem]:
@@ -135,6 +157,13 @@ def _across(scenario: Scenario) -> Iterable[Problem]:
         where = f"orders[{i}]"
         if (order.fraction is None) == (order.target_w is None):
             yield Problem(where, "needs one of fraction and target_w", "give exactly one of them")
+        lasts_s = sum(interval.duration_s for interval in order.profile)
+        if order.profile and abs(lasts_s - order.duration_s) > 1e-6:
+            yield Problem(
+                f"{where}.profile",
+                f"lasts {lasts_s:g} s, the order {order.duration_s:g} s",
+                "let its intervals fill the order",
+            )
         if order.at_s >= scenario.duration_s:
             yield Problem(
                 f"{where}.at_s", "begins after the run is over", "lower it, or raise duration_s"
@@ -242,6 +271,11 @@ _SHARE = _real(0, 1)
 _YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
 _SECONDS = _real(0, 31_536_000, " s")
 _SOME_SECONDS = _real(0.001, 31_536_000, " s")
+_HOURS = _Rule(
+    "a list of hours, such as [2.0, 2.7]",
+    lambda v: isinstance(v, list) and bool(v) and all(_is_real(h) and h > 0 for h in v),
+    tuple,
+)
 _TOP = {
     "duration_s": _real(1, 31_536_000, " s"),
     "start": _MOMENT,
@@ -260,6 +294,7 @@ _FLEET = {
     "devices_per_gateway": _count(1, 1_000_000),
     "revert_s": _real(5, 86_400, " s"),
     "no_revert_fraction": _SHARE,
+    "battery_h": _HOURS,
     "ev_min_w": _real(0, 3000, " W"),
 }
 _FAULTS = {
@@ -331,4 +366,6 @@ _ORDER = {
     "fraction": _real(0.001, 10),
     "target_w": _real(1, 1e12, " W"),
     "direction": _one_of("up", "down"),
+    "profile": _ANY,
 }
+_INTERVAL = {"duration_s": _SOME_SECONDS, "part": _real(-1, 1)}

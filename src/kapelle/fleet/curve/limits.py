@@ -76,7 +76,7 @@ def _bound_by_rations(
     up_w, down_w = high_w - own_w, own_w - low_w
     give_wh, take_wh = rations.energies(
         fleet.value[Metric.SOC][every],
-        fleet.reserve_soc[every],
+        fleet.reserve_soc[every].astype(np.float64),
         fleet.energy_wh[every],
         own_w,
         rations.rest_s(rationing, fleet.now_ns),

@@ -13,7 +13,7 @@ from kapelle.model.ids import NS_PER_S, Floats
 from kapelle.model.plant import Rationing
 
 STEPS_PER_OCTAVE = 2
-SHORTEST_S = 120.0
+SHORTEST_S = 60.0
 """Who lasts for less is in the first group. [s]"""
 LONGEST_S = 86_400.0
 """Who lasts for longer is in the last one. [s]"""
