@@ -254,15 +254,17 @@ def _switch(fleet: Fleet, rows: Rows, part: Shares, block_level: float, moved_w:
     if not len(switched):
         return
     sign = 1 if block_level >= 0 else -1
-    into = np.broadcast_to(depth(part, block_level), len(rows))
+    # Added up as the corners of the curve are, so that a level on a corner is past it.
+    begins = np.zeros(len(rows)) if part.begins is None else part.begins
     head_w, own_w = (part.up_w if sign > 0 else part.down_w)[switched], part.own_w[switched]
     at = turn(fleet, rows, switched) / part.readiness[switched]
-    flips = (head_w > 0.0) & (at <= into[switched])
+    flips = (head_w > 0.0) & (begins[switched] + at <= abs(block_level))
     moved_w[switched] = np.where(flips, own_w + sign * head_w, np.nan)
     steps = stairs_of(fleet, rows, part, sign)
     if steps is not None:
         many = np.zeros(len(rows), np.bool_)
         many[with_many(fleet, rows)] = True
-        taken_w = np.where(steps.at <= into[steps.which], steps.rise_w, 0.0)
+        taken = begins[steps.which] + steps.at <= abs(block_level)
+        taken_w = np.where(taken, steps.rise_w, 0.0)
         risen_w = np.bincount(steps.which, taken_w, len(rows))
         moved_w[many] = np.where(risen_w > 0.0, part.own_w + sign * risen_w, np.nan)[many]
