@@ -6,9 +6,11 @@ from importlib.metadata import version as installed
 import typer
 
 from kapelle.cli import (
+    acceptance,
     capacity,
     configuration,
     devices,
+    drill,
     energy,
     examination,
     following,
@@ -52,7 +54,9 @@ app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.resources, name="resources")
 app.add_typer(quarantine.dlq, name="dlq")
 app.add_typer(configuration.commands, name="config")
+simulation.sim.command()(acceptance.accept)
 app.add_typer(simulation.sim, name="sim")
+app.add_typer(drill.drill, name="drill")
 app.command()(history.query)
 app.add_typer(history.export, name="export")
 app.add_typer(energy.commands, name="energy")

@@ -1,0 +1,1 @@
+"""Acceptance: the whole grid of faults, many seeds a line, held against what is promised."""
