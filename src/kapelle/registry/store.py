@@ -21,6 +21,7 @@ from kapelle.registry.device import Device, id_flaws
 from kapelle.registry.membership import apply_devices, apply_resource
 from kapelle.registry.rows import COLUMNS, Stored
 from kapelle.registry.selection import parse
+from kapelle.registry.shape import Shape, shape_of
 from kapelle.registry.tables import devices, resource_members, resources, sites
 
 
@@ -216,6 +217,11 @@ class Registry:
         query = select(func.count()).select_from(devices).where(devices.c.active == 1)
         with self._reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def shape(self) -> Shape:
+        """Return what the enrolled devices are like, in numbers."""
+        with self._reading() as connection:
+            return shape_of(connection)
 
     # Resources.
 

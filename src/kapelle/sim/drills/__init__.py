@@ -1,0 +1,1 @@
+"""Drills: what an operator wants to have seen before it happens, played and judged."""
