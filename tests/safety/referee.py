@@ -53,7 +53,7 @@ class Told:
 
     @property
     def sure_s(self) -> float:
-        """When its timer ends at the earliest."""
+        """When its timer ends at the earliest; never, without one."""
         return self.at_s + self.revert_s
 
     @property
@@ -81,6 +81,11 @@ class Referee:
     settings: SafetySettings
     devices: list[Device]
     sent: list[Told] = field(default_factory=list)
+    """What left, whichever of several gates let it out."""
+
+    def here(self, told: Told) -> Device:
+        """Return a device as it is enrolled now; `told.device` is as it was then."""
+        return self.devices[told.device.number]
 
     def members(self, limit: GroupLimit, told: Told) -> Callable[[Device], bool] | None:
         """Return who shares a limit with a device; None where it does not apply to it."""
@@ -93,7 +98,18 @@ class Referee:
 
     def before(self, told: Told, stream: Iterable[Told]) -> Told | None:
         """Return the device's command before this one."""
-        return next((t for t in reversed(list(stream)) if t.device == told.device), None)
+        number = told.device.number
+        return next((t for t in reversed(list(stream)) if t.device.number == number), None)
+
+    def ends_s(self, told: Told, stream: list[Told]) -> float:
+        """Return when a setpoint is certainly over. Without a timer it lasts until a release, which
+        may get lost and is repeated for as long as the longest timer."""
+        if told.until_s < inf:
+            return told.until_s
+        later = stream[next(place for place, t in enumerate(stream) if t is told) :]
+        number = told.device.number
+        let_go = [t for t in later if t.device.number == number and not t.is_setpoint]
+        return let_go[0].at_s + let_go[0].ttl_s + self.settings.revert_s_max if let_go else inf
 
     def moves_w(self, told: Told, way: int, stream: list[Told]) -> float:
         """Return how far a setpoint moves its device at worst, after this stream."""
@@ -119,22 +135,29 @@ class Referee:
         shares = self.members(limit, told)
         assert shares is not None
         furthest: dict[int, float] = {}
-        longest_s = max((t.until_s - t.at_s for t in [*stream, told]), default=0.0) + 1.001
-        for each in [*stream, told]:
-            ends_s = each.until_s + (longest_s if loose else 0.0)
-            if each.is_setpoint and shares(each.device) and ends_s > told.at_s:
+        lasts = [self.ends_s(t, stream) - t.at_s for t in stream if t.is_setpoint]
+        longest_s = max((each for each in lasts if each < inf), default=0.0) + 1.001
+        if loose and any(t.revert_s == inf for t in stream):
+            longest_s += self.settings.revert_s_max + self.settings.valid_s_max
+        for each in stream:
+            ends_s = self.ends_s(each, stream) + (longest_s if loose else 0.0)
+            if each.is_setpoint and shares(self.here(each)) and ends_s > told.at_s:
                 number = each.device.number
                 furthest[number] = max(furthest.get(number, 0.0), each.departs_w(way))
         return sum(furthest.values())
 
     def breaks_power(self, told: Told, stream: list[Told], *, loose: bool) -> bool:
-        return told.is_setpoint and any(
-            self.standing_w(limit, told, way, stream, loose=loose)
-            > limit.power_w + (-SLACK if loose else SLACK)
-            for limit in self.settings.limits
-            for way in (1, -1)
-            if self.members(limit, told) is not None and limit.power_w < inf
-        )
+        """Tell whether this adds to what stands in a group, and takes it beyond its limit."""
+        for limit in self.settings.limits:
+            if not told.is_setpoint or self.members(limit, told) is None or limit.power_w == inf:
+                continue
+            for way in (1, -1):
+                before_w = self.standing_w(limit, told, way, stream, loose=loose)
+                after_w = self.standing_w(limit, told, way, [*stream, told], loose=loose)
+                slack_w = -SLACK if loose else SLACK
+                if after_w > limit.power_w + slack_w and (loose or after_w > before_w + SLACK):
+                    return True
+        return False
 
     def breaks_ramp(self, told: Told, stream: list[Told], *, loose: bool) -> bool:
         """No stretch of time that ends now has more of it than its length and the burst allow."""
@@ -182,7 +205,8 @@ class Referee:
         if not self.switches(told, stream):
             return False
         state, since_s, last = "", -inf, None
-        for each in [t for t in [*stream, told] if t.device == told.device]:
+        number = told.device.number
+        for each in [t for t in [*stream, told] if t.device.number == number]:
             if last is not None and last.is_setpoint and last.sure_s <= each.at_s:
                 state, since_s = "let go", min(last.until_s, each.at_s)
             if each is told:
@@ -194,7 +218,9 @@ class Referee:
         return told.at_s - since_s < self.settings.dwell_s + (MOMENT if loose else -MOMENT)
 
     def count(self, told: Told, span_s: float) -> int:
-        return sum(t.device == told.device and told.at_s - t.at_s < span_s for t in self.sent) + 1
+        number = told.device.number
+        mine = [t for t in self.sent if t.device.number == number]
+        return sum(told.at_s - t.at_s < span_s for t in mine) + 1
 
     def breaks_day(self, told: Told, *, loose: bool) -> bool:
         if not told.is_setpoint:
@@ -209,7 +235,8 @@ class Referee:
         """Credit as the settings describe it, spent one by one."""
         pace = self.settings.commands_per_minute / 60
         credit, at_s = self.settings.commands_burst, -inf
-        for each in [t for t in self.sent if t.device == told.device]:
+        number = told.device.number
+        for each in [t for t in self.sent if t.device.number == number]:
             credit = min(credit + (each.at_s - at_s) * pace, self.settings.commands_burst) - 1
             at_s = each.at_s
         credit = min(credit + (told.at_s - at_s) * pace, self.settings.commands_burst)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapelle.fleet.plant import PlantView, apply_plant
 from kapelle.model.blocks import Commands
+from kapelle.model.entries import KIND_OF, Entry
 from kapelle.model.enums import Phase
-from kapelle.model.ids import NS_PER_S
+from kapelle.model.ids import NS_PER_S, PLANT
 from kapelle.model.plant import Amend, Cancel, Order
 from kapelle.ports import Places
 from kapelle.safety import gate
@@ -161,6 +163,27 @@ def test_a_large_order_takes_two_persons_whoever_wrote_it(
         state.orders.apply(Amend(1, amended_w, end_ns, 1, "alice"))
     assert rules(state, commands(), settings=SafetySettings(operate_above_w=1000.0)) == [rule]
     assert rules(state, commands(setpoint_w=np.nan), at_s=1.0) == [""]
+
+
+def test_what_two_agreed_to_shrinks_with_the_order_as_a_restart_would_find_it() -> None:
+    view, book, end_ns = PlantView(1), OrderBook(), NOW_NS + 10_000 * NS_PER_S
+    order = Order(1, "all", 5e3, 0, end_ns, 0, issued_by="alice", operated_by="bob")
+    amends = [Amend(1, 2e3, end_ns, 1, "alice"), Amend(1, 4e3, end_ns, 2, "alice")]
+    for place, body in enumerate((order, *amends)):
+        book.apply(body)
+        apply_plant(view, Entry(PLANT, place + 1, KIND_OF[type(body)], "api", 0, 0, body))
+        anew = OrderBook()
+        anew.apply(view.orders[1].order)
+        number = np.array([1], np.int32)
+        assert book.is_agreed(number, 1e3).all() == anew.is_agreed(number, 1e3).all()
+    assert not book.is_agreed(number, 1e3).any()
+
+
+def test_what_an_order_says_of_its_time_makes_no_other_forgotten() -> None:
+    book, number = OrderBook(), np.array([1], np.int32)
+    book.apply(Order(1, "all", 1e4, 0, NOW_NS + 3600 * NS_PER_S, 0))
+    book.apply(Order(2, "all", 1e4, 0, 1 << 61, 1 << 60))
+    assert book.in_force(number, NOW_NS).all()
 
 
 @given(

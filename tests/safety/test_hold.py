@@ -230,3 +230,20 @@ def test_a_release_that_is_older_than_the_stop_lifts_nothing() -> None:
         assert stage.hop.held
 
     play(Stage, act)
+
+
+def test_a_hold_the_journal_had_no_room_for_holds_nobody_after_its_release() -> None:
+    async def act(stage: Stage) -> None:
+        stage.journal.full = True
+        stage.hop.stop("drill", "signal")
+        await asyncio.sleep(0.05)
+        # Another process could write.
+        release = Hold(False, stage.clock.now_ns())
+        await MemoryJournal.append(stage.journal, PLANT, [release], writer="api")
+        await until(lambda: not stage.hop.held)
+        stage.journal.full = False
+        await asyncio.sleep(1.2)
+        assert not stage.hop.held
+        assert await stage.last_hold() == release
+
+    play(Stage, act)

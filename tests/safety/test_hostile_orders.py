@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.safety.referee import Device, Referee, Told
 
-from kapelle.model.blocks import Commands
-from kapelle.model.enums import DeviceKind
+from kapelle.model.blocks import Commands, Phases
+from kapelle.model.enums import DeviceKind, Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Order
+from kapelle.ports import Snapshot
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate
-from kapelle.safety.gate import RULES, GateState, check, know
+from kapelle.safety.accounts import restore, to_snapshot
+from kapelle.safety.gate import PHASE_OF, RULES, GateState, charge_again, check, know
+from kapelle.safety.restart import Left, Line
 from kapelle.safety.settings import GroupLimit, SafetySettings
 
 T0_S = 1_000_000
@@ -33,18 +36,16 @@ DEVICES = [
 ISSUERS = {1: "alice", 2: "bob"}
 
 
-def directory() -> Directory:
-    return Directory.build(
-        PARTITIONS,
-        [
-            Bearer(
-                d.number, d.name, True, d.up_w, d.down_w,
-                kind=DeviceKind.WATER_HEATER if d.switched else DeviceKind.BATTERY,
-                site=d.site, feeder=d.feeder, zone=d.zone,
-            )
-            for d in DEVICES
-        ],
+def bearer(d: Device) -> Bearer:
+    return Bearer(
+        d.number, d.name, True, d.up_w, d.down_w,
+        kind=DeviceKind.WATER_HEATER if d.switched else DeviceKind.BATTERY,
+        site=d.site, feeder=d.feeder, zone=d.zone,
     )  # fmt: skip
+
+
+def directory() -> Directory:
+    return Directory.build(PARTITIONS, map(bearer, DEVICES))
 
 
 PLACES: list[dict[str, str]] = [
@@ -128,21 +129,27 @@ rows = st.builds(
     flaw=st.integers(0, 12 * len(FLAWS)).map(lambda n: [*FLAWS][n] if n < len(FLAWS) else ""),
 )
 one_each = st.lists(rows, min_size=1, max_size=5, unique_by=lambda row: row.device)
+pauses = st.sampled_from(
+    [0.3, 1.1, 4.0, 9.9, 0.0, 31.0, 61.0, 130.0, 900.0, 3599.0, 80_000.0, -7.0]
+)
 blocks = st.tuples(
-    st.sampled_from([0.3, 1.1, 4.0, 9.9, 0.0, 31.0, 61.0, 130.0, 900.0, 3599.0, 80_000.0, -7.0]),
-    st.one_of(one_each, one_each, one_each, st.lists(rows, min_size=2, max_size=4)),
+    pauses, st.one_of(one_each, one_each, one_each, st.lists(rows, min_size=2, max_size=4))
 )
 streams = st.lists(blocks, min_size=6, max_size=14)
+MISHAPS = ("", "restart", "crash", "missed", "save", "move")
+"""What becomes of the gate around a block: it restarts afterwards; before it could say what it had
+sent; the block is written while it is down; its accounts are saved; a device moved before."""
+turbulent = st.lists(st.tuples(blocks, st.sampled_from(["", *MISHAPS])), min_size=6, max_size=14)
 
 
-def block(asked: list[Row], now_ns: int, newest: int) -> Commands:
+def block(asked: list[Row], now_ns: int, newest: int, revision: int = 1) -> Commands:
     """Return commands of an owner whose epoch is `newest`."""
     count = len(asked)
     devices = [DEVICES[row.device] for row in asked]
     made = Commands(
         device_no=np.array([row.device for row in asked], np.int32),
         order_no=np.array([row.order_no for row in asked], np.int32),
-        revision=np.ones(count, np.int64),
+        revision=np.full(count, revision, np.int64),
         epoch=np.full(count, newest, np.int64),
         attempt=np.ones(count, np.int32),
         setpoint_w=np.array(
@@ -162,14 +169,14 @@ def block(asked: list[Row], now_ns: int, newest: int) -> Commands:
     return made
 
 
-def told(asked: Commands, row: int, now_s: float) -> Told:
+def told(asked: Commands, row: int, now_s: float, devices: list[Device]) -> Told:
     revert_s = float(asked.revert_s[row])
     order_no = int(asked.order_no[row])
     return Told(
         at_s=now_s,
-        device=DEVICES[int(asked.device_no[row])],
+        device=devices[int(asked.device_no[row])],
         setpoint_w=float(asked.setpoint_w[row]),
-        revert_s=SafetySettings().revert_s_max if np.isnan(revert_s) else revert_s,
+        revert_s=np.inf if np.isnan(revert_s) else revert_s,
         ttl_s=float(asked.ttl_s[row]),
         issuer=ISSUERS.get(order_no, ""),
     )
@@ -180,49 +187,162 @@ TOGETHER = {
 }  # fmt: skip
 
 
-def play(limits_: SafetySettings, stream: list[tuple[float, list[Row]]]) -> list[str]:
-    """Run a stream through the gate under the referee's eyes; return what became of each row."""
-    state, book = GateState.of(limits_), directory()
-    referee = Referee(limits_, DEVICES)
-    for number, issuer in ISSUERS.items():
-        state.orders.apply(Order(number, "all", 1e6, 0, 1 << 61, 0, issued_by=issuer))
-    now_s, latest_s, verdicts = float(T0_S), 0.0, list[str]()
-    epochs, newest = dict[int, int](), 5
-    for elapsed_s, asked_rows in stream:
-        now_s += elapsed_s
-        latest_s = max(latest_s, now_s)
-        asked = block(asked_rows, round(latest_s * NS_PER_S), newest)
-        newest = int(asked.epoch.max())
-        known = know(state, book, asked.device_no)
-        broken = check(state, asked, known, round(now_s * NS_PER_S), PARTITIONS, limits_)
+class Hop:
+    """A gate that restarts as the last hop does, over a journal that is a list."""
+
+    def __init__(self, limits_: SafetySettings) -> None:
+        self.settings, self.book = limits_, directory()
+        self.journal: list[Commands | Phases] = []
+        self._saved: tuple[Snapshot, int] | None = None
+        self.state = GateState.of(limits_)
+        self._hear_orders()
+
+    def _hear_orders(self) -> None:
+        for number, issuer in ISSUERS.items():
+            self.state.orders.apply(Order(number, "all", 1e6, 0, 1 << 61, 0, issued_by=issuer))
+
+    def send(self, asked: Commands, now_s: float, *, said: bool = True) -> list[str]:
+        known = know(self.state, self.book, asked.device_no)
+        broken = check(self.state, asked, known, round(now_s * NS_PER_S), PARTITIONS, self.settings)
+        self.journal.append(asked)
+        verdicts = [RULES[place] for place in broken.tolist()]
+        phase = [Phase.SENT if not rule else PHASE_OF.get(rule, Phase.NONE) for rule in verdicts]
+        found = np.flatnonzero(phase)
+        if said and len(found):
+            self.journal.append(
+                Phases(
+                    device_no=asked.device_no[found],
+                    revision=asked.revision[found],
+                    phase=np.array(phase, np.uint8)[found],
+                    at_ns=np.full(len(found), self.state.now_ns, np.int64),
+                )
+            )
+        return verdicts
+
+    def save(self) -> None:
+        self._saved = to_snapshot(self.state, {}), len(self.journal)
+
+    def restart(self, now_s: float) -> None:
+        self.state, after, now_ns = GateState.of(self.settings), 0, round(now_s * NS_PER_S)
+        if self._saved is not None:
+            saved, after = self._saved
+            restore(self.state, saved)
+        self._hear_orders()
+        line, left = Line(now_ns), list[Left]()
+        for body in self.journal[after:]:
+            left += line.take(body) if isinstance(body, Commands) else line.hear(body)
+        for at_ns, commands, sure in [*left, *line.end()]:
+            known = know(self.state, self.book, commands.device_no)
+            charge_again(self.state, commands, known, at_ns, PARTITIONS, self.settings, sure=sure)
+
+
+class Court:
+    """A hop under the referee's eyes."""
+
+    def __init__(self, limits_: SafetySettings) -> None:
+        self.hop = Hop(limits_)
+        self.referee = Referee(limits_, list(DEVICES))
+        self.verdicts: list[str] = []
+        self._epochs: dict[int, int] = {}
+
+    def move(self, number: int) -> None:
+        """Enrol a device elsewhere."""
+        device = self.referee.devices[number]
+        north = device.zone == "north"
+        moved = replace(device, zone="south" if north else "north", feeder="n3" if north else "n1")
+        self.referee.devices[number] = moved
+        self.hop.book.apply([bearer(moved)])
+
+    def hear(
+        self, asked: Commands, now_s: float, latest_s: float, *, fair: bool, said: bool
+    ) -> None:
+        """Have a block decided. `fair`: each refusal must be justified, too."""
+        limits_, referee = self.hop.settings, self.referee
         earlier: list[Told] = []
-        for row, place in enumerate(broken.tolist()):
-            rule = RULES[place]
-            verdicts.append(rule)
-            device_no = int(asked.device_no[row])
-            if rule and rule not in TOGETHER:
+        for row, rule in enumerate(self.hop.send(asked, now_s, said=said)):
+            self.verdicts.append(rule)
+            if rule and (rule not in TOGETHER or not fair):
                 continue
-            one = told(asked, row, latest_s)
+            one = told(asked, row, latest_s, referee.devices)
             if rule:
                 assert referee.may_refuse(rule, one, earlier), (rule, one, referee.sent, earlier)
             else:
-                assert referee.breaks(one) == set(), (one, referee.sent)
-                assert one.ttl_s <= limits_.valid_s_max
-                if one.is_setpoint:
-                    assert -one.device.down_w <= one.setpoint_w <= one.device.up_w
-                    assert one.issuer
-                    assert 0 < one.revert_s <= limits_.revert_s_max
-                assert asked.epoch[row] >= epochs.get(device_no % PARTITIONS, 0)
-                epochs[device_no % PARTITIONS] = int(asked.epoch[row])
-                referee.sent.append(one)
+                self._judge(one, int(asked.epoch[row]), limits_)
             if rule != gate.RATE:
                 earlier.append(one)
-    return verdicts
+
+    def _judge(self, one: Told, epoch: int, limits_: SafetySettings) -> None:
+        referee, partition = self.referee, one.device.number % PARTITIONS
+        assert referee.breaks(one) == set(), (one, referee.sent)
+        assert one.ttl_s <= limits_.valid_s_max
+        if one.is_setpoint:
+            assert -one.device.down_w <= one.setpoint_w <= one.device.up_w
+            assert one.issuer
+            assert 0 < one.revert_s <= limits_.revert_s_max or one.revert_s == np.inf
+        assert epoch >= self._epochs.get(partition, 0)
+        self._epochs[partition] = epoch
+        referee.sent.append(one)
+
+
+def play(
+    limits_: SafetySettings, stream: list[tuple[float, list[Row]]], mishaps: list[str] | None = None
+) -> list[str]:
+    """Run a stream through the gate under the referee's eyes; return what became of each row."""
+    court, now_s, latest_s, newest = Court(limits_), float(T0_S), 0.0, 5
+    whole = True
+    for place, (elapsed_s, asked_rows) in enumerate(stream):
+        mishap = mishaps[place] if mishaps else ""
+        now_s += elapsed_s
+        latest_s = max(latest_s, now_s)
+        # Some are said again under the same number.
+        asked = block(asked_rows, round(latest_s * NS_PER_S), newest, place // 3)
+        newest = int(asked.epoch.max())
+        if mishap == "move":
+            court.move(place % len(DEVICES))
+        if mishap == "missed":
+            court.hop.journal.append(asked)
+        else:
+            court.hear(asked, now_s, latest_s, fair=whole, said=mishap != "crash")
+        if mishap == "save":
+            court.hop.save()
+        if mishap in ("restart", "crash", "missed"):
+            whole = False
+            court.hop.restart(latest_s)
+    return court.verdicts
 
 
 @given(configured, streams)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_emitted_stream_breaks_a_limit_and_what_fits_passes(
     limits_: SafetySettings, stream: list[tuple[float, list[Row]]]
 ) -> None:
     play(limits_, stream)
+
+
+@given(configured, turbulent)
+@settings(max_examples=100, deadline=None)
+def test_no_restart_and_no_move_lets_more_through(
+    limits_: SafetySettings, stream: list[tuple[tuple[float, list[Row]], str]]
+) -> None:
+    play(limits_, [each for each, _ in stream], [mishap for _, mishap in stream])
+
+
+@given(
+    configured,
+    st.lists(st.tuples(pauses, one_each), min_size=4, max_size=10),
+    st.integers(0, 9),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_gate_that_said_everything_restarts_as_if_nothing_had_been(
+    limits_: SafetySettings, stream: list[tuple[float, list[Row]]], at: int, is_saved: bool
+) -> None:
+    # What is refused as stale is not said: it never became anything.
+    unsaid = ("stale", "usurper", "stranger")
+    honest = [(s, [row for row in asked if row.flaw not in unsaid]) for s, asked in stream]
+    honest = [(s, asked) for s, asked in honest if asked]
+    mishaps = [""] * len(honest)
+    whole = play(limits_, honest, mishaps)
+    for place in range(min(at, len(honest))):
+        mishaps[place] = "save" if is_saved and place % 3 == 0 else "restart"
+    assert play(limits_, honest, mishaps) == whole

@@ -32,7 +32,13 @@ class Plant:
         self.setpoint_w = np.zeros(DEVICES)
         """As the gate let it out."""
 
-    def tell(self, at_s: float, devices: range, setpoint_w: float | list[float]) -> list[str]:
+    def tell(
+        self,
+        at_s: float,
+        devices: range,
+        setpoint_w: float | list[float],
+        revert_s: float = REVERT_S,
+    ) -> list[str]:
         """Tell devices a setpoint (NaN: a release), or each its own; return what became of each."""
         now_ns, count = round((1e6 + at_s) * NS_PER_S), len(devices)
         asked_w = np.full(count, setpoint_w)
@@ -46,7 +52,7 @@ class Plant:
             issued_at_ns=np.full(count, now_ns, np.int64),
             not_after_ns=np.full(count, now_ns + round(TTL_S * NS_PER_S), np.int64),
             ttl_s=np.full(count, TTL_S),
-            revert_s=np.full(count, REVERT_S),
+            revert_s=np.full(count, revert_s),
         )
         known = know(self.state, self.directory, commands.device_no)
         broken = check(self.state, commands, known, now_ns, 1, self.settings)
@@ -78,6 +84,8 @@ def test_what_a_limit_leaves_goes_in_order_of_arrival() -> None:
 def test_whoever_asks_for_more_than_there_is_keeps_nobody_from_passing() -> None:
     plant = Plant(GroupLimit(feeder="*", power_w=4_000.0))
     assert plant.tell(0, range(3), [5e3, 2.5e3, 2.5e3]) == [gate.POWER, "", gate.POWER]
+    plant = Plant(authority_w_per_hour=12_000.0)
+    assert plant.tell(0, range(4), [5e3, 4e3, 4e3, 3e3]) == ["", "", gate.AUTHORITY, ""]
 
 
 def test_the_narrowest_limit_decides_and_takes_nothing_from_the_others() -> None:
@@ -101,6 +109,41 @@ def test_every_setpoint_that_was_replaced_counts_as_long() -> None:
     for at_s in (5, 10, 15):
         assert plant.tell(at_s, range(1), 1e3) == [""]
     assert plant.tell(20, range(1, 2), 4e3) == [gate.POWER], "all three may be lost"
+
+
+def test_a_setpoint_without_a_timer_counts_until_its_device_was_let_go_and_could_hear_it() -> None:
+    plant = Plant(GroupLimit(power_w=5e3))
+    assert plant.tell(0, range(1), 5e3, revert_s=np.nan) == [""]
+    assert plant.tell(86_400, range(1, 2), 5e3) == [gate.POWER], "a day later it still stands"
+    assert plant.tell(86_401, range(1), np.nan) == [""]
+    assert plant.tell(86_402, range(1, 2), 5e3) == [gate.POWER], "the release may have got lost"
+    late_s = 86_401 + plant.settings.revert_s_max + TTL_S + 1
+    assert plant.tell(late_s, range(1, 2), 5e3) == [""]
+
+
+def test_a_device_that_moves_takes_its_setpoint_along() -> None:
+    plant = Plant(GroupLimit(feeder="*", power_w=5e3))
+    assert plant.tell(0, range(10, 11), 5e3) == [""]
+    plant.directory.apply([Bearer(10, "d10", True, 5e3, 0.0, feeder="f0")])
+    assert plant.tell(1, range(1), 5e3) == [gate.POWER]
+    assert plant.tell(1, range(11, 12), 5e3) == [""], "there is room where it was"
+
+
+def test_a_group_beyond_its_limit_is_not_kept_there() -> None:
+    plant = Plant(GroupLimit(feeder="*", power_w=5e3))
+    assert plant.tell(0, range(0, 11, 10), 5e3) == [""] * 2
+    plant.directory.apply([Bearer(10, "d10", True, 5e3, 0.0, feeder="f0")])
+    assert plant.tell(60, range(0, 11, 10), 5e3) == [gate.POWER] * 2
+    assert plant.tell(60, range(0, 11, 10), np.nan) == [""] * 2
+
+
+@pytest.mark.parametrize("level", ["zone", "feeder", "site"])
+def test_whoever_has_no_label_cannot_be_held_to_the_limit_of_each(level: str) -> None:
+    plant = Plant(GroupLimit(**{level: "*"}, power_w=1e9))
+    plant.directory.apply([Bearer(0, "d0", True, 5e3, 0.0, **{level: "here"})])
+    plant.directory.apply([Bearer(1, "d1", True, 5e3, 0.0)])
+    assert plant.tell(0, range(2), 5e3) == ["", gate.NO_LABEL]
+    assert plant.tell(1, range(2), np.nan) == ["", ""]
 
 
 def test_no_limit_stops_a_release() -> None:

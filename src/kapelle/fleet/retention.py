@@ -55,12 +55,19 @@ class Generations:
             return 0
         kept_ns = now_ns - self._retain_ns
         forgotten = await journal.first(topic) - 1
-        low, high = forgotten, self._taken[0]
-        while low < high:
-            middle = (low + high + 1) // 2
-            found = await journal.read(topic, middle - 1, 1)
-            if found and found[0].written_at_ns <= kept_ns:
-                low = middle
-            else:
-                high = middle - 1
-        return low if low > forgotten else 0
+        old = min(await position_at(journal, topic, kept_ns + 1), self._taken[0] + 1) - 1
+        return old if old > forgotten else 0
+
+
+async def position_at(journal: Journal, topic: str, since_ns: int) -> int:
+    """Return the position of the first entry written at this time or later; behind the last where
+    there is none."""
+    low, high = await journal.first(topic) - 1, await journal.last(topic)
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = await journal.read(topic, middle - 1, 1)
+        if found and found[0].written_at_ns < since_ns:
+            low = middle
+        else:
+            high = middle - 1
+    return low + 1

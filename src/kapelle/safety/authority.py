@@ -3,15 +3,19 @@
 What the orders are the gate reads in the plant's topic itself; no room tells it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.model.entries import Body
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
 from kapelle.model.plant import Amend, Cancel, Order
-from kapelle.safety.windows import Window, running
+from kapelle.safety.arrival import fits
+from kapelle.safety.windows import Window
 
 _GRACE_NS = 5 * NS_PER_S
 """Orders and commands take different ways here, and clocks of hosts differ by moments."""
@@ -35,8 +39,15 @@ class Standing:
     amended_ns: int = 0
     """… at this time."""
     operated_w: float = 0.0
-    """Up to so much two persons have agreed to. [W]"""
+    """Up to so much two persons have agreed to; shrinks with the order. [W]"""
     is_cancelled: bool = False
+
+
+class Told(NamedTuple):
+    """What the gate has heard of orders, and the numbers it gave their issuers."""
+
+    orders: dict[int, Standing]
+    issuers: dict[str, int]
 
 
 class OrderBook:
@@ -46,12 +57,13 @@ class OrderBook:
         self._orders: dict[int, Standing] = {}
         self._issuers: dict[str, int] = {}
         self._moved = Window(_S_PER_HOUR, _PARTS)
+        self._now_ns = 0
 
     def apply(self, body: Body) -> None:
         """Take up an order, its amendment or its end; other bodies change nothing."""
         match body:
             case Order():
-                self._forget(body.issued_at_ns)
+                self._forget()
                 by_two = body.operated_by not in ("", body.issued_by)
                 self._orders.setdefault(
                     body.order_no,
@@ -69,6 +81,9 @@ class OrderBook:
                 known.before_w = max(abs(known.target_w), _recent_w(known, body.at_ns))
                 known.amended_ns = body.at_ns
                 known.target_w, known.ends_at_ns = body.target_w, body.ends_at_ns
+                # Two persons agreed to what they saw: less than that is now all they agreed to.
+                is_within = abs(body.target_w) <= known.operated_w
+                known.operated_w = abs(body.target_w) if is_within else 0.0
                 known.issued_by = body.issued_by or known.issued_by
             case Cancel() if (known := self._orders.get(body.order_no)) is not None:
                 known.ends_at_ns = min(known.ends_at_ns, body.at_ns)
@@ -77,8 +92,14 @@ class OrderBook:
                 pass
 
     def advance(self, now_ns: int) -> None:
-        """Forget what issuers moved more than an hour ago."""
+        """Go on to this time: what issuers moved more than an hour ago is forgotten."""
+        self._now_ns = now_ns
         self._moved.advance(now_ns)
+
+    def is_known(self, order_no: Ints) -> Flags:
+        """Tell which of these numbers are orders that were ever heard of and not long over."""
+        known: Flags = np.isin(order_no, np.array(list(self._orders), np.int64))
+        return known
 
     def in_force(self, order_no: Ints, now_ns: int) -> Flags:
         """Tell which of these numbers are orders that may ask for something now."""
@@ -106,13 +127,26 @@ class OrderBook:
             return np.ones(len(order_no), np.bool_)
         issuer = self._issuer(order_no)
         left_w = most_w - self._moved.total(issuer)
-        keeps: Flags = (power_w == 0.0) | (running(issuer, power_w) <= left_w)
-        return keeps
+        return fits(issuer, power_w[np.newaxis], left_w[np.newaxis])
 
     def charge(self, order_no: Ints, power_w: Floats) -> None:
         """Enter what passed."""
-        if len(order_no):
-            self._moved.add(self._issuer(order_no), power_w)
+        known = np.array([number in self._orders for number in order_no.tolist()], np.bool_)
+        if known.any():
+            self._moved.add(self._issuer(order_no[known]), power_w[known])
+
+    def told(self) -> "Told":
+        """Return what there is to remember, for `restore`, besides `columns`."""
+        return Told(self._orders, self._issuers)
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Return the columns to remember."""
+        return self._moved.columns()
+
+    def restore(self, told: "Told", columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on with what `told` and `columns` returned."""
+        self._orders, self._issuers = dict(told.orders), dict(told.issuers)
+        self._moved.restore(columns)
 
     def explained_w(self, now_ns: int) -> float:
         """Return the most power that orders now, or those that just changed, account for. [W]"""
@@ -139,8 +173,9 @@ class OrderBook:
         ]
         return np.array(numbers, np.int32)[place]
 
-    def _forget(self, now_ns: int) -> None:
-        over = [no for no, o in self._orders.items() if o.ends_at_ns + _KEPT_NS < now_ns]
+    def _forget(self) -> None:
+        """Let go what is long over by the gate's own time, whatever an order says its time is."""
+        over = [no for no, o in self._orders.items() if o.ends_at_ns + _KEPT_NS < self._now_ns]
         for number in over:
             del self._orders[number]
 

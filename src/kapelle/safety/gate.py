@@ -28,6 +28,7 @@ from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints
 from kapelle.ports import Directory, Places
 from kapelle.safety.authority import OrderBook
+from kapelle.safety.groups import UNLABELLED
 from kapelle.safety.limits import Ledger
 from kapelle.safety.passed import Moves, Passed, Rows, apply_moves, moves
 from kapelle.safety.plausibility import TripWire
@@ -51,6 +52,7 @@ DWELL = "S-20 switched too soon"
 SWITCHING = "S-20 too many switched at once"
 POWER = "S-20 too much power"
 RAMP = "S-20 too fast"
+NO_LABEL = "S-20 no zone, feeder or site"
 AUTHORITY = "S-20 beyond the issuer's authority"
 
 RULES = (
@@ -65,6 +67,7 @@ RULES = (
     NO_REVERT,
     NO_ORDER,
     NOT_AGREED,
+    NO_LABEL,
     RATE,
     RATE_DAY,
     DWELL,
@@ -84,6 +87,7 @@ PHASE_OF: Mapping[str, Phase] = {
     NO_REVERT: Phase.REJECTED,
     NO_ORDER: Phase.CANCELLED,
     NOT_AGREED: Phase.CANCELLED,
+    NO_LABEL: Phase.REJECTED,
     RATE: Phase.CANCELLED,
     RATE_DAY: Phase.CANCELLED,
     DWELL: Phase.CANCELLED,
@@ -149,8 +153,10 @@ def know(state: GateState, directory: Directory, device_no: Ints) -> Known:
     """Return what the directory says of devices; the ledgers hear of it where it has changed."""
     if state.version != directory.version:
         for ledger in state.ledgers:
-            ledger.know(directory)
+            ledger.know(directory, state.passed)
         state.version = directory.version
+        # Standing power is added up anew: devices may have come under another limit.
+        state.settled_ns = 0
     return Known(directory.nameplate(device_no), directory.places(device_no))
 
 
@@ -189,6 +195,57 @@ def check(
     return broken
 
 
+def charge_again(
+    state: GateState,
+    commands: Commands,
+    known: Known,
+    at_ns: int,
+    partitions: int,
+    settings: SafetySettings,
+    *,
+    sure: bool,
+) -> None:
+    """Charge what left before a restart, whatever the limits say.
+
+    Args:
+        state: What the gate remembers; brought up to date.
+        commands: One partition's; a device may occur again.
+        known: What the registry knows of their devices.
+        at_ns: When they left, or later.
+        partitions: How many the plant has.
+        settings: The limits.
+        sure: Whether they left. Where nobody knows, they count as sent, a release as lost, and
+            their devices as told who knows what.
+    """
+    state.now_ns = max(state.now_ns, at_ns)
+    _advance(state)
+    rows = np.arange(len(commands))
+    is_known = ~np.isnan(known.nameplate_w[0])
+    _is_stale(state, commands, is_known, partitions)
+    if not sure:
+        # These rules do not depend on the moment: whatever breaks one has not left.
+        broken = np.zeros(len(commands), np.uint8)
+        _check_form(broken, commands, known, settings)
+        late_ns = at_ns + int(settings.valid_s_max * NS_PER_S)
+        _refuse(broken, commands.not_after_ns > late_ns, OUTLIVES)
+        is_ordered = state.orders.is_known(commands.order_no)
+        rows = np.flatnonzero((broken == 0) & (is_ordered | np.isnan(commands.setpoint_w)))
+    while len(rows):
+        first = np.unique(commands.device_no[rows], return_index=True)[1]
+        asked = _asked(state, commands, known, rows[np.sort(first)], settings)
+        if sure:
+            _charge(state, asked, np.arange(len(first)), settings)
+        else:
+            move = asked.move
+            before_ns = state.passed.until_ns[move.device_no]
+            _charge(state, asked, np.flatnonzero(move.is_setpoint), settings)
+            state.rates.charge(move.device_no[~move.is_setpoint], state.now_ns, settings)
+            state.passed.doubt(move.device_no, before_ns, state.now_ns)
+        rows = np.delete(rows, first)
+    # Nobody sees a fault of sign or a fight of two in what is only gone through again.
+    state.trip_wire = TripWire()
+
+
 def _advance(state: GateState) -> None:
     now_ns = state.now_ns
     state.rates.advance(now_ns)
@@ -220,10 +277,22 @@ def _check_alone(
         _refuse(broken, np.ones(len(commands), np.bool_), HOLD)
     _refuse(broken, _is_repeated(commands.device_no), TWICE)
     _refuse(broken, commands.not_after_ns < now_ns, EXPIRED)
+    late_ns = now_ns + int(settings.valid_s_max * NS_PER_S)
+    _refuse(broken, commands.not_after_ns > late_ns, OUTLIVES)
+    _check_form(broken, commands, known, settings)
+    released = np.isnan(commands.setpoint_w)
+    orders = state.orders
+    _refuse(broken, ~(released | orders.in_force(commands.order_no, now_ns)), NO_ORDER)
+    agreed = orders.is_agreed(commands.order_no, settings.operate_above_w)
+    _refuse(broken, ~(released | agreed), NOT_AGREED)
+
+
+def _check_form(broken: Bytes, commands: Commands, known: Known, settings: SafetySettings) -> None:
+    """Refuse what no moment would make right."""
     short = (commands.ttl_s >= 0.0) & (commands.ttl_s <= settings.valid_s_max)
-    short &= commands.not_after_ns <= now_ns + int(settings.valid_s_max * NS_PER_S)
     _refuse(broken, ~short, OUTLIVES)
-    _refuse(broken, ~is_known, UNKNOWN)
+    up_w, down_w = known.nameplate_w
+    _refuse(broken, np.isnan(up_w) | np.isnan(down_w), UNKNOWN)
 
     setpoint_w = commands.setpoint_w
     released = np.isnan(setpoint_w)
@@ -234,10 +303,6 @@ def _check_alone(
     if settings.allow_no_failsafe:
         reverts |= np.isnan(commands.revert_s)
     _refuse(broken, ~(released | reverts), NO_REVERT)
-    orders = state.orders
-    _refuse(broken, ~(released | orders.in_force(commands.order_no, now_ns)), NO_ORDER)
-    agreed = orders.is_agreed(commands.order_no, settings.operate_above_w)
-    _refuse(broken, ~(released | agreed), NOT_AGREED)
 
 
 class _Asked(NamedTuple):
@@ -276,6 +341,8 @@ def _check_together(state: GateState, asked: _Asked, settings: SafetySettings) -
     """Refuse what commands, each in order, break together; charge the limits with the rest."""
     move, now_ns = asked.move, state.now_ns
     broken = np.zeros(len(move.device_no), np.uint8)
+    for group in asked.groups:
+        _refuse(broken, move.is_setpoint & (group == UNLABELLED), NO_LABEL)
     _refuse(broken, ~state.rates.keeps_minute(move.device_no, now_ns, settings), RATE)
     often = ~state.rates.keeps_day(move.device_no, settings)
     _refuse(broken, move.is_setpoint & often, RATE_DAY)
@@ -292,7 +359,12 @@ def _check_together(state: GateState, asked: _Asked, settings: SafetySettings) -
             broken, rows, ledger.keeps_switching(group[rows], asked.turns[rows]), SWITCHING
         )
         rows = left()
-        _refuse_rows(broken, rows, ledger.keeps_power(group[rows], asked.more_w[:, rows]), POWER)
+        _refuse_rows(
+            broken,
+            rows,
+            ledger.keeps_power(group[rows], asked.more_w[:, rows], move.departs_w[:, rows]),
+            POWER,
+        )
         rows = left()
         _refuse_rows(broken, rows, ledger.keeps_ramp(group[rows], move.power_w[:, rows]), RAMP)
     rows = left()

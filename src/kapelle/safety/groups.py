@@ -7,6 +7,9 @@ from kapelle.ports import Directory, Places
 from kapelle.safety.settings import EACH, GroupLimit
 
 NO_GROUP = -1
+UNLABELLED = -2
+"""Each of them is limited, and nobody has said which one this device is in."""
+_NOWHERE = label_key("")
 
 
 class Groups:
@@ -16,11 +19,11 @@ class Groups:
         self._level = limit.level
         self._name = limit.name
         self._device_no = -1
-        self._number: dict[int, int] = {}
+        self.numbers: dict[int, int] = {}
         """Key of a zone, feeder or site, or number of a device -> number of its group."""
 
     def __len__(self) -> int:
-        return len(self._number) if self._name == EACH else 1
+        return len(self.numbers) if self._name == EACH else 1
 
     def know(self, directory: Directory) -> None:
         """Look the named device up; for when the directory has changed."""
@@ -36,8 +39,12 @@ class Groups:
             wanted = self._device_no if self._level == "device" else label_key(self._name)
             return np.where(keys == wanted, 0, NO_GROUP).astype(np.int32)
         distinct, place = np.unique(keys, return_inverse=True)
-        known = self._number
-        numbers = [known.setdefault(key, len(known)) for key in distinct.tolist()]
+        known = self.numbers
+        is_labelled = self._level == "device"
+        numbers = [
+            known.setdefault(key, len(known)) if is_labelled or key != _NOWHERE else UNLABELLED
+            for key in distinct.tolist()
+        ]
         return np.array(numbers, np.int32)[place]
 
     def _keys(self, device_no: Ints, places: Places) -> Longs:

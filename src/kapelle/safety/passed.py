@@ -5,6 +5,7 @@ stand at any setpoint whose timer may still run, and one without a setpoint anyw
 nameplate.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints, Longs
 from kapelle.safety.settings import SafetySettings
 
 Rows = NDArray[np.intp]
+NEVER_NS = 1 << 62
+"""When a setpoint runs out of a device that has no timer."""
 
 
 class Told(IntEnum):
@@ -26,6 +29,7 @@ class Told(IntEnum):
     OFF = 1
     ON = 2
     RELEASED = 3
+    NOBODY_KNOWS = 4
 
 
 class Moves(NamedTuple):
@@ -45,7 +49,8 @@ class Moves(NamedTuple):
     told: Bytes
     """What it tells the device: a `Told`."""
     until_ns: Longs
-    """When it has certainly run out: obeyed as late as it may be, then the timer."""
+    """When it has certainly run out: obeyed as late as it may be, then the timer. Of a release: by
+    when it has arrived, for whoever has no timer."""
     sure_ns: Longs
     """When it runs out at the earliest: obeyed at once, then the timer."""
 
@@ -97,6 +102,27 @@ class Passed:
             longer[..., :have] = short
             setattr(self, name, longer)
 
+    def doubt(self, device_no: Ints, before_ns: Longs, now_ns: int) -> None:
+        """Take it that nobody knows whether these were told the latest.
+
+        They may do as before, whose timer ends by `before_ns`, or as told, or have been let go.
+        """
+        ends_ns = np.stack([before_ns, self.until_ns[device_no]])
+        ends_ns[ends_ns == NEVER_NS] = 0
+        self.until_ns[device_no] = ends_ns.max(axis=0)
+        self.told[device_no] = Told.NOBODY_KNOWS
+        self.told_ns[device_no] = now_ns
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Return what there is to remember, for `restore`."""
+        return {name: getattr(self, name).reshape(-1) for name in self.__slots__}
+
+    def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on with what `columns` returned."""
+        for name in self.__slots__:
+            empty = getattr(self, name)
+            setattr(self, name, columns[name].astype(empty.dtype).reshape(*empty.shape[:-1], -1))
+
     def standing_w(self, device_no: Ints, now_ns: int) -> Floats:
         """Return how far each device may stand from its own schedule now, shape (2, rows). [W]"""
         recent = np.where(self.recent_ns[device_no] > now_ns, self.recent_w[:, device_no], 0.0)
@@ -109,11 +135,17 @@ class Passed:
         return np.flatnonzero(np.maximum(self.recent_ns, self.earlier_ns) > now_ns).astype(np.int32)
 
     def state(self, device_no: Ints, now_ns: int) -> tuple[Bytes, Longs]:
-        """Return what each device was last told and since when; a timer that ended is a release."""
+        """Return what each device was last told and since when, at the latest.
+
+        A timer that ended is a release.
+        """
         told, since_ns = self.told[device_no], self.told_ns[device_no]
         ended = ((told == Told.ON) | (told == Told.OFF)) & (self.sure_ns[device_no] <= now_ns)
         since_ns[ended] = np.minimum(self.until_ns[device_no[ended]], now_ns)
         told[ended] = Told.RELEASED
+        doubted = told == Told.NOBODY_KNOWS
+        latest_ns = np.minimum(self.until_ns[device_no[doubted]], now_ns)
+        since_ns[doubted] = np.maximum(since_ns[doubted], latest_ns)
         return told, since_ns
 
 
@@ -136,8 +168,11 @@ def moves(
     departs_w = np.where(is_setpoint, np.maximum(departs_w, 0.0), 0.0)
     step_w = np.maximum(np.stack([known_w, -known_w]), 0.0)
     turned_on = np.abs(setpoint_w) > 0.5 * np.maximum(up_w, down_w)
-    timer_s = np.where(np.isnan(commands.revert_s), settings.revert_s_max, commands.revert_s)
-    timer_ns = np.where(is_setpoint, timer_s * NS_PER_S, 0).astype(np.int64)
+    is_timed = ~np.isnan(commands.revert_s)
+    # A release that gets lost is repeated: it is given as long as any timer to arrive.
+    timer_s = np.where(is_setpoint & is_timed, commands.revert_s, settings.revert_s_max)
+    timer_ns = (timer_s * NS_PER_S).astype(np.int64)
+    endless = is_setpoint & ~is_timed
     obeyed_ns = np.maximum(
         commands.not_after_ns, now_ns + (commands.ttl_s * NS_PER_S).astype(np.int64)
     )
@@ -151,8 +186,8 @@ def moves(
         told=np.where(is_setpoint, np.where(turned_on, Told.ON, Told.OFF), Told.RELEASED).astype(
             np.uint8
         ),
-        until_ns=obeyed_ns + timer_ns,
-        sure_ns=now_ns + timer_ns,
+        until_ns=np.where(endless, NEVER_NS, obeyed_ns + timer_ns),
+        sure_ns=np.where(endless, NEVER_NS, now_ns + timer_ns),
     )
 
 
@@ -162,6 +197,7 @@ def apply_moves(passed: Passed, moves: Moves, setpoint_w: Floats, now_ns: int) -
     told, since_ns = passed.state(device_no, now_ns)
     passed.told[device_no] = moves.told
     passed.told_ns[device_no] = np.where(told == moves.told, since_ns, now_ns)
+    _note_release(passed, device_no[~moves.is_setpoint], moves.until_ns[~moves.is_setpoint])
     rows = np.flatnonzero(moves.is_setpoint)
     device_no = device_no[rows]
     _note_departure(passed, device_no, moves.departs_w[:, rows], moves.until_ns[rows], now_ns)
@@ -169,6 +205,13 @@ def apply_moves(passed: Passed, moves: Moves, setpoint_w: Floats, now_ns: int) -
     passed.until_ns[device_no] = moves.until_ns[rows]
     passed.sure_ns[device_no] = moves.sure_ns[rows]
     passed.span_w[device_no] = moves.span_w[rows]
+
+
+def _note_release(passed: Passed, device_no: Ints, until_ns: Longs) -> None:
+    """Let setpoints without a timer end; those with one end by it, whether this arrives or not."""
+    for ends_ns in (passed.recent_ns, passed.earlier_ns):
+        endless = ends_ns[device_no] == NEVER_NS
+        ends_ns[device_no[endless]] = until_ns[endless]
 
 
 def _note_departure(

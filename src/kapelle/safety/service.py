@@ -1,6 +1,7 @@
 """The last hop: follows commands in the journal, passes the gate, hands them to the transports.
 
-It starts at the present end of each topic: what was never sent is sent again by its owner.
+It starts at the present end of each topic: what was never sent is sent again by its owner. What
+left before is charged to the limits first: from the accounts it saved, and from the journal since.
 
 A hold needs nothing but this process: the journal, a call (`stop`: API, signal, the gate's own
 trip-wire) or a file in the data directory stop it, whichever comes first, and one that the journal
@@ -9,26 +10,35 @@ has not heard of is written there once it can be.
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from kapelle.errors import JournalFull, LinkLost
+from kapelle.errors import JournalDamaged, JournalFailed, JournalFull, LinkLost
 from kapelle.fleet.recall import recall
+from kapelle.fleet.retention import position_at
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import Phase
-from kapelle.model.ids import PLANT, Bytes, Flags, partition_topic
-from kapelle.model.plant import Cancel, Hold, Notice
+from kapelle.model.ids import NS_PER_S, PLANT, Bytes, Flags, partition_topic
+from kapelle.model.plant import Cancel, Hold, Notice, Tick
 from kapelle.ports import Clock, Directory, Journal, Link
-from kapelle.safety.gate import PHASE_OF, RULES, GateState, check, know, rearm
+from kapelle.safety.accounts import TOPIC, restore, to_snapshot
+from kapelle.safety.gate import PHASE_OF, RULES, GateState, charge_again, check, know, rearm
+from kapelle.safety.restart import Left, Line
 from kapelle.safety.settings import SafetySettings
 
 _WRITER = "last-hop"
 _APPEND_TIMEOUT_S = 10.0
 _AGAIN_S = 1.0
 """Pause before a hold that could not be written is tried again. [s]"""
+_READ_AT_ONCE = 1_000
+_SAVE_TRIES = 100
+_SAVE_AGAIN_S = 0.05
 _LOOK_S = 0.2
 """How often the file that holds the plant is looked for. [s]"""
 _HEARD = {Kind.HOLD, Kind.ORDER, Kind.AMEND, Kind.CANCEL}
@@ -69,6 +79,10 @@ class LastHop:
         self._is_untold = asyncio.Event()
         self._sending: set[asyncio.Timeout] = set()
         """The deadlines of hand-overs under way."""
+        self._done: dict[str, int] = {}
+        """Up to where each topic is in the accounts."""
+        self._busy = 0
+        """Blocks that are being sent."""
 
     @property
     def held(self) -> bool:
@@ -86,6 +100,8 @@ class LastHop:
             log.warning("hold" if held else "hold lifted", extra={"reason": reason})
         if not held:
             rearm(self._state)
+            # What the journal had no space for is over: written later, it would hold again.
+            self._untold = [body for body in self._untold if not isinstance(body, Hold)]
             return
         self._state.held, self._state.hold_reason = True, reason
         # A transport that is slow must not go on for its whole deadline.
@@ -117,19 +133,30 @@ class LastHop:
         """
         self._look()
         after = await self._recall()
-        ends = [
-            await self._journal.last(partition_topic(partition))
-            for partition in range(self._partitions)
-        ]
+        ends = {
+            topic: await self._journal.last(topic)
+            for topic in map(partition_topic, range(self._partitions))
+        }
+        await self._charge_again(ends)
+        try:
+            await self._run(after, ends)
+        except asyncio.CancelledError:
+            with suppress(JournalFailed):
+                await self._save()
+            raise
+
+    async def _run(self, after: int, ends: Mapping[str, int]) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_plant(after))
             group.create_task(self._tell_journal())
             if self._hold_file is not None:
                 group.create_task(self._watch_file())
-            for partition, end in enumerate(ends):
-                group.create_task(self._pass_on(partition_topic(partition), end))
+            group.create_task(self._keep_accounts())
+            for topic, end in ends.items():
+                group.create_task(self._pass_on(topic, end))
 
     async def _recall(self) -> int:
+        await self._restore()
         view = await recall(self._journal, self._partitions)
         if view.held:
             self.hold(True, view.hold_reason)
@@ -137,7 +164,96 @@ class LastHop:
             self._state.orders.apply(state.order)
             if state.cancelled_at_ns:
                 self._state.orders.apply(Cancel(number, state.cancelled_at_ns))
+        since = self._done.get(PLANT, view.position)
+        while since < view.position and (
+            entries := await self._journal.read(PLANT, since, _READ_AT_ONCE, _HEARD)
+        ):
+            for entry in entries:
+                if entry.position <= view.position:
+                    self._state.orders.apply(entry.body)
+            since = entries[-1].position
+        self._done[PLANT] = view.position
         return view.position
+
+    async def _restore(self) -> None:
+        """Take up the accounts as they were last saved."""
+        saved = await self._journal.load_snapshot(TOPIC)
+        if saved is None:
+            return
+        state = GateState.of(self._settings)
+        try:
+            self._done = restore(state, saved)
+        except JournalDamaged as damaged:
+            log.warning("accounts are drawn up from the journal", extra={"reason": str(damaged)})
+            return
+        state.held, state.hold_reason = self._state.held, self._state.hold_reason
+        self._state = state
+        self._clock.not_before(state.now_ns)
+
+    async def _charge_again(self, ends: Mapping[str, int]) -> None:
+        """Charge what has left, or may have, since the accounts were saved, in order of time."""
+        now_ns = self._clock.now_ns()
+        oldest_ns = now_ns - int(
+            (self._settings.revert_s_max + self._settings.valid_s_max) * NS_PER_S
+        )
+        lines = {topic: Line(now_ns) for topic in ends}
+        ready: dict[str, deque[Left]] = {topic: deque() for topic in ends}
+        for topic in ends:
+            if topic not in self._done:
+                self._done[topic] = await position_at(self._journal, topic, oldest_ns) - 1
+        while True:
+            for topic, line in lines.items():
+                while not ready[topic] and self._done[topic] < ends[topic]:
+                    ready[topic] += await self._read_again(topic, line, ends[topic])
+            waiting = [topic for topic in ends if ready[topic]]
+            if not waiting:
+                return
+            at_ns, commands, sure = ready[min(waiting, key=lambda t: ready[t][0].at_ns)].popleft()
+            known = know(self._state, self._directory, commands.device_no)
+            charge_again(
+                self._state, commands, known, at_ns, self._partitions, self._settings, sure=sure
+            )
+
+    async def _read_again(self, topic: str, line: Line, end: int) -> list[Left]:
+        entries = await self._journal.read(
+            topic, self._done[topic], _READ_AT_ONCE, {Kind.COMMANDS, Kind.PHASES}
+        )
+        left: list[Left] = []
+        for entry in entries:
+            if entry.position > end:
+                break
+            if isinstance(entry.body, Commands):
+                left += line.take(entry.body)
+            elif isinstance(entry.body, Phases) and entry.writer == _WRITER:
+                left += line.hear(entry.body)
+        self._done[topic] = min(entries[-1].position, end) if entries else end
+        return left + line.end() if self._done[topic] == end else left
+
+    async def _keep_accounts(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.save_every_s)
+            await self._save()
+
+    async def _save(self) -> None:
+        """Save the accounts, so that a restart goes on with them.
+
+        Only between two blocks: of one that is being sent nobody could tell later what was charged.
+        """
+        for _ in range(_SAVE_TRIES):
+            if not self._busy:
+                break
+            await self._clock.sleep(_SAVE_AGAIN_S)
+        else:
+            return
+        taken = to_snapshot(self._state, dict(self._done))
+        try:
+            async with asyncio.timeout(_APPEND_TIMEOUT_S):
+                now_ns = self._clock.now_ns()
+                position = await self._journal.append(TOPIC, [Tick(now_ns)], writer=_WRITER)
+                await self._journal.save_snapshot(TOPIC, replace(taken, position=position))
+                await self._journal.trim(TOPIC, position - 1)
+        except (JournalFull, TimeoutError) as error:
+            log.warning("accounts not saved", extra={"reason": str(error)})
 
     async def _watch_plant(self, after: int) -> None:
         async for entries in self._journal.follow(PLANT, after, _HEARD):
@@ -146,6 +262,7 @@ class LastHop:
                     self._hear(entry.body)
                 else:
                     self._state.orders.apply(entry.body)
+                self._done[PLANT] = entry.position
 
     def _hear(self, hold: Hold) -> None:
         if hold.held:
@@ -177,6 +294,9 @@ class LastHop:
         while True:
             await self._is_untold.wait()
             bodies = tuple(self._untold)
+            if not bodies:
+                self._is_untold.clear()
+                continue
             try:
                 async with asyncio.timeout(_APPEND_TIMEOUT_S):
                     await self._journal.append(PLANT, bodies, writer=_WRITER)
@@ -184,15 +304,18 @@ class LastHop:
                 log.error("a hold is not in the journal yet", extra={"reason": str(error)})
                 await self._clock.sleep(_AGAIN_S)
                 continue
-            del self._untold[: len(bodies)]
-            if not self._untold:
-                self._is_untold.clear()
+            self._untold = [body for body in self._untold if body not in bodies]
 
     async def _pass_on(self, topic: str, after: int) -> None:
         async for entries in self._journal.follow(topic, after, {Kind.COMMANDS}):
             for entry in entries:
                 if isinstance(entry.body, Commands):
-                    await self._send(topic, entry.body)
+                    self._busy += 1
+                    try:
+                        await self._send(topic, entry.body)
+                    finally:
+                        self._busy -= 1
+                self._done[topic] = entry.position
 
     async def _send(self, topic: str, commands: Commands) -> None:
         """Check and send in hand-overs small enough for a hold to come between."""

@@ -90,6 +90,8 @@ class SafetySettings:
     unexplained_sigmas: float = inf
     """Setpoints that move more power within a minute than the orders in force ask for, by more
     than so many standard deviations: hold."""
+    save_every_s: float = 300.0
+    """What the gate has let through is saved this often, and when it stops. [s]"""
     send_at_once: int = 1000
     """Commands handed to a transport between two looks at the hold."""
     send_timeout_s: float = 10.0

@@ -1,6 +1,7 @@
 """Sums over the last so many seconds, kept in a few buckets per place."""
 
 from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -49,6 +50,16 @@ class Window:
         self._reserve(places)
         np.add.at(self._sums[-1], places, amount.astype(self._dtype))
 
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Return what there is to remember, for `restore`."""
+        return {"part": np.array([self._part]), "sums": np.concatenate([*self._sums])}
+
+    def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on with what `columns` returned."""
+        sums = columns["sums"].astype(self._dtype).reshape(len(self._sums), -1)
+        self._part, self._size = int(columns["part"].astype(np.int64)[0]), sums.shape[1]
+        self._sums.extend(sums.copy())
+
     def _reserve(self, places: Places) -> None:
         needed = int(places.max()) + 1 if len(places) else 0
         if needed <= self._size:
@@ -61,14 +72,12 @@ class Window:
         self._size = size
 
 
-def running(group: Places, amount: Floats) -> Floats:
-    """Return for each row what its group has asked for up to and with it, in order of arrival."""
-    if not len(group):
-        return np.zeros(0)
-    by_group = np.argsort(group, kind="stable")
-    sums = np.cumsum(amount[by_group])
-    starts = np.flatnonzero(np.diff(group[by_group], prepend=group[by_group[0]] - 1))
-    before = np.concatenate(([0.0], sums))[starts]
-    total = np.empty(len(group))
-    total[by_group] = sums - np.repeat(before, np.diff(starts, append=len(group)))
-    return total
+def below(
+    prefix: str, columns: Mapping[str, NDArray[np.generic]]
+) -> dict[str, NDArray[np.generic]]:
+    """Return the columns whose names begin so, without that beginning."""
+    return {
+        name.removeprefix(prefix): column
+        for name, column in columns.items()
+        if name.startswith(prefix)
+    }
