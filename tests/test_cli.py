@@ -167,6 +167,27 @@ def test_devices_are_enrolled_listed_and_rotated(run: Run) -> None:
     assert names == {"all": 2, "sun": 1}
 
 
+def test_an_owner_opts_out_for_a_while_and_comes_back(run: Run) -> None:
+    Path("fleet.csv").write_text(FLEET)
+    run("devices", "import", "fleet.csv", "--json")
+    told = json.loads(run("devices", "opt-out", "b1", "p1", "--until", "+2h", "--json").out)
+    assert told["changed"] == 2
+    listed = json.loads(run("devices", "ls", "--json").out)
+    assert {device["opted_out_until"] for device in listed} == {told["until"]}
+    assert json.loads(run("devices", "opt-out", "b1", "--over", "--json").out)["changed"] == 1
+    listed = json.loads(run("devices", "ls", "-q", "kind:battery", "--json").out)
+    assert listed[0]["opted_out_until"] is None
+    for wrong, said in (
+        (["b1"], "--over"),
+        (["b1", "--until", "2020-01-01T00:00:00Z"], "is past"),
+        (["b1", "--until", "soon"], "+5m"),
+    ):
+        refused = run("devices", "opt-out", *wrong)
+        assert refused.code == 2
+        assert said in refused.err
+    assert run("devices", "opt-out", "nobody", "--until", "+1h").code == 3
+
+
 def test_a_bad_row_is_named_and_nothing_is_enrolled(run: Run) -> None:
     Path("fleet.csv").write_text(FLEET + "x1,battry,acme,1,1\n")
     told = run("devices", "import", "fleet.csv")

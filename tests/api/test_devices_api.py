@@ -36,7 +36,8 @@ from kapelle.model.enums import (
     Metric,
     SessionEvent,
 )
-from kapelle.model.plant import Members
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Members, Signal
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
 
@@ -250,3 +251,25 @@ def test_a_device_the_directory_does_not_know_yet_is_no_error(
     answer = ask("/v1/devices")
     assert answer.status_code == 200
     assert DEVICES not in numbers(answer)
+
+
+def test_why_a_device_does_what_it_does(ask: Ask, fleets: dict[int, Fleet]) -> None:
+    zero = fleets[0]
+    zero.signals["north"] = Signal("north", 1, 0.5, 0.5, 1, zero.now_ns + 900 * NS_PER_S)
+    told = ask("/v1/devices/dev-0/why").json()
+    assert (told["resource"], told["order_no"], told["setpoint_w"]) == ("north", 1, 3000.0)
+    assert [reason["code"] for reason in told["reasons"]][:2] == ["nameplate", "nameplate"]
+    assert told["reasons"][0]["value"] == 5000.0
+    assert ask("/v1/devices/dev-2/why").json()["setpoint_w"] is None
+    assert ask("/v1/devices/nobody/why").status_code == 404
+
+
+def test_an_owner_who_opted_out_is_told_as_that(ask: Ask, fleets: dict[int, Fleet]) -> None:
+    until_ns = fleets[0].now_ns + 3_600 * NS_PER_S
+    say(fleets[0], enrolled([0], opted_out_until_ns=np.int64(until_ns)))
+    told = ask("/v1/devices/dev-0").json()
+    assert told["excluded"] == "opted_out"
+    assert told["excluded_until"] is not None
+    assert numbers(ask(excluded="opted_out")) == [0]
+    reasons = ask("/v1/devices/dev-0/why").json()["reasons"]
+    assert "opted_out" in [reason["code"] for reason in reasons]

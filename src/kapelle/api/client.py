@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kapelle.api.capacity_shapes import CapacityTold
 from kapelle.api.connection import LONG_WAIT_S, Connection
-from kapelle.api.device_shapes import DevicesTold, DeviceTold
+from kapelle.api.device_shapes import DevicesTold, DeviceTold, WhyTold
 from kapelle.api.energy_shapes import CorrectionsTold, Register, RepairTold
 from kapelle.api.quarantine_shapes import (
     ActionTold,
@@ -183,6 +183,10 @@ class Client(Connection):
     def device(self, device_id: str) -> DeviceTold:
         """Return one device: desired, reported and observed."""
         return self._ask(DeviceTold, "GET", f"/v1/devices/{quote(device_id, safe='')}")
+
+    def why(self, device_id: str) -> WhyTold:
+        """Return why one device does what it does, and what bounds it."""
+        return self._ask(WhyTold, "GET", f"/v1/devices/{quote(device_id, safe='')}/why")
 
     def device_history(
         self,

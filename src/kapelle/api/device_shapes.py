@@ -97,3 +97,33 @@ class DeviceTold(BaseModel):
     desired: DesiredTold
     reported: ReportedTold
     observed: ObservedTold
+
+
+class ReasonTold(BaseModel):
+    """One thing that counts for a device."""
+
+    code: str = Field(description="nameplate, energy, dwell, tier_not_reached, excluded, …")
+    text: str = Field(description="The same as a sentence.")
+    value: float | None = Field(description="Its number; null where it has none.")
+    unit: str
+    until: datetime | None = Field(description="When it ends, as far as that is known.")
+
+
+class WhyTold(BaseModel):
+    """Why a device does what it does: what asks, how much, and what bounds it."""
+
+    device_id: str
+    device_no: int
+    at: datetime
+    resource: str = Field(description="Of the order it follows; empty: no order asks for it.")
+    order_no: int
+    level: float | None = Field(description="How far up the merit order the resource is driven.")
+    tier: int
+    depth: float | None = Field(description="How far into its own tier that is.")
+    own_w: float = Field(description="Its own schedule, as far as that can be held.")
+    asked_w: float | None = Field(description="What the level asks of it; null: to be left alone.")
+    setpoint_w: float | None = Field(description="What it was last told; null: nothing.")
+    headroom_up_w: float
+    headroom_down_w: float
+    used: float = Field(description="Part of its headroom that is asked of it, 0-1.")
+    reasons: list[ReasonTold]

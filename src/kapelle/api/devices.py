@@ -16,7 +16,9 @@ from kapelle.api.device_shapes import (
     DevicesTold,
     DeviceTold,
     ObservedTold,
+    ReasonTold,
     ReportedTold,
+    WhyTold,
 )
 from kapelle.api.plant import Plant
 from kapelle.api.routes import authenticate
@@ -28,6 +30,7 @@ from kapelle.fleet.reconciliation.device_state import (
     exclusion_of,
     exclusions_of,
 )
+from kapelle.fleet.why import why
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Freshness, Metric, Phase, Standing
 from kapelle.model.ids import ALL, Flags, Ints
 from kapelle.ports import Directory
@@ -101,13 +104,7 @@ async def list_devices(
 @router.get("/{device_id}")
 async def read_device(device_id: str, plant: Here, response: Response) -> DeviceTold:
     """Read one device: desired, reported, observed, each with its version."""
-    directory = plant.directory
-    assert directory is not None
-    device_no = int(directory.resolve([device_id])[0])
-    fleet = plant.fleets().get(device_no % directory.partitions) if device_no >= 0 else None
-    row = device_no // directory.partitions
-    if fleet is None or row >= fleet.size:
-        raise Refused(404, "device-unknown", f"there is no device {device_id!r}")
+    fleet, row = _found(plant, device_id)
     state = describe(fleet, row)
     response.headers["ETag"] = (
         # Weak: ages and estimates in the body move on between versions.
@@ -115,6 +112,51 @@ async def read_device(device_id: str, plant: Here, response: Response) -> Device
         f'-{state.reported.order}"'
     )
     return _told(device_id, fleet, row, state)
+
+
+@router.get("/{device_id}/why")
+async def explain_device(device_id: str, plant: Here) -> WhyTold:
+    """Say why a device does what it does: what asks, how much, and what bounds it now."""
+    fleet, row = _found(plant, device_id)
+    found = why(fleet, row)
+    return WhyTold(
+        device_id=device_id,
+        device_no=row * fleet.partitions + fleet.partition,
+        at=to_datetime(fleet.now_ns),
+        resource=found.resource,
+        order_no=found.order_no,
+        level=_number(found.level),
+        tier=found.tier,
+        depth=_number(found.depth),
+        own_w=found.own_w,
+        asked_w=_number(found.asked_w),
+        setpoint_w=_number(found.setpoint_w),
+        headroom_up_w=found.up_w,
+        headroom_down_w=found.down_w,
+        used=found.used,
+        reasons=[
+            ReasonTold(
+                code=reason.code,
+                text=reason.text,
+                value=_number(reason.value),
+                unit=reason.unit,
+                until=_moment(reason.until_ns),
+            )
+            for reason in found.reasons
+        ],
+    )
+
+
+def _found(plant: Plant, device_id: str) -> tuple[Fleet, int]:
+    """Return where a device is kept. Raises Refused where nobody knows it."""
+    directory = plant.directory
+    assert directory is not None
+    device_no = int(directory.resolve([device_id])[0])
+    fleet = plant.fleets().get(device_no % directory.partitions) if device_no >= 0 else None
+    row = device_no // directory.partitions
+    if fleet is None or row >= fleet.size:
+        raise Refused(404, "device-unknown", f"there is no device {device_id!r}")
+    return fleet, row
 
 
 def _within(fleet: Fleet, resource: str) -> Flags:

@@ -12,7 +12,7 @@ from kapelle.cli.output import Json, counted, out, power, print_table, print_tol
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
-    from kapelle.api.device_shapes import DeviceBrief, DeviceTold
+    from kapelle.api.device_shapes import DeviceBrief, DeviceTold, WhyTold
 
 _FRESH = {"live": "●", "late": "◐", "stale": "○", "lost": "✕", "never": "·"}
 _FINE = ("none", "in_sync")
@@ -72,6 +72,46 @@ def show(
     else:
         for name, text in _facts(told, datetime.now(UTC)):
             out().print(f"[dim]{name:<10}[/] {text}" if name else text)
+
+
+def why(
+    device_id: Annotated[str, typer.Argument(metavar="ID")],
+    config: File = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Say why a device does what it does: what asks, how much, and what bounds it."""
+    with plant(config, url) as client:
+        told = client.why(device_id)
+    if json:
+        print_told(told)
+        return
+    for name, text in _account(told):
+        out().print(f"[dim]{name:<10}[/] {escape(text)}", highlight=False)
+
+
+def _account(told: "WhyTold") -> list[tuple[str, str]]:
+    asks = "no order asks for it"
+    if told.level is not None:
+        asks = f"order {told.order_no} on {told.resource}, level {told.level:.4g}, tier {told.tier}"
+    asked = "to be left alone" if told.asked_w is None else power(told.asked_w)
+    last = "nothing" if told.setpoint_w is None else power(told.setpoint_w)
+    room = f"+{power(told.headroom_up_w)}  −{power(told.headroom_down_w)}"
+    return [
+        ("device", told.device_id),
+        ("order", asks),
+        ("own", power(told.own_w)),
+        ("room", f"{room}, {told.used:.0%} of it asked".replace("%", " %")),
+        ("asked", f"{asked}; last told {last}"),
+        *(("because" if place == 0 else "", each) for place, each in enumerate(_reasons(told))),
+    ]
+
+
+def _reasons(told: "WhyTold") -> list[str]:
+    def until(at: datetime | None) -> str:
+        return f", until {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+
+    return [reason.text + until(reason.until) for reason in told.reasons]
 
 
 def _line(told: "DeviceBrief", at: datetime) -> dict[str, object]:

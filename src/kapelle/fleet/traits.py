@@ -57,7 +57,8 @@ def any_of(traits: Bytes) -> int:
 
 def opted_out(fleet: Fleet, rows: Ints) -> Flags:
     """Tell whose owner has opted out for now."""
-    out: Flags = fleet.opted_out_until_s[span(rows)] * NS_PER_S > fleet.now_ns
+    # Whole seconds: the moment was rounded up, and now is rounded down.
+    out: Flags = fleet.opted_out_until_s[span(rows)] > np.uint32(fleet.now_ns // NS_PER_S)
     return out
 
 

@@ -13,7 +13,7 @@ HOLD_S = 900.0
 """How long a setpoint must be possible where no order says otherwise. [s]"""
 HOLD_S_MIN = 60.0
 
-_CONSUMES_ONLY = np.isin(
+CONSUMES_ONLY = np.isin(
     np.arange(256), [int(DeviceKind.HEAT_PUMP), int(DeviceKind.WATER_HEATER), int(DeviceKind.LOAD)]
 )
 
@@ -42,7 +42,7 @@ def bounds(
     if len(sunny):
         # On its own schedule a plant gives all the sun offers, and less when it says so.
         upper_w[sunny] = np.minimum(upper_w[sunny], np.maximum(own_w[sunny], 0.0))
-    np.copyto(upper_w, 0.0, where=_CONSUMES_ONLY.take(kind) & (upper_w > 0.0))
+    np.copyto(upper_w, 0.0, where=CONSUMES_ONLY.take(kind) & (upper_w > 0.0))
 
     lower_w = np.array(fleet.value[Metric.MIN_W][at])
     unsaid = np.isnan(lower_w)
@@ -81,9 +81,9 @@ def _bound_by_rations(
         own_w,
         rations.rest_s(rationing, fleet.now_ns),
     )
-    upper_w[stores] = own_w + up_w * rations.rationed(rationing.up, rations.step_of(up_w, give_wh))
-    down_w *= rations.rationed(rationing.down, rations.step_of(down_w, take_wh))
-    lower_w[stores] = own_w - down_w
+    up_w *= rations.rationed(rationing.up, rations.lasting_s(up_w, give_wh))
+    down_w *= rations.rationed(rationing.down, rations.lasting_s(down_w, take_wh))
+    upper_w[stores], lower_w[stores] = own_w + up_w, own_w - down_w
 
 
 def _bound_by_energy(
