@@ -4,23 +4,26 @@ Each case goes the way every target takes: the partitions' curves, one pair of l
 for each device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import highspy
 import numpy as np
 import pytest
+from tests.dispatch.merit_worlds import NOW_S, divided, enrolled, fleet_of, rows_of
 
-from kapelle.dispatch.allocation import Solution, solve_with_blocks
+from kapelle.dispatch.delivery import decide
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, sums
 from kapelle.fleet.curve.corners import LATER, TIER
+from kapelle.fleet.desired import apply_commands
 from kapelle.fleet.enrol import apply_enrolled
 from kapelle.fleet.traits import AHEAD_S
-from kapelle.model.blocks import Enrolled
-from kapelle.model.enums import DeviceKind, Freshness, Metric, Phase
-from kapelle.model.ids import NS_PER_S
+from kapelle.model.blocks import Commands
+from kapelle.model.enums import DeviceKind, Metric, Phase
+from kapelle.model.ids import ALL, NS_PER_S
+from kapelle.model.plant import Signal
 
-NOW_S = 1_000_000
 CASES = 1_000
 
 
@@ -38,40 +41,6 @@ class Case:
 
     def head_w(self, sign: int) -> np.ndarray:
         return self.up_w if sign > 0 else self.down_w
-
-
-def enrolled(size: int, **given: object) -> Enrolled:
-    text = tuple(b"" for _ in range(size))
-    columns: dict[str, object] = {
-        name: text if dtype is bytes else np.zeros(size, dtype)
-        for name, dtype in Enrolled.COLUMNS.items()
-    }
-    columns |= {"device_no": np.arange(size, dtype=np.int32), "active": np.ones(size, np.uint8)}
-    columns["kind"] = np.full(size, DeviceKind.GENERATOR, np.uint8)
-    for name in ("energy_wh", "ramp_w_per_s", "report_every_s", "priority", "min_on_s"):
-        columns[name] = np.full(size, np.nan)
-    columns["revert_s"] = np.full(size, 120.0)
-    return Enrolled(**{**columns, **given})  # type: ignore[arg-type]  # As COLUMNS says.
-
-
-def fleet_of(block: Enrolled, own_w: np.ndarray, partition: int, partitions: int) -> Fleet:
-    """Return one partition of a plant that has these devices, all live and sure to follow."""
-    mine = np.flatnonzero(block.device_no % partitions == partition)
-    picked = {
-        name: tuple(getattr(block, name)[i] for i in mine)
-        if dtype is bytes
-        else getattr(block, name)[mine]
-        for name, dtype in Enrolled.COLUMNS.items()
-    }
-    fleet = Fleet.empty(partition, partitions, len(mine))
-    apply_enrolled(fleet, Enrolled(**picked))  # type: ignore[arg-type]  # As COLUMNS says.
-    fleet.now_ns = NOW_S * NS_PER_S
-    fleet.connected[:] = True
-    fleet.freshness[:] = Freshness.LIVE
-    fleet.own_w[:] = fleet.value[Metric.POWER_W] = own_w[mine]
-    fleet.heard_at_ns[:] = fleet.now_ns
-    fleet.responses[:], fleet.refusals[:] = 1.0, 0.0
-    return fleet
 
 
 def draw_case(seed: int, *, with_steps: bool = False) -> Case:
@@ -105,27 +74,6 @@ def draw_case(seed: int, *, with_steps: bool = False) -> Case:
     return Case(fleets, tier, weight, own_w, head_up_w, head_down_w, seed)
 
 
-def rows_of(fleet: Fleet) -> np.ndarray:
-    return np.arange(fleet.size, dtype=np.int32)
-
-
-def divided(
-    fleets: list[Fleet], target_w: float, resting_w: np.ndarray | None = None
-) -> tuple[np.ndarray, Solution]:
-    """Divide a sum as the plant does; who is left alone is at his own schedule, or on his way."""
-    curves = [sums.summed(fleet, rows_of(fleet)) for fleet in fleets]
-    found = solve_with_blocks(
-        [line for line, _ in curves], [stairs for _, stairs in curves], target_w
-    )
-    made_w = np.zeros(sum(fleet.size for fleet in fleets))
-    for fleet in fleets:
-        setpoint_w = division.setpoints(fleet, rows_of(fleet), found.level, found.block_level)
-        numbers = fleet.device_nos(rows_of(fleet))
-        alone_w = fleet.own_w[: fleet.size] if resting_w is None else resting_w[numbers]
-        made_w[numbers] = np.where(np.isnan(setpoint_w), alone_w, setpoint_w)
-    return made_w, found
-
-
 def fairest(
     target_w: float,
     weight: np.ndarray,
@@ -139,7 +87,7 @@ def fairest(
     solver.setOptionValue("primal_feasibility_tolerance", 1e-9)
     solver.setOptionValue("dual_feasibility_tolerance", 1e-9)
     count = len(weight)
-    # In kilowatts, and tiers no further apart than they must be: so the solver is exact to the watt.
+    # In kilowatts, and tiers no further apart than they must be: the solver is exact to the watt.
     cost = 8.0 * np.unique(tier, return_inverse=True)[1]
     for place in range(count):
         solver.addVar(float(least_w[place]) / 1e3, float(most_w[place]) / 1e3)
@@ -344,3 +292,54 @@ def test_who_has_to_stay_keeps_his_setpoint_and_others_move() -> None:
     assert np.isnan(setpoint_w[1])
     fleet.now_ns += 600 * NS_PER_S
     assert np.isnan(division.setpoints(fleet, rows_of(fleet), 0.0, 0.0)[0])
+
+
+def test_who_opts_out_is_released_at_once_and_replaced() -> None:
+    block = enrolled(2, nameplate_up_w=np.full(2, 5_000.0))
+    fleet = fleet_of(block, np.zeros(2), 0, 1)
+    say_level(fleet, 0.5)
+    told = commands_of(fleet)
+    assert told.setpoint_w.tolist() == [2_500.0, 2_500.0]
+    follow(fleet, told)
+    until_ns = np.array([fleet.now_ns + 60 * NS_PER_S, 0])
+    apply_enrolled(fleet, replace(block, opted_out_until_ns=until_ns))
+    line, _ = sums.summed(fleet, rows_of(fleet))
+    assert line.power_w[-1] == 5_000.0
+    told = commands_of(fleet)
+    assert told.device_no.tolist() == [0]
+    assert told.order_no.tolist() == [0]
+    assert np.isnan(told.setpoint_w).all()
+
+
+def test_nobody_is_told_anything_before_his_tier_is_reached() -> None:
+    tier = np.array([0, 3], np.uint8)
+    fleet = fleet_of(enrolled(2, nameplate_up_w=np.full(2, 5_000.0), tier=tier), np.zeros(2), 0, 1)
+    say_level(fleet, 0.5)
+    assert commands_of(fleet).device_no.tolist() == [0]
+    say_level(fleet, 3 * TIER + 0.5)
+    told = commands_of(fleet)
+    assert told.setpoint_w.tolist() == [5_000.0, 2_500.0]
+    follow(fleet, told)
+    # A target that falls back to just the lower tier does not release and ask them in turns …
+    say_level(fleet, 2 * TIER + 0.5)
+    assert commands_of(fleet).setpoint_w.tolist() == [0.0]
+    # … but one that falls further does.
+    say_level(fleet, 0.5)
+    assert np.isnan(commands_of(fleet).setpoint_w[1])
+
+
+def follow(fleet: Fleet, told: Commands) -> None:
+    """Have every device do what it was told."""
+    apply_commands(fleet, told)
+    fleet.phase[:] = Phase.APPLIED
+    fleet.reverts_at_ns[:] = fleet.now_ns + 120 * NS_PER_S
+
+
+def say_level(fleet: Fleet, level: float) -> None:
+    ends_ns = fleet.now_ns + 900 * NS_PER_S
+    fleet.signals[ALL] = Signal(ALL, 1, level, level, 1, ends_ns)
+
+
+def commands_of(fleet: Fleet) -> Commands:
+    (told,) = [body for body in decide(fleet, DispatchSettings(), 1) if isinstance(body, Commands)]
+    return told
