@@ -22,6 +22,12 @@ DEVICES = 24
 NAMES = ("north", "south", "storage", ALL)
 
 
+def rows_of(fleet: Fleet, resource: str) -> Sequence[int]:
+    """Return the rows of a resource."""
+    every = range(fleet.size)
+    return every if resource == ALL else fleet.members.get(resource, np.zeros(0, int)).tolist()
+
+
 def obvious_owner(fleet: Fleet, row: int) -> int:
     """Return whom a device follows, by going through everything that is in force."""
     claims = [
@@ -29,7 +35,7 @@ def obvious_owner(fleet: Fleet, row: int) -> int:
         for signal in fleet.signals.values()
         if signal.order_no
         and signal.ends_at_ns > fleet.now_ns
-        and (signal.resource == ALL or row in fleet.members.get(signal.resource, ()))
+        and row in rows_of(fleet, signal.resource)
     ]
     return min(claims)[1] if claims and fleet.active[row] else 0
 
@@ -79,17 +85,21 @@ class Watched:
             )
 
     def check_promise(self, plan: Plan) -> None:
-        """What is promised is there, in devices that no earlier order has."""
-        order = self.box.view.orders[plan.order_no].order
-        room_w = 0.0
+        """What is promised is there, in devices that were promised to nobody before."""
+        view = self.box.view
+        earlier = [
+            state.order.resource
+            for state in view.orders.values()
+            if state.status == OrderStatus.ACTIVE
+            and not state.cancelled_at_ns
+            and state.order.ends_at_ns > self.box.now_ns
+        ]
+        order, room_w = view.orders[plan.order_no].order, 0.0
         for fleet in self.box.fleets:
-            rows = np.arange(fleet.size, dtype=np.int32)
-            if order.resource != ALL:
-                rows = fleet.members.get(order.resource, rows[:0])
-            mine = [row for row in rows.tolist() if obvious_owner(fleet, row) in (0, plan.order_no)]
-            mine = np.array(mine, np.int32)
-            mine = mine[trust.controllable(fleet, mine)]
-            part = division.shares(fleet, mine)
+            mine = set(rows_of(fleet, order.resource))
+            mine -= {row for resource in earlier for row in rows_of(fleet, resource)}
+            rows = np.array(sorted(mine), np.int32)
+            part = division.shares(fleet, rows[trust.controllable(fleet, rows)])
             room_w += float((part.up_w if plan.committed_w > 0 else part.down_w).sum())
         assert abs(plan.committed_w) <= room_w + 1.0
 
