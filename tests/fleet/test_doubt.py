@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.doubt import ANSWER_S, doubt
-from kapelle.model.enums import Freshness, Metric, Phase
+from kapelle.model.enums import Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S
 
 NOW_NS = 1_000 * NS_PER_S
@@ -26,6 +26,10 @@ DEVICE = st.fixed_dictionaries(
         "left_s": st.sampled_from([-60.0, -0.4, 0.5, 4.0]),
         "timer_s": st.sampled_from([-1.0, 0.5, 60.0]),
         "answered": st.booleans(),
+        "excluded": st.sampled_from([Exclusion.NONE, Exclusion.UNKNOWN]),
+        "pause_s": st.sampled_from([-5.0, 1.0, 20.0]),
+        "order_no": st.sampled_from([0, 7]),
+        "connected": st.booleans(),
     }
 )
 
@@ -42,6 +46,9 @@ def partition(devices: list[dict[str, float]]) -> Fleet:
         fleet.not_after_ns[row] = NOW_NS + int(each["left_s"] * NS_PER_S)
         fleet.reverts_at_ns[row] = NOW_NS + int(each["timer_s"] * NS_PER_S)
         fleet.applied_at_ns[row] = NOW_NS - NS_PER_S if each["answered"] else 0
+        fleet.excluded[row], fleet.order_no[row] = each["excluded"], each["order_no"]
+        fleet.excluded_until_ns[row] = NOW_NS + int(each["pause_s"] * NS_PER_S)
+        fleet.active[row], fleet.connected[row] = True, each["connected"]
     return fleet
 
 
@@ -54,6 +61,9 @@ def possible_w(each: dict[str, float]) -> list[float]:
     if not each["answered"] and in_time and each["phase"] in MAY_OBEY:
         found.append(goal_w)
     heard = each["freshness"] in (Freshness.LIVE, Freshness.LATE)
+    is_reached = heard and each["connected"] and each["order_no"]
+    if each["excluded"] and each["pause_s"] <= 1.5 and is_reached:
+        found.append(goal_w)
     if each["timer_s"] > 0 and not heard and not isnan(each["reading_w"]):
         found.append(each["reading_w"])
         if not isnan(each["desired_w"]):

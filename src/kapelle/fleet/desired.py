@@ -20,6 +20,7 @@ BACK_OFF_S_MAX = 3600.0
 NEVER_NS = 1 << 62
 """When the revert timer of a device that has none ends."""
 _FORGETTING = np.float32(0.98)
+_GOLDEN = 0.6180339887498949
 _ABOUT = 0.1
 """What counts as about a setpoint, as a part of nameplate …"""
 _ABOUT_W = 50.0
@@ -277,6 +278,8 @@ def _exclude(fleet: Fleet, rows: Ints, at_ns: Longs, exclusion: Exclusion) -> No
     if exclusion == Exclusion.OPTED_OUT:
         pause_s[:] = BACK_OFF_S_MAX
     if exclusion == Exclusion.UNKNOWN:
+        # Who fell silent together is not probed together: should they all act, it were too much.
+        pause_s *= 0.5 + np.mod(fleet.device_nos(rows) * _GOLDEN, 1.0)
         # Whoever was out of reach is asked again as soon as he is back.
         heard = _IS_HEARD[fleet.freshness[rows]]
         pause_s[~(heard & fleet.connected[rows])] = 0.0

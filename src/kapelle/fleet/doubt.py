@@ -1,9 +1,10 @@
 """What devices that are not counted on may still do, beyond what is counted for them (R-17).
 
-Who does not answer may have heard: until his command runs out he may yet act on it. Who has fallen
-silent holds his setpoint until his timer ends, also where the plant counts him as gone already so
-that others are in place when it does. Afterwards nothing obliges a device any more: one that obeyed
-at the last moment and whose every answer got lost cannot be told from one that never heard.
+Who does not answer may have heard: until his command runs out he may yet act on it. Who is about to
+be tried again may act on that, though nobody counts on it. Who has fallen silent holds his setpoint
+until his timer ends, also where the plant counts him as gone already so that others are in place
+when it does. Afterwards nothing obliges a device any more: one that obeyed at the last moment and
+whose every answer got lost cannot be told from one that never heard.
 """
 
 from typing import NamedTuple
@@ -11,12 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from kapelle.fleet.columns import Fleet, is_heard, span
-from kapelle.model.enums import Metric, Phase
-from kapelle.model.ids import NS_PER_S, Floats, Ints
+from kapelle.fleet.curve.trust import reachable
+from kapelle.model.enums import Exclusion, Metric, Phase
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
 
 ANSWER_S = 0.5
 """A command obeyed at the last moment is answered by then, or counted as not obeyed. [s]"""
 
+_AHEAD_S = 1.5
+"""From a summary to the commands of the tick after the one that follows from it. [s]"""
 _MAY_BE_OBEYED = np.isin(
     np.arange(32), [Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN, Phase.EXPIRED]
 )
@@ -45,6 +49,7 @@ def doubt(fleet: Fleet, rows: Ints, counted_w: Floats) -> Doubt:
     holds = fleet.reverts_at_ns[at] > now_ns
     ends_ns = fleet.not_after_ns[at] + int(ANSWER_S * NS_PER_S)
     asked = (ends_ns > now_ns) & (fleet.applied_at_ns[at] == 0) & _MAY_BE_OBEYED[fleet.phase[at]]
+    asked |= _is_probed_next(fleet, rows)
     some = np.flatnonzero(holds | asked)
     if not len(some):
         return Doubt(0.0, 0.0, 0.0)
@@ -63,3 +68,11 @@ def doubt(fleet: Fleet, rows: Ints, counted_w: Floats) -> Doubt:
     less_w = np.maximum(counted_w - np.minimum(goal_w, last_w), 0.0)
     most_w = float(np.maximum(more_w, less_w).max())
     return Doubt(float(more_w.sum()), float(less_w.sum()), most_w)
+
+
+def _is_probed_next(fleet: Fleet, rows: Ints) -> Flags:
+    """Tell who is let try again by the next tick, so that there is room for it when it does."""
+    at = span(rows)
+    due: Flags = fleet.excluded_until_ns[at] <= fleet.now_ns + int(_AHEAD_S * NS_PER_S)
+    due &= (fleet.excluded[at] != np.uint8(Exclusion.NONE)) & (fleet.order_no[at] != 0)
+    return due & reachable(fleet, rows)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.redispatch import Redispatch
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.entries import Body
 from kapelle.model.enums import AckStatus, Phase
@@ -30,9 +31,12 @@ class Timings:
         default_factory=lambda: {phase: Histogram(BOUNDS_S) for phase in TIMED}
     )
     """From planning to each stage. [s]"""
+    redispatch: Redispatch = field(default_factory=Redispatch)
+    """From the loss of devices to the sending of their replacement."""
 
     def note(self, fleet: Fleet, body: Body) -> None:
         """Count what an entry brings, just before it is applied."""
+        self.redispatch.note(fleet, body)
         match body:
             case Commands() as commands:
                 # A retry repeats a revision; a refresh and a release are commands of their own.

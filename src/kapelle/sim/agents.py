@@ -223,6 +223,10 @@ class Agents:
         self.reverts_at_ns[rows] = NEVER_NS
         self._acts_at_ns[rows] = NEVER_NS
 
+    def meant_w(self) -> Floats:
+        """Return the setpoint each device has taken up, at work or about to be; NaN: none. [W]"""
+        return np.where(self._acts_at_ns < NEVER_NS, self._next_w, self.setpoint_w)
+
     def commanded(self) -> Flags:
         """Return which devices follow an order now."""
         following: Flags = ~np.isnan(self.setpoint_w)

@@ -23,6 +23,7 @@ from kapelle.sim.air import Air, index_of
 from kapelle.sim.arrivals import Orders, acks_of, cut, in_order, raw_of, readings_of
 from kapelle.sim.telemetry import Reports, marks
 from kapelle.sim.world import World
+from kapelle.sim.worst import Asked
 
 _RECONNECT_S = 2.0
 """Devices return within this time when the gateway does. [s]"""
@@ -71,6 +72,7 @@ class SimAdapter:
         n = len(world.devices)
         self.world = world
         self.ledger = Ledger()
+        self.asked = Asked.nothing(n)
         self._clock = clock
         self._rng = rng
         self._step_ns = round(step_s * NS_PER_S)
@@ -255,6 +257,7 @@ class SimAdapter:
         written = self._connected[rows] & (rows >= 0)
         faults, plan = self.world.faults, self.world.faults.plan
         self.ledger.commands += len(commands)
+        self.asked.note(rows[written], cut(commands, written))
         kept = written & faults.delivered(plan.command_loss, len(rows))
         orders = Orders(rows[kept], cut(commands, kept))
         now_ns = self._clock.now_ns()

@@ -98,10 +98,13 @@ class Physics:
         # Sun, cars and full batteries do not wait for a ramp.
         np.clip(self.power_w, self.min_w, self.max_w, out=self.power_w)
 
-    def wanted_w(self) -> Floats:
-        """Return where each device is heading: its setpoint within what is possible, or its own."""
-        ordered = ~np.isnan(self.setpoint_w)
-        wanted_w = np.where(ordered, self.setpoint_w, self.own_w)
+    def wanted_w(self, setpoint_w: Floats | None = None) -> Floats:
+        """Return where each device is heading: its setpoint within what is possible, or its own.
+
+        With other setpoints than those in force: where it would be heading then.
+        """
+        setpoint_w = self.setpoint_w if setpoint_w is None else setpoint_w
+        wanted_w = np.where(np.isnan(setpoint_w), self.own_w, setpoint_w)
         heat = self._heat
         half_w = -0.5 * self._down_w[heat]
         wanted_w[heat] = np.where(wanted_w[heat] < half_w, -self._down_w[heat], 0.0)

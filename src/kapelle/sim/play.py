@@ -36,6 +36,8 @@ class Play:
     """Sum of all energy registers at the start. [Wh]"""
     at_s: list[float] = field(default_factory=list)
     power_w: list[float] = field(default_factory=list)
+    worst_w: list[float] = field(default_factory=list)
+    """What the devices would do if each obeyed everything it may still obey; as `power_w`. [W]"""
     published: list[Published] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
