@@ -171,6 +171,8 @@ async def run_fleet(doors: Doors) -> None:
                 decide=lambda fleet, epoch: decide(fleet, config.dispatch, epoch),
                 holder=doors.holder,
                 timings=doors.timings,
+                caps=config.dispatch.caps,
+                vendor_share_max=config.dispatch.vendor_share_max,
             )
             doors.owners[partition] = owner
             tasks.create_task(owner.run(), name=f"owner {partition}")
@@ -366,6 +368,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             sources=_sources(doors, settings.directory, journal, clock),
             stop=doors.stop,
             safety=config.safety,
+            dispatch=config.dispatch,
         )
         api = Api(application=application, watch=watch, settings=config.api)
         yield Plant(doors, registry, api, watch)

@@ -5,7 +5,7 @@ its weight until its limit binds, so the level that meets the sum is weighted wa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Solution:
     reached_w: float
     lowest_w: float
     highest_w: float
+    prices: dict[str, float] = field(default_factory=dict)
+    """By group, how far below the levels its devices are driven (`dispatch.cells`)."""
 
 
 def solve(curves: Sequence[Curve], target_w: float) -> float:

@@ -17,7 +17,7 @@ from kapelle.fleet.desired import holds_setpoint, in_force
 from kapelle.fleet.reconciliation.conditions import VOID
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body
-from kapelle.model.enums import Exclusion, Freshness, Metric, Phase
+from kapelle.model.enums import Exclusion, Freshness, Metric, Phase, Trait
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
 
 _NS_PER_MS = 1_000_000
@@ -33,6 +33,9 @@ _LIFE_S_MIN = 2.0
 """No command lives shorter: it has to get there. [s]"""
 _TRIES_MAX = 32
 """Pauses grow no further."""
+
+
+_BOUND = np.uint8(Trait.DWELLS | Trait.MUST_RUN | Trait.SLOW)
 
 
 def _phases(*phases: Phase) -> Flags:
@@ -101,11 +104,13 @@ def _wanted(fleet: Fleet) -> _Wanted:
             rows = rows[~waiting[rows]]
         rationing = division.rationing_of(fleet, signal.resource)
         horizon = division.horizon_s(fleet, signal.resource, rationing)
+        levels = signal.level, signal.block_level
         setpoint_w[rows] = division.setpoints(
-            fleet, rows, signal.level, signal.block_level, horizon, rationing
+            fleet, rows, *levels, horizon, rationing, signal.prices
         )
         order_no[rows] = signal.order_no
         ends_at_ns[rows] = signal.ends_at_ns
+    setpoint_w[fleet.waits[:size]] = np.nan
     return _Wanted(order_no, setpoint_w, ends_at_ns)
 
 
@@ -196,6 +201,8 @@ def _choose(
     if abs(left_w) > settings.plan_error * share_w:
         sign = 1.0 if left_w > 0 else -1.0
         small &= ~steps.is_switched(fleet, rows.astype(np.int32))
+        # Who must not go further than told makes up for nobody.
+        small &= (fleet.traits[rows] & _BOUND) == 0
         rows, band_w = rows[small], band_w[small]
         lower_w, upper_w = limits.bounds(fleet, rows.astype(np.int32), _horizon_s(fleet))
         far_w = np.clip(want_w[small] + 0.5 * sign * band_w, lower_w, upper_w)

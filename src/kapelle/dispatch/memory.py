@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from math import nan
 
+from kapelle.dispatch.cells import Near
 from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.watch import Watch
 from kapelle.fleet.plant import PlantView
-from kapelle.model.plant import Notice, Plan, Prospect, Signal
+from kapelle.model.plant import Cancel, Notice, Plan, Prospect, Signal
 
 
 @dataclass(slots=True)
@@ -33,6 +34,8 @@ class Running:
     """When it began to claim devices; 0 before."""
     promised_at_ns: int = 0
     """Time of the plan the loop works on."""
+    near: Near = field(default_factory=Near)
+    """Where the last solution with caps lay."""
     horizon: Horizon = field(default_factory=Horizon)
     """Plans that look ahead, for an order with a profile."""
     window_ends_ns: int = 0
@@ -55,6 +58,7 @@ class Outcome:
     plans: list[Plan] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     prospects: list[Prospect] = field(default_factory=list)
+    cancels: list[Cancel] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

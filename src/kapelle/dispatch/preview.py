@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from kapelle.dispatch.beside import same_resource
 from kapelle.dispatch.promise import binding, parts_of, room_of
+from kapelle.dispatch.reserve import reserve_of
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import PlantView, total
 from kapelle.model.plant import Order
 
+_DEFAULTS = DispatchSettings()
 HELD_S = 900.0
 """The headroom that is published holds for so long. [s]"""
 
@@ -34,13 +37,15 @@ class Preview:
     """How long the promise holds as far as the published headroom tells. [s]"""
 
 
-def preview(view: PlantView, order: Order) -> Preview:
+def preview(view: PlantView, order: Order, settings: DispatchSettings = _DEFAULTS) -> Preview:
     """Say what dispatch would promise, from the newest summaries."""
     parts = parts_of(view, order.resource)
     known = total(view, order.resource)
     room = room_of(parts)
-    committed_w = room.committed_w(order.target_w)
-    binds = binding(known, order.target_w, committed_w)
+    reserve = reserve_of(settings, order.resource, room)
+    committed_w = reserve.bounded_w(order.target_w)
+    binds = reserve.reason(order.target_w, committed_w)
+    binds = binds or binding(known, order.target_w, committed_w, parts)
     if not known.devices:
         binds = f"resource {order.resource!r} has no devices that any partition has spoken of"
     in_the_way = same_resource(view, order)
@@ -53,8 +58,8 @@ def preview(view: PlantView, order: Order) -> Preview:
         committed_w=committed_w,
         declined_w=order.target_w - committed_w,
         binding=binds,
-        headroom_up_w=room.up_w,
-        headroom_down_w=room.down_w,
+        headroom_up_w=room.up_w - reserve.up_w,
+        headroom_down_w=room.down_w - reserve.down_w,
         baseline_w=known.net_w,
         baseline_std_w=known.std_w,
         devices=known.devices,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from kapelle.dispatch.allocation import (
     Solution,
@@ -9,6 +10,9 @@ from kapelle.dispatch.allocation import (
     power_at_stairs,
     solve_with_blocks,
 )
+from kapelle.dispatch.binding import words_of
+from kapelle.dispatch.cells import Capped, Near, capped
+from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate, PlantView
 from kapelle.model.plant import ResourceSummary
 
@@ -49,28 +53,59 @@ def parts_of(view: PlantView, resource: str) -> list[ResourceSummary]:
     ]
 
 
+def room_at_rest_w(parts: Sequence[ResourceSummary]) -> float:
+    """Return what the controllable devices do at λ = 0. [W]"""
+    return sum(power_at(p.continuous, 0.0) + power_at_stairs(p.blocks, 0.0) for p in parts)
+
+
 def room_of(parts: Sequence[ResourceSummary]) -> Room:
     """Return the ends of the summed curves, and where they are at λ = 0."""
-    own_w = sum(power_at(p.continuous, 0.0) + power_at_stairs(p.blocks, 0.0) for p in parts)
+    own_w = room_at_rest_w(parts)
     lowest_w = sum(p.continuous.power_w[0] + p.blocks.power_w[0] for p in parts)
     highest_w = sum(p.continuous.power_w[-1] + p.blocks.power_w[-1] for p in parts)
+    if any(part.cells is not None for part in parts):
+        highest_w = own_w + min(highest_w - own_w, Capped(parts, 1).reach_w())
+        lowest_w = own_w - min(own_w - lowest_w, Capped(parts, -1).reach_w())
     return Room(own_w, lowest_w, highest_w)
 
 
 def levels_for(
-    parts: Sequence[ResourceSummary], power_w: float, block_level: float = 0.0
+    parts: Sequence[ResourceSummary],
+    power_w: float,
+    block_level: float = 0.0,
+    near: Near | None = None,
+    committed_w: float = inf,
 ) -> Solution:
-    """Return the levels that bring the controllable devices of a resource to a power."""
-    return solve_with_blocks(
+    """Return the levels that bring the controllable devices of a resource to a power, and prices of
+    groups that would exceed their caps at them.
+
+    Args:
+        parts: What each partition said.
+        power_w: Wanted. [W]
+        block_level: Where the blocks are now.
+        near: Where the last solution lay; the one found is kept there.
+        committed_w: What the order commits: of it vendors carry a part at most. [W]
+    """
+    free = solve_with_blocks(
         [p.continuous for p in parts], [p.blocks for p in parts], power_w, block_level
     )
+    if all(part.cells is None for part in parts):
+        return free
+    own_w = room_at_rest_w(parts)
+    return capped(parts, free, own_w, power_w, block_level, near or Near(), committed_w)
 
 
-def binding(known: Aggregate, target_w: float, committed_w: float) -> str:
+def binding(
+    known: Aggregate, target_w: float, committed_w: float, parts: Sequence[ResourceSummary] = ()
+) -> str:
     """Say what keeps part of a target from being promised; empty where nothing does."""
     if abs(target_w - committed_w) <= _NOTHING_W:
         return ""
+    caps = words_of(parts, target_w, committed_w)
+    if caps:
+        return f"of {power(target_w)} asked {power(committed_w)} can be held: {caps}"
     way = "up" if target_w > committed_w else "down"
-    said = f"headroom {way}: of {target_w:.0f} W asked {committed_w:.0f} W can be held"
-    left_out = ", ".join(f"{count} {why}" for why, count in sorted(known.excluded.items()))
-    return f"{said}; not counted on: {left_out}" if left_out else said
+    said = f"headroom {way}: of {power(target_w)} asked {power(committed_w)} can be held"
+    left_out = [f"{count:,} {why}" for why, count in sorted(known.excluded.items())]
+    left_out += [f"{count:,} follow order {number}" for number, count in known.claimed.items()]
+    return f"{said}; not counted on: {', '.join(left_out)}" if left_out else said

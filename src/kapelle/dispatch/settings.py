@@ -1,7 +1,11 @@
 """How dispatch behaves: times, tolerances and limits of the loop."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
+
+from kapelle.fleet.envelopes import StandingCap
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,26 @@ class DispatchSettings:
     """Levels that have not changed are repeated this often. [s]"""
     promise: Literal["headroom", "p90", "p95", "p99"] = "headroom"
     """How much of what is asked is promised: all there is headroom for, or what is so sure."""
+    stage_above_w: float = inf
+    """Larger orders, either way, begin with a few devices and grow as meters prove them. [W]"""
+    stage_first: float = 0.01
+    """Share of the devices in the first stage …"""
+    stage_devices_min: float = 3.0
+    """… and about how many at least."""
+    stage_growth: float = 4.0
+    """Each stage has so many times the devices of the one before."""
+    stage_failed_max: float = 0.25
+    """More of a stage than this rejected, opted out, diverged or unknown ends the order."""
+    stage_s_max: float = 300.0
+    """Whoever has not been verified after this counts as failed. [s]"""
+    reserve_share: float = 0.0
+    """This part of headroom is never promised: it is there to replace who drops out."""
+    reserve: Mapping[str, float] = field(default_factory=dict)
+    """The same for single resources, by name."""
+    caps: tuple[StandingCap, ...] = ()
+    """What groups may export and import at any time: `[[dispatch.caps]]` for each."""
+    vendor_share_max: float = 1.0
+    """Devices of one vendor carry at most this part of what an order commits; 1: all of it. 0-1"""
     lease_s: float = 5.0
     """How long the dispatcher's lease lasts without renewal. [s]"""
     snapshot_every_s: float = 300.0
@@ -70,3 +94,13 @@ class DispatchSettings:
     retain_s: float = 3600.0
     """Entries of the plant's topic younger than this are kept even where snapshots no longer need
     them. [s]"""
+
+    def __post_init__(self) -> None:
+        shares = {
+            "reserve_share": self.reserve_share,
+            "vendor_share_max": self.vendor_share_max,
+        }
+        shares |= {f"reserve.{name}": share for name, share in self.reserve.items()}
+        for name, share in shares.items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} lies between 0 and 1")

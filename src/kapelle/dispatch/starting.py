@@ -7,6 +7,8 @@ from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.planning.promising import binds, of_largest_w, promise
 from kapelle.dispatch.promise import binding, parts_of, room_of
+from kapelle.dispatch.rollout import begin
+from kapelle.dispatch.reserve import reserve_of
 from kapelle.dispatch.steering import drive, signal
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.plant import OrderState, total
@@ -47,14 +49,18 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     if sure is None:
         return
     parts = parts_of(cycle.view, asked.resource)
-    committed_w = sure.bounded_w(room_of(parts).committed_w(asked.target_w))
-    steps = promise(asked, parts, now_ns, bounded=sure.bounded_w)
+    room = room_of(parts)
+    reserve = reserve_of(cycle.settings, asked.resource, room)
+    committed_w = sure.bounded_w(reserve.bounded_w(asked.target_w))
+    steps = promise(
+        asked, parts, now_ns, bounded=lambda power_w: sure.bounded_w(reserve.bounded_w(power_w))
+    )
     if steps:
         committed_w = of_largest_w(steps, asked.target_w)
     is_none = committed_w * asked.target_w <= 0.0 and asked.target_w != 0.0
     if is_none and not any(step.committed_w for step in steps):
-        reason = sure.reason(asked.target_w, 0.0) or binding(known, asked.target_w, 0.0)
-        decline(cycle, asked, reason)
+        reason = sure.reason(asked.target_w, 0.0) or reserve.reason(asked.target_w, 0.0)
+        decline(cycle, asked, reason or binding(known, asked.target_w, 0.0, parts))
         return
     plan = Plan(
         order_no=asked.order_no,
@@ -65,7 +71,8 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         committed_w=committed_w,
         declined_w=asked.target_w - committed_w,
         reason=sure.reason(asked.target_w, committed_w)
-        or (binds(steps) if steps else binding(known, asked.target_w, committed_w)),
+        or reserve.reason(asked.target_w, committed_w)
+        or (binds(steps) if steps else binding(known, asked.target_w, committed_w, parts)),
         firm_w=sure.firm_w,
         rank=running.rank,
         profile=steps,
@@ -73,6 +80,7 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     cycle.out.plans.append(plan)
     cycle.out.notices += at_risk(asked, plan)
     drive(state, cycle, asked, plan)
+    begin(state, cycle, asked, plan)
 
 
 def is_amended(state: ControlState, asked: Order, plan: Plan) -> bool:
@@ -100,9 +108,12 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     parts = parts_of(cycle.view, asked.resource)
     room = room_of(parts)
     beyond_w = known.unmoved_w - was.baseline_w
-    lowest_w, highest_w = room.lowest_w + beyond_w, room.highest_w + beyond_w
+    reserve = reserve_of(cycle.settings, asked.resource, room)
+    # Where they are by now without the order, as seen from where they were.
+    drift_w = room.own_w + beyond_w
+    committed_w = drift_w + reserve.bounded_w(asked.target_w - drift_w)
     sure = assurance(cycle, asked) or UNKNOWN
-    committed_w = sure.bounded_w(min(max(asked.target_w, lowest_w), highest_w))
+    committed_w = sure.bounded_w(committed_w)
     besides_w = -(beyond_w + room.own_w)
     steps = promise(asked, parts, cycle.now_ns, besides_w, was.profile, sure.bounded_w)
     if steps:
@@ -116,10 +127,12 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
         committed_w=committed_w,
         declined_w=asked.target_w - committed_w,
         reason=sure.reason(asked.target_w, committed_w)
-        or (binds(steps) if steps else binding(known, asked.target_w, committed_w)),
+        or reserve.reason(asked.target_w - drift_w, committed_w - drift_w)
+        or (binds(steps) if steps else binding(known, asked.target_w, committed_w, parts)),
         firm_w=sure.firm_w,
         rank=was.rank,
         profile=steps,
+        rollout=was.rollout,
     )
     cycle.out.plans.append(plan)
     cycle.out.notices += at_risk(asked, plan)

@@ -31,7 +31,8 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
     plan = present(plan, now_ns)
     if asked.profile and not look_further(running.horizon, cycle, asked, plan, known, parts):
         if running.signal is not None:
-            signal(running, cycle, asked, running.level, running.block_level)
+            prices = running.near.prices
+            signal(running, cycle, asked, running.level, running.block_level, prices)
         return
     if running.promised_at_ns != plan.at_ns:
         running.promised_at_ns, running.trim_w = plan.at_ns, 0.0
@@ -41,10 +42,16 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
     controlled_w = target_w - known.unmoved_w
     held_w = held_back_w(parts, plan.committed_w, settings.overshoot_budget)
     _trim(running, cycle, known, plan, target_w + held_w)
-    found = levels_for(parts, controlled_w + running.trim_w + held_w, running.block_level)
+    found = levels_for(
+        parts,
+        controlled_w + running.trim_w + held_w,
+        running.block_level,
+        running.near,
+        plan.committed_w,
+    )
     _note_moves(running, cycle, known, plan, found)
     running.level, running.block_level = found.level, found.block_level
-    signal(running, cycle, asked, found.level, found.block_level)
+    signal(running, cycle, asked, found.level, found.block_level, found.prices)
 
     short_w = _beyond_w(controlled_w, found.lowest_w, found.highest_w)
     if abs(short_w) <= 1.0:
@@ -117,7 +124,14 @@ def _note_moves(
     running.uncounted = uncounted
 
 
-def signal(running: Running, cycle: Cycle, asked: Order, level: float, block_level: float) -> None:
+def signal(
+    running: Running,
+    cycle: Cycle,
+    asked: Order,
+    level: float,
+    block_level: float,
+    prices: dict[str, float] | None = None,
+) -> None:
     """Send the levels if they are new, or old enough to be repeated."""
     latest = Signal(
         asked.resource,
@@ -131,6 +145,8 @@ def signal(running: Running, cycle: Cycle, asked: Order, level: float, block_lev
         stores=way_of(step.target_w for step in asked.profile) if asked.profile else "",
         rations=running.horizon.rations,
         announced=running.horizon.announced,
+        prices=prices or {},
+        randomise_s=asked.randomise_s,
     )
     if running.signal is not None and latest.beside != running.signal.beside:
         # Devices change hands: measurements lag behind.

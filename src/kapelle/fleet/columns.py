@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kapelle.fleet.capacity.trials import Trials
 from kapelle.fleet.counting.gaps import Gaps
+from kapelle.fleet.envelopes import Book
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
 from kapelle.model.plant import Notice, Signal
@@ -67,6 +68,8 @@ class Fleet:
     """Which reports are missing, of devices that miss some (see `fleet.counting.sequence`)."""
     trials: Trials
     """Commands followed and not followed, by kind and vendor."""
+    envelopes: Book
+    """What sites, feeders and zones may export and import."""
 
     # As enrolled.
     active: Flags = _column("?", 0)
@@ -102,6 +105,9 @@ class Fleet:
     must_run: Flags = _column("?", 0)
     opted_out_until_s: Seconds = _column("u4", 0)
     """Whole seconds since 1970; 0: it takes part."""
+
+    waits: Flags = _column("?", 0)
+    """Its order has begun and is not yet for it (see `fleet.stages`)."""
 
     # As reported. One row per `Metric`.
     value: Floats = _column("f8", np.nan, len(Metric))
@@ -274,6 +280,7 @@ class Fleet:
             notices=[],
             gaps=Gaps(),
             trials=Trials(),
+            envelopes=Book(),
             **made,
         )
 

@@ -16,9 +16,10 @@ from kapelle.fleet.reconciliation.standing import step_standing
 from kapelle.fleet.reconciliation.verify import step_verification
 from kapelle.fleet.sessions import apply_sessions
 from kapelle.fleet.settings import FleetSettings
+from kapelle.fleet.stages import step_stages
 from kapelle.model.blocks import Acks, Commands, Enrolled, Mutings, Phases, Readings, Sessions
 from kapelle.model.entries import Entry
-from kapelle.model.plant import Members, Signal, Tick
+from kapelle.model.plant import Envelopes, Members, Signal, Tick
 
 _DEFAULTS = FleetSettings()
 
@@ -45,12 +46,15 @@ def apply_entry(fleet: Fleet, entry: Entry, settings: FleetSettings = _DEFAULTS)
             apply_sessions(fleet, sessions)
         case Signal() as signal:
             fleet.signals[signal.resource] = signal
+            step_stages(fleet)
         case Mutings() as mutings:
             apply_mutings(fleet, mutings)
         case Enrolled() as enrolled:
             apply_enrolled(fleet, enrolled)
         case Members() as members:
             apply_members(fleet, members)
+        case Envelopes() as envelopes:
+            fleet.envelopes.apply(envelopes)
         case _:
             pass
     fleet.position = entry.position
@@ -66,6 +70,7 @@ def step_tick(fleet: Fleet, tick: Tick, settings: FleetSettings) -> None:
     if tick.now_ns <= before_ns:
         return
     fleet.now_ns = tick.now_ns
+    step_stages(fleet)
     step_counts(fleet, settings, before_ns)
     news = step_freshness(fleet, settings, before_ns)
     step_estimate(fleet, settings)

@@ -7,6 +7,7 @@ from math import isnan, nan
 
 from kapelle.fleet.capacity import kept
 from kapelle.fleet.capacity.learned import Firmness, hear_reach, hear_rooms
+from kapelle.fleet.envelopes import Book
 from kapelle.fleet.estimation.learned import Learned, hear
 from kapelle.fleet.estimation.outlook import look
 from kapelle.fleet.reconciliation.alarms import merged
@@ -16,6 +17,7 @@ from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import (
     Amend,
     Cancel,
+    Envelopes,
     Hold,
     Notice,
     Order,
@@ -72,6 +74,8 @@ class PlantView:
     partitions: int
     position: int = 0
     """Position of the last applied entry."""
+    envelopes: Book = field(default_factory=Book)
+    """What was told of sites, feeders and zones."""
     summaries: dict[int, Summary] = field(default_factory=dict)
     """The newest of each partition that has spoken."""
     spreads: dict[int, Spread] = field(default_factory=dict)
@@ -192,6 +196,8 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
             settle(view.firmness.kept, plan.order_no)
         case Prospect() as told:
             kept.begin(view.firmness.kept, told)
+        case Envelopes() as envelopes:
+            view.envelopes.apply(envelopes)
         case Hold() as hold:
             view.held, view.hold_reason = hold.held, hold.reason
             view.firmness.kept.windows.clear()
@@ -242,6 +248,8 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
         operated_by=was.operated_by if abs(amend.target_w) <= abs(was.target_w) else "",
         profile=amend.profile,
         why=was.why,
+        staged=was.staged,
+        randomise_s=was.randomise_s,
     )
     state.amended_at_ns = amend.at_ns
 

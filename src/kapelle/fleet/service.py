@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from kapelle.errors import JournalConflict, JournalFailed, JournalFull
 from kapelle.fleet.columns import Fleet
+from kapelle.fleet.envelopes import StandingCap
 from kapelle.fleet.fold import apply_entry
 from kapelle.fleet.joined import joined
 from kapelle.fleet.retention import Generations, check_whole
@@ -48,6 +49,8 @@ class PartitionOwner:
         decide: Decide,
         holder: str,
         timings: Timings | None = None,
+        caps: Sequence[StandingCap] = (),
+        vendor_share_max: float = 1.0,
     ) -> None:
         self.fleet = Fleet.empty(partition, partitions)
         """The live picture; readers must not write, nor keep it across a wait."""
@@ -63,6 +66,8 @@ class PartitionOwner:
         self._decide = decide
         self._holder = holder
         self._timings = timings if timings is not None else Timings()
+        self._caps = tuple(caps)
+        self._vendor_share_max = vendor_share_max
         self._line_lock = asyncio.Lock()
         self._line: int | None = None
         """Last position of our line of entries; None until we have written."""
@@ -131,6 +136,8 @@ class PartitionOwner:
             self._generations.note(self.fleet.position)
         else:
             self.fleet = Fleet.empty(self._partition, self.fleet.partitions)
+        self.fleet.envelopes.standing = self._caps
+        self.fleet.envelopes.vendor_share_max = self._vendor_share_max
         restored = self.fleet.position
         # What reading it took besides the fleet itself.
         del snapshot

@@ -14,6 +14,7 @@ from kapelle.fleet.capacity.trials import Trials
 from kapelle.fleet.columns import Fleet, column_specs
 from kapelle.fleet.counting.gaps import Gaps
 from kapelle.fleet.counting.sequence import newest_told
+from kapelle.fleet.envelopes import Window
 from kapelle.fleet.estimation.learned import Learned
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.fleet.settings import FleetSettings
@@ -37,6 +38,7 @@ class _Meta(msgspec.Struct, frozen=True):
     made_with: str = ""
     """`fold_mark` of whoever folded the entries before it."""
     trials: dict[str, list[int]] = {}
+    envelopes: dict[str, list[Window]] = {}
 
 
 class _PlantMeta(msgspec.Struct, frozen=True):
@@ -49,6 +51,7 @@ class _PlantMeta(msgspec.Struct, frozen=True):
     made_with: str = ""
     learned: Learned = msgspec.field(default_factory=Learned)
     firmness: Firmness = msgspec.field(default_factory=Firmness)
+    envelopes: dict[str, list[Window]] = {}
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -95,6 +98,7 @@ def to_snapshot(fleet: Fleet, settings: FleetSettings | None = None) -> Snapshot
         dict(sorted(fleet.signals.items())),
         fold_mark(settings) if settings else "",
         fleet.trials.told(fleet.names["vendor"]),
+        dict(sorted(fleet.envelopes.windows.items())),
     )
     return Snapshot(fleet.position, columns, msgspec.msgpack.encode(meta))
 
@@ -116,6 +120,7 @@ def from_snapshot(snapshot: Snapshot) -> Fleet:
     fleet.size, fleet.position, fleet.now_ns = meta.size, snapshot.position, meta.now_ns
     fleet.names, fleet.signals = meta.names, meta.signals
     fleet.trials = Trials.from_told(meta.trials, meta.names["vendor"])
+    fleet.envelopes.windows = meta.envelopes
     for name, (dtype, fill, deep) in column_specs().items():
         shape = (deep, meta.size) if deep else (meta.size,)
         column = snapshot.columns.get(name)
@@ -192,6 +197,7 @@ def view_to_snapshot(view: PlantView) -> Snapshot:
         fold_mark(None),
         view.learned,
         view.firmness,
+        dict(sorted(view.envelopes.windows.items())),
     )
     return Snapshot(view.position, {}, msgspec.msgpack.encode(meta))
 
@@ -224,4 +230,5 @@ def view_from_snapshot(snapshot: Snapshot, partitions: int) -> PlantView:
     view.notices.extend(meta.notices)
     view.learned = meta.learned
     view.firmness = meta.firmness
+    view.envelopes.windows = meta.envelopes
     return view

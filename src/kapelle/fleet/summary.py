@@ -5,10 +5,13 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
+from kapelle.fleet import stages
 from kapelle.fleet.capacity.room import reach, room, window_due_s
 from kapelle.fleet.claims import Claims, by_rank, owners
 from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.curve import division, sums, trust
+from kapelle.fleet.curve.cells import cells_of
+from kapelle.fleet.curve.groups import capped_groups
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.desired import in_force
 from kapelle.fleet.doubt import doubt
@@ -71,6 +74,7 @@ def _summed(
     level, block_level = (signal.level, signal.block_level) if signal else (0.0, 0.0)
     free = claims.free(rows)
     continuous, blocks = sums.summed(fleet, free, level, block_level, horizon_s, rationing)
+    groups = capped_groups(fleet)
     if horizon_s == HOLD_S and rationing is None:
         down_w, up_w = _reach(continuous, blocks)
     else:
@@ -136,8 +140,12 @@ def _summed(
         stores=stores(fleet, free, signal) if signal and signal.stores else {},
         rationing=rationing,
         claimed=claims.counts(rows),
+        rollout=stages.counts(fleet, free, signal),
         others_w=claims.others_w(rows, bound),
         leaving_w=claims.leaving_w(rows, bound),
+        cells=None
+        if groups is None
+        else cells_of(fleet, groups, free, signal, horizon_s, rationing),
         **tally.counts,
     )
 
@@ -253,7 +261,9 @@ class _Tally:
             excluded[doubted] = Exclusion.CONDITION
             if has(any_of(fleet.traits[at]), Trait.OPTED_OUT):
                 excluded[opted_out(fleet, rows[left])] = Exclusion.OPTED_OUT
-            self._add_excluded(excluded, heard[left])
+            # Whoever waits for his turn in an order is not lost to it.
+            missing = ~fleet.waits[at][left] | (excluded > 0)
+            self._add_excluded(excluded[missing], heard[left][missing])
 
     def _add_errors(self, fleet: Fleet, settings: FleetSettings, rows: Ints, heard: Flags) -> None:
         """Add variances: of those who report regularly, of the silent, and of all others."""

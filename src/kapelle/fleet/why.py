@@ -115,9 +115,8 @@ def why(fleet: Fleet, row: int) -> Why:
 def _asked_w(fleet: Fleet, rows: Ints, signal: Signal) -> float:
     rationing = division.rationing_of(fleet, signal.resource)
     horizon = division.horizon_s(fleet, signal.resource, rationing)
-    setpoint_w = division.setpoints(
-        fleet, rows, signal.level, signal.block_level, horizon, rationing
-    )
+    levels = signal.level, signal.block_level
+    setpoint_w = division.setpoints(fleet, rows, *levels, horizon, rationing, signal.prices)
     return float(setpoint_w[0])
 
 

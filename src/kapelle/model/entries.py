@@ -35,6 +35,7 @@ class Kind(IntEnum):
     CORRECTION = 30
     VERDICT = 31
     PROSPECT = 32
+    ENVELOPES = 33
 
 
 BODY_OF: dict[Kind, type[Body]] = {
@@ -59,6 +60,7 @@ BODY_OF: dict[Kind, type[Body]] = {
     Kind.CORRECTION: plant.Correction,
     Kind.VERDICT: plant.Verdict,
     Kind.PROSPECT: plant.Prospect,
+    Kind.ENVELOPES: plant.Envelopes,
 }
 KIND_OF: dict[type[Body], Kind] = {body: kind for kind, body in BODY_OF.items()}
 

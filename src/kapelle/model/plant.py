@@ -64,6 +64,13 @@ class Signal(msgspec.Struct, frozen=True, tag=True):
     """Orders of earlier rank whose devices its levels were solved without."""
     ended_no: int = 0
     """Of a release: the order that is over; `ends_at_ns` is since when."""
+    prices: dict[str, float] = {}
+    """By group (`feeder/f-12`): how far below λ its devices are driven, so that it keeps its cap.
+    Those above 0 only; a device pays for each of its groups."""
+    stage: float = 1.0
+    """The share of the devices it is for, by a fixed hash of device and order; others wait."""
+    randomise_s: float = 0.0
+    """Each device begins within this after `rank` and ends within this before `ends_at_ns`. [s]"""
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -124,6 +131,48 @@ class Reach(msgspec.Struct, frozen=True):
     """By `kind/vendor`: commands followed and not followed, since the beginning."""
     delays: list[int]
     """Answers since the last telling, by octave of their delay; empty for none."""
+
+
+class CellCorners(msgspec.Struct, frozen=True):
+    """What cells gain along their level, as ramps; columns as little-endian bytes."""
+
+    cell: bytes
+    """Whose it is; int32."""
+    begins: bytes
+    """Level at which a ramp begins …; float64."""
+    at: bytes
+    """… and ends; float64."""
+    head_w: bytes
+    """What is gained over it, > 0; float64. [W]"""
+
+
+class Cells(msgspec.Struct, frozen=True):
+    """A resource's controllable devices by the capped groups they are in (`fleet.curve.cells`).
+
+    Nowhere less than what the devices do, and exact at their present level.
+    """
+
+    groups: list[str]
+    """`feeder/f-12`, `zone/north`, `vendor/acme`: those with a cap in force, or a largest share."""
+    up_w: list[float]
+    """By group: what all its devices give, those of the resource that count on their own schedule,
+    all others as far towards export as they may be. [W]"""
+    down_w: list[float]
+    """The same towards consumption, positive towards the grid as ever. [W]"""
+    export_w: list[float]
+    """What the group may export; infinite for no limit. [W]"""
+    import_w: list[float]
+    of: bytes
+    """Feeder, zone and vendor of each cell as places in `groups`, -1 for none; int32, by rows."""
+    up: CellCorners
+    down: CellCorners
+    blocks_up: CellCorners
+    """Of devices that are on or off."""
+    blocks_down: CellCorners
+    prices: list[float]
+    """By group: what its devices pay now."""
+    vendor_share: float = 1.0
+    """Devices of one vendor carry at most this part of what an order commits. 0-1"""
 
 
 class ResourceSummary(msgspec.Struct, frozen=True):
@@ -209,6 +258,10 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """What its devices do beyond their own schedule for other orders than its own. [W]"""
     leaving_w: float = 0.0
     """The part of it that devices do who are counted on for its own: they are about to stop. [W]"""
+    cells: Cells | None = None
+    """None where no group has a cap in force."""
+    rollout: dict[str, int] = {}
+    """Of an order in stages: devices asked, verified and failed, by cause (`fleet.stages`)."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -267,6 +320,10 @@ class Order(msgspec.Struct, frozen=True, tag=True):
     that whoever guards against large orders guards against each part. Empty: one target."""
     why: str = ""
     """What it is for, in the words of who issued it."""
+    staged: bool = False
+    """Whether it begins with a few of its devices (S-22), however small it is."""
+    randomise_s: float = 0.0
+    """Each device begins and ends at a moment of its own within this time (S-21). [s]"""
 
 
 class Amend(msgspec.Struct, frozen=True, tag=True):
@@ -306,6 +363,27 @@ class Promised(msgspec.Struct, frozen=True):
     committed_w: float
 
 
+class Stage(msgspec.Struct, frozen=True):
+    """One step of a roll-out, with what its devices had come to when the next one began."""
+
+    share: float
+    at_ns: int
+    asked: int = 0
+    verified: int = 0
+    failed: int = 0
+
+
+class RollOut(msgspec.Struct, frozen=True):
+    """How an order is handed to its devices by and by (`dispatch.rollout`)."""
+
+    signal: Signal
+    """What is in force meanwhile, levels included."""
+    stages: tuple[Stage, ...] = ()
+    """Oldest first; none where each device only begins at its own moment."""
+    complete_at_ns: int = 0
+    """From then on the promise counts; 0 before."""
+
+
 class Plan(msgspec.Struct, frozen=True, tag=True):
     """What dispatch made of an order: written when it starts and whenever the promise changes."""
 
@@ -328,6 +406,8 @@ class Plan(msgspec.Struct, frozen=True, tag=True):
     None where nobody could say. [W]"""
     rank: int = 0
     """When its order began to claim devices; the same in every plan of an order."""
+    rollout: RollOut | None = None
+    """How it begins, where that takes stages or a while."""
 
 
 class Prospect(msgspec.Struct, frozen=True, tag=True):
@@ -360,6 +440,25 @@ class Notice(msgspec.Struct, frozen=True, tag=True):
     group: str = ""
     """What they share. Every partition tells of its own: notices of one moment, code and group are
     one notice, see `fleet.reconciliation.alarms.merged`."""
+
+
+class Envelopes(msgspec.Struct, frozen=True, tag=True):
+    """What sites, feeders or zones may export and import together, for a time.
+
+    At each moment the latest that was said of a group and covers the moment counts. It is written
+    to every partition's topic and to the plant's.
+    """
+
+    level: Literal["site", "feeder", "zone"]
+    names: list[str]
+    export_w: float
+    """The sum of power of each is at most this; infinite for no limit. [W]"""
+    import_w: float
+    """… and at least minus this. [W]"""
+    starts_at_ns: int
+    ends_at_ns: int
+    issued_by: str
+    at_ns: int
 
 
 class Correction(msgspec.Struct, frozen=True, tag=True):
@@ -414,4 +513,5 @@ Small = (
     | Notice
     | Correction
     | Verdict
+    | Envelopes
 )

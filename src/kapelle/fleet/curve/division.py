@@ -1,5 +1,7 @@
 """How far each device can move, how readily, and the setpoint it has at a level."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -7,8 +9,10 @@ import numpy as np
 from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.curve import dwell
 from kapelle.fleet.curve.corners import LATER, TIER
+from kapelle.fleet.curve.groups import asked_soon, furthest_w, paid
 from kapelle.fleet.curve.limits import HOLD_S, HOLD_S_MIN, bounds
 from kapelle.fleet.curve.ramps import Reach, reach
+from kapelle.fleet.curve.sites import Heads, capped_rows, cut_heads
 from kapelle.fleet.curve.steps import (
     Climb,
     Ladder,
@@ -89,9 +93,71 @@ def readiness(fleet: Fleet, rows: Rows, switched: Flags) -> Floats:
 
 
 def shares(
+    fleet: Fleet,
+    rows: Rows,
+    horizon: float = HOLD_S,
+    rationing: Rationing | None = None,
+    heads: Heads | None = None,
+) -> Shares:
+    """Return how far and how readily each device moves.
+
+    Within what envelopes leave its site: `heads`, where the caller asks for many pieces of a fleet.
+    """
+    part = free_shares(fleet, rows, horizon, rationing)
+    heads = heads or site_heads(fleet, horizon, rationing)
+    if heads is None:
+        return part
+    at = span(rows)
+    up_w, down_w = np.minimum(part.up_w, heads.up_w[at]), np.minimum(part.down_w, heads.down_w[at])
+    return part._replace(up_w=up_w, down_w=down_w)
+
+
+def site_heads(
+    fleet: Fleet, horizon: float = HOLD_S, rationing: Rationing | None = None
+) -> Heads | None:
+    """Return how far each row may move by the envelope of its site; None where no site has one."""
+    caps = fleet.envelopes.caps("site", fleet.names["site"], fleet.now_ns)
+    if caps is None:
+        return None
+    rows = capped_rows(fleet, caps)
+    part = free_shares(fleet, rows, horizon, rationing)
+    asked = asked_soon(fleet, rows)
+    heads = []
+    for sign, head_w, cap_w in ((1, part.up_w, caps.export_w), (-1, part.down_w, caps.import_w)):
+        # Who can be asked is counted at rest, everybody else as far as he may be.
+        rest_w = at_rest_w(fleet, rows, part, sign)
+        rest_w = np.where(asked, rest_w, furthest_w(fleet, rows, sign))
+        room_w = cap_w - np.bincount(fleet.site[rows], sign * rest_w, len(cap_w))
+        heads.append(np.full(fleet.size, np.inf))
+        heads[-1][rows] = cut_heads(
+            fleet.site[rows],
+            fleet.tier[rows],
+            part.switched,
+            np.where(asked, head_w, 0.0),
+            np.maximum(room_w, 0.0),
+        )
+    return Heads(*heads)
+
+
+def at_rest_w(fleet: Fleet, rows: Rows, part: Shares, sign: int) -> Floats:
+    """Return the furthest each device gives in a direction at level 0. [W]
+
+    It is on its own schedule there, or on what bounds and least times make of that, or where a slow
+    one cannot get away from soon.
+    """
+    worse = np.maximum if sign > 0 else np.minimum
+    own_w = worse(fleet.own_w[span(rows)], part.own_w)
+    found = reach_of(fleet, rows, part)
+    if found is not None:
+        nearest_w = found.lowest_w if sign > 0 else found.highest_w
+        own_w[found.which] = worse(own_w[found.which], nearest_w)
+    return own_w
+
+
+def free_shares(
     fleet: Fleet, rows: Rows, horizon: float = HOLD_S, rationing: Rationing | None = None
 ) -> Shares:
-    """Return how far and how readily each device moves."""
+    """Return the same without any envelope."""
     at = span(rows)
     lower_w, upper_w = bounds(fleet, rows, horizon, rationing)
     own_w = np.minimum(np.maximum(fleet.own_w[at], lower_w), upper_w)
@@ -184,27 +250,35 @@ def setpoints(
     block_level: float,
     horizon: float = HOLD_S,
     rationing: Rationing | None = None,
+    prices: Mapping[str, float] = MappingProxyType({}),
+    heads: Heads | None = None,
 ) -> Floats:
     """Return the setpoint of each row at this λ, for rows that are controllable. [W]
 
     NaN where a device is left on its own schedule: switched devices before their turn, and
-    those that have no room to move.
+    those that have no room to move. `prices` of its groups take a device that much nearer to 0.
     """
+    heads = heads or site_heads(fleet, horizon, rationing)
     if len(rows) > CHUNK:
         pieces = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
         return np.concatenate(
-            [setpoints(fleet, piece, level, block_level, horizon, rationing) for piece in pieces]
+            [
+                setpoints(fleet, piece, level, block_level, horizon, rationing, prices, heads)
+                for piece in pieces
+            ]
         )
-    part = shares(fleet, rows, horizon, rationing)
-    head_w = part.up_w if level >= 0 else part.down_w
-    share_w = np.minimum(part.readiness * depth(part, level), 1.0)
+    part = shares(fleet, rows, horizon, rationing, heads)
+    pays = paid(fleet, rows, prices) if prices else 0.0
+    upwards, reached = level >= 0, abs(level) - pays
+    head_w = part.up_w if upwards else part.down_w
+    share_w = np.minimum(part.readiness * depth(part, reached), 1.0)
     share_w *= head_w
-    moved_w = part.own_w + share_w if level >= 0 else part.own_w - share_w
+    moved_w = part.own_w + share_w if upwards else part.own_w - share_w
     moved_w[head_w <= 0.0] = np.nan
     if part.begins is not None:
-        _leave_later_tiers(fleet, rows, part, level, moved_w)
-    _slow_down(fleet, rows, part, level, moved_w)
-    _switch(fleet, rows, part, block_level, moved_w)
+        _leave_later_tiers(fleet, rows, part, reached, moved_w)
+    _slow_down(fleet, rows, part, upwards, reached, moved_w)
+    _switch(fleet, rows, part, block_level >= 0, abs(block_level) - pays, moved_w)
     if part.kept_w is not None:
         np.copyto(moved_w, part.kept_w, where=part.kept_w == part.kept_w)
     if has(part.traits, Trait.OPTED_OUT):
@@ -212,15 +286,15 @@ def setpoints(
     return moved_w
 
 
-def depth(part: Shares, level: float) -> Floats | float:
-    """Return how far into each device's tier a level is: 0 before it, at most `TIER`."""
+def depth(part: Shares, reached: Floats | float) -> Floats | float:
+    """Return how far into each device's tier its level |λ| is: 0 before it, at most `TIER`."""
     if part.begins is None:
-        return min(abs(level), TIER)
-    return np.clip(abs(level) - part.begins, 0.0, TIER)
+        return np.clip(reached, 0.0, TIER)
+    return np.clip(reached - part.begins, 0.0, TIER)
 
 
 def _leave_later_tiers(
-    fleet: Fleet, rows: Rows, part: Shares, level: float, moved_w: Floats
+    fleet: Fleet, rows: Rows, part: Shares, reached: Floats | float, moved_w: Floats
 ) -> None:
     """Leave devices alone before their tier's turn.
 
@@ -229,42 +303,58 @@ def _leave_later_tiers(
     """
     assert part.begins is not None
     desired_w = fleet.desired_w[span(rows)]
-    near = (desired_w == desired_w) & (part.begins <= abs(level) + TIER)
-    moved_w[(part.begins > abs(level)) & ~near] = np.nan
+    reached = np.maximum(reached, 0.0)
+    near = (desired_w == desired_w) & (part.begins <= reached + TIER)
+    moved_w[(part.begins > reached) & ~near] = np.nan
 
 
-def _slow_down(fleet: Fleet, rows: Rows, part: Shares, level: float, moved_w: Floats) -> None:
+def _slow_down(
+    fleet: Fleet,
+    rows: Rows,
+    part: Shares,
+    upwards: bool,
+    reached: Floats | float,
+    moved_w: Floats,
+) -> None:
     """Ask of slow devices what they can reach, and of the rest where nothing else is left."""
     found = reach_of(fleet, rows, part)
     if found is None:
         return
     which = found.which
     moved_w[which] = np.clip(moved_w[which], found.lowest_w, found.highest_w)
-    last = min(max(abs(level) - LATER * TIER, 0.0), 1.0)
-    if last > 0.0:
-        sign = 1.0 if level > 0 else -1.0
-        head_w = (part.up_w if level > 0 else part.down_w)[which]
+    last = np.broadcast_to(np.clip(reached - LATER * TIER, 0.0, 1.0), len(rows))[which]
+    if last.any():
+        sign = 1.0 if upwards else -1.0
+        head_w = (part.up_w if upwards else part.down_w)[which]
         end_w = part.own_w[which] + sign * head_w
         moved_w[which] += last * (end_w - moved_w[which])
 
 
-def _switch(fleet: Fleet, rows: Rows, part: Shares, block_level: float, moved_w: Floats) -> None:
+def _switch(
+    fleet: Fleet,
+    rows: Rows,
+    part: Shares,
+    upwards: bool,
+    reached: Floats | float,
+    moved_w: Floats,
+) -> None:
     """Set switched devices whose turn it is to where they change over to, others free."""
     switched = np.flatnonzero(part.switched)
     if not len(switched):
         return
-    sign = 1 if block_level >= 0 else -1
+    sign = 1 if upwards else -1
+    reached = np.broadcast_to(reached, len(rows))
     # Added up as the corners of the curve are, so that a level on a corner is past it.
     begins = np.zeros(len(rows)) if part.begins is None else part.begins
     head_w, own_w = (part.up_w if sign > 0 else part.down_w)[switched], part.own_w[switched]
     at = turn(fleet, rows, switched) / part.readiness[switched]
-    flips = (head_w > 0.0) & (begins[switched] + at <= abs(block_level))
+    flips = (head_w > 0.0) & (begins[switched] + at <= reached[switched])
     moved_w[switched] = np.where(flips, own_w + sign * head_w, np.nan)
     steps = stairs_of(fleet, rows, part, sign)
     if steps is not None:
         many = np.zeros(len(rows), np.bool_)
         many[with_many(fleet, rows)] = True
-        taken = begins[steps.which] + steps.at <= abs(block_level)
+        taken = begins[steps.which] + steps.at <= reached[steps.which]
         taken_w = np.where(taken, steps.rise_w, 0.0)
         risen_w = np.bincount(steps.which, taken_w, len(rows))
         moved_w[many] = np.where(risen_w > 0.0, part.own_w + sign * risen_w, np.nan)[many]

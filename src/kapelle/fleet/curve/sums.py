@@ -4,7 +4,15 @@ import numpy as np
 
 from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.curve.corners import LATER, TIER, Collected, Corners, Counted, Sorted
-from kapelle.fleet.curve.division import CHUNK, Rows, Shares, reach_of, shares, stairs_of
+from kapelle.fleet.curve.division import (
+    CHUNK,
+    Rows,
+    Shares,
+    reach_of,
+    shares,
+    site_heads,
+    stairs_of,
+)
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.curve.steps import turn
 from kapelle.fleet.curve.thinning import knots_each, staircase, thinned
@@ -34,10 +42,11 @@ def summed(
     block_level = near_level if near_block_level is None else near_block_level
     corners = _corners_for(fleet, rows, near_level, block_level)
     own_w = block_own_w = 0.0
+    heads = site_heads(fleet, horizon, rationing)
     for start in range(0, len(rows), CHUNK):
         piece = rows[start : start + CHUNK]
         counted = controllable(fleet, piece)
-        part = shares(fleet, piece, horizon, rationing)
+        part = shares(fleet, piece, horizon, rationing, heads)
         at = 1.0 / part.readiness
         switched = np.flatnonzero(part.switched)
         if len(switched):

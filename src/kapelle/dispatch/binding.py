@@ -1,0 +1,75 @@
+"""Which caps keep an order from more, in words: at its start, before it, and while it runs."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+from kapelle.dispatch.cells import Cap, Capped, Near
+from kapelle.model.plant import ResourceSummary
+
+_NAMED_MAX = 3
+"""Caps that a reason names, those that cost most first."""
+_NOTHING_W = 1.0
+
+
+def words_of(parts: Sequence[ResourceSummary], target_w: float, committed_w: float) -> str:
+    """Say which caps keep part of a target from being promised, and how much each of them costs:
+    what more could be promised if it alone were not there. Empty where no cap does.
+    """
+    if not any(part.cells is not None for part in parts):
+        return ""
+    cells = Capped(parts, 1 if target_w > 0 else -1, committed_w)
+    found = cells.solve(abs(committed_w) + 0.5 * _NOTHING_W, cells.blocks_end, Near())
+    named = []
+    for cap in cells.binding(cells.prices(found)):
+        cost_w = min(cells.cost_w(cap.group), abs(target_w - committed_w))
+        if cost_w > _NOTHING_W:
+            named.append((cost_w, cap))
+    named.sort(key=lambda each: (-each[0], each[1].group))
+    said = [f"{cap_words(cap)} costs {_power(cost_w)}" for cost_w, cap in named[:_NAMED_MAX]]
+    more = len(named) - _NAMED_MAX
+    return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
+
+
+def in_force(parts: Sequence[ResourceSummary], committed_w: float) -> list[str]:
+    """Say what keeps devices of a running order from more, now: the caps that have a price, the
+    dearest first, and groups that are beyond their cap without any order."""
+    if not any(part.cells is not None for part in parts):
+        return []
+    cells = Capped(parts, 1 if committed_w >= 0 else -1, committed_w)
+    prices: dict[str, float] = {}
+    for part in parts:
+        if part.cells is not None:
+            prices |= {
+                name: price
+                for name, price in zip(part.cells.groups, part.cells.prices, strict=True)
+                if price > 0.0
+            }
+    said = [f"{cap_words(cap)} (price {cap.price:.3g})" for cap in cells.binding(prices)]
+    return said + [beyond_words(cap, over_w) for cap, over_w in cells.beyond()]
+
+
+def cap_words(cap: Cap) -> str:
+    """Say which group is at which cap."""
+    level, _, name = cap.group.partition("/")
+    if level == "vendor":
+        share = "its largest share"
+        return f"vendor {name} at {share}" + (
+            f", {_power(cap.cap_w)}" if isfinite(cap.cap_w) else ""
+        )
+    return f"{level} {name} at its {cap.direction} limit of {_power(cap.cap_w)}"
+
+
+def beyond_words(cap: Cap, over_w: float) -> str:
+    """Say which group is beyond its cap, and by how much."""
+    level, _, name = cap.group.partition("/")
+    return (
+        f"{level} {name} is {_power(over_w)} beyond its {cap.direction} limit of"
+        f" {_power(cap.cap_w)} on its own"
+    )
+
+
+def _power(power_w: float) -> str:
+    for unit_w, unit in ((1e6, "MW"), (1e3, "kW")):
+        if abs(power_w) >= unit_w:
+            return f"{power_w / unit_w:.4g} {unit}"
+    return f"{power_w:.3g} W"
