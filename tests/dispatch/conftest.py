@@ -53,6 +53,8 @@ class Box:
     cadence_s: float = 4.0
     revert_s: float = 120.0
     mix: tuple[float, ...] = (0.5, 0.2, 0.15, 0.05, 0.05, 0.05)
+    slow: float = 0.0
+    """Part of the devices that move by a hundredth of nameplate a second."""
 
     def __post_init__(self) -> None:
         n, draw = self.devices, np.random.default_rng(self.seed)
@@ -72,6 +74,8 @@ class Box:
         gives = np.isin(self.kind, (DeviceKind.BATTERY, DeviceKind.PV))
         self.up_w = np.where(gives, draw.uniform(2000, 8000, n), 0.0)
         self.down_w = np.where(self.kind == DeviceKind.PV, 0.0, draw.uniform(2000, 8000, n))
+        rating_w = np.maximum(self.up_w, self.down_w)
+        self.ramp_w_per_s = np.where(np.arange(n) < self.slow * n, 0.01 * rating_w, np.inf)
         self.energy_wh = np.where(self.kind == DeviceKind.BATTERY, 2.0 * self.up_w, np.nan)
         self.soc = draw.uniform(0.3, 0.9, n)
         on = draw.random(n) < 0.6
@@ -139,7 +143,9 @@ class Box:
                     nameplate_down_w=self.down_w[no],
                     energy_wh=self.energy_wh[no],
                     reserve_soc=np.full(len(no), 0.1),
-                    ramp_w_per_s=np.full(len(no), np.nan),
+                    ramp_w_per_s=np.where(
+                        np.isinf(self.ramp_w_per_s[no]), np.nan, self.ramp_w_per_s[no]
+                    ),
                     revert_s=np.full(len(no), self.revert_s),
                     report_every_s=np.full(len(no), self.cadence_s),
                 ),
@@ -236,7 +242,8 @@ class Box:
         goal_w = np.clip(goal_w, -self.down_w, self.up_w)
         pv = self.kind == DeviceKind.PV
         goal_w[pv] = np.minimum(goal_w[pv], self.own_w[pv])
-        self.power_w += (goal_w - self.power_w) * (1 - np.exp(-dt_s / 0.7))
+        step_w = (goal_w - self.power_w) * (1 - np.exp(-dt_s / 0.7))
+        self.power_w += np.clip(step_w, -self.ramp_w_per_s * dt_s, self.ramp_w_per_s * dt_s)
         with np.errstate(invalid="ignore"):
             self.soc -= np.nan_to_num(self.power_w * dt_s / 3600 / self.energy_wh)
 
@@ -290,8 +297,8 @@ class Box:
         for signal in out.signals:
             for p in range(self.partitions):
                 self.say(partition_topic(p), signal)
-        for notice in out.notices:
-            self.say(PLANT, notice)
+        for body in (*out.cancels, *out.notices):
+            self.say(PLANT, body)
         self.plans += out.plans
         self.notices += out.notices
         self.signals += out.signals
@@ -308,7 +315,13 @@ class Box:
                 self._send(p, body)
 
     def order(
-        self, target_w: float, for_s: float, resource: str = "all", order_no: int = 1
+        self,
+        target_w: float,
+        for_s: float,
+        resource: str = "all",
+        order_no: int = 1,
+        staged: bool = False,
+        randomise_s: float = 0.0,
     ) -> Order:
         order = Order(
             order_no,
@@ -317,6 +330,8 @@ class Box:
             self.now_ns,
             self.now_ns + round(for_s * NS_PER_S),
             self.now_ns,
+            staged=staged,
+            randomise_s=randomise_s,
         )
         self.say(PLANT, order)
         self.silent |= self.doomed

@@ -9,6 +9,7 @@ from math import nan
 from kapelle.dispatch.beside import is_followed
 from kapelle.dispatch.firm.orders import step_prospects
 from kapelle.dispatch.memory import ControlState, Cycle, Outcome, Running
+from kapelle.dispatch.rollout import is_held, roll_on
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.starting import decline, is_amended, promise_anew, start
 from kapelle.dispatch.steering import drive
@@ -39,6 +40,8 @@ def step(
                 # After a restart partitions come back one by one. What the others deliver would
                 # seem missing and be asked of the first once more: levels stay as they are.
                 waits = True
+            elif is_held(order, now_ns):
+                roll_on(state, cycle, order)
             elif is_amended(state, order.order, order.plan):
                 promise_anew(state, cycle, order, order.plan)
             else:
@@ -86,6 +89,7 @@ def _end(state: ControlState, cycle: Cycle, order: OrderState) -> None:
             firm_w=plan.firm_w if plan else None,
             rank=plan.rank if plan else 0,
             profile=plan.profile if plan else (),
+            rollout=plan.rollout if plan else None,
         )
     )
     state.watch.shortfalls.pop(asked.order_no, None)

@@ -212,7 +212,7 @@ class Dispatcher:
             except ExceptionGroup as errors:
                 # A full journal is answered by name, also where several appends met it.
                 raise errors.exceptions[0] from errors
-        rest: list[Body] = [*others, *outcome.notices, *outcome.prospects]
+        rest: list[Body] = [*others, *outcome.cancels, *outcome.notices, *outcome.prospects]
         if rest:
             await self._append(PLANT, rest)
         self._full = False

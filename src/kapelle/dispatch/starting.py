@@ -7,8 +7,8 @@ from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.planning.promising import binds, of_largest_w, promise
 from kapelle.dispatch.promise import binding, parts_of, room_of
-from kapelle.dispatch.rollout import begin
 from kapelle.dispatch.reserve import reserve_of
+from kapelle.dispatch.rollout import begin
 from kapelle.dispatch.steering import drive, signal
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.plant import OrderState, total

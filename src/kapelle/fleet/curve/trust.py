@@ -29,6 +29,7 @@ def controllable(fleet: Fleet, rows: Rows) -> Flags:
     """Tell which devices a setpoint will reach now and who can be counted on to follow it."""
     trusted: Flags = fleet.excluded[span(rows)] == np.uint8(Exclusion.NONE)
     trusted &= ~distrusted(fleet, rows)
+    trusted &= ~fleet.waits[span(rows)]
     if has(any_of(fleet.traits[span(rows)]), Trait.OPTED_OUT):
         trusted &= ~opted_out(fleet, rows)
     return reachable(fleet, rows) & trusted

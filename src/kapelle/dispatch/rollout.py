@@ -1,0 +1,192 @@
+"""S-22, S-21: orders that begin with a few devices, or with one after the other.
+
+What was found for the whole resource is kept while the order is rolled out: each device that takes
+part does what it would do at the end, so that the first few are a true sample, and nobody
+makes up for those who still wait. A stage is over when the meters of its devices show what was
+asked; more failures than `stage_failed_max` of them end the order. The plan carries all of it, so
+that a dispatcher that restarts goes on where the one before it was.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from kapelle.dispatch.memory import ControlState, Cycle, Running
+from kapelle.dispatch.promise import parts_of
+from kapelle.dispatch.settings import DispatchSettings
+from kapelle.fleet.plant import OrderState, total
+from kapelle.model.enums import OrderStatus
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.plant import Cancel, Notice, Order, Plan, ResourceSummary, RollOut, Signal, Stage
+
+_WRITER = "dispatch"
+_HEARD_NS = 3 * NS_PER_S
+"""From a signal to sums that reckon with it."""
+_NOBODY_NS = 30 * NS_PER_S
+"""A stage nobody can be asked in is over after this."""
+_DECIDED = 0.9
+"""So much of a stage has to be proven or have failed."""
+_NONE = ("asked", "verified")
+
+
+def is_staged(asked: Order, settings: DispatchSettings) -> bool:
+    """Tell whether an order is to begin with a few of its devices."""
+    is_large = abs(asked.target_w) > settings.stage_above_w
+    return (asked.staged or is_large) and not asked.profile
+
+
+def begin(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
+    """Have what was just found for a new order go to its first stage only."""
+    settings, running = cycle.settings, state.running.get(asked.order_no)
+    if running is None or running.signal is None or asked.profile:
+        return
+    if is_staged(asked, settings):
+        devices = max(total(cycle.view, asked.resource, cycle.now_ns).devices, 1)
+        share = min(max(settings.stage_first, settings.stage_devices_min / devices), 1.0)
+    elif asked.randomise_s > 0.0:
+        share = 1.0
+    else:
+        return
+    held = replace(running.signal, stage=share)
+    stages = (Stage(share, cycle.now_ns),) if share < 1.0 else ()
+    _write(cycle, replace(plan, rollout=RollOut(held, stages)))
+    cycle.out.signals[:] = [each for each in cycle.out.signals if each is not running.signal]
+    _send(running, cycle, held)
+
+
+def is_held(order: OrderState, now_ns: int) -> bool:
+    """Tell whether an order's levels stay as they are: it is rolled out, or runs out by and by."""
+    if order.plan is None or order.plan.rollout is None:
+        return False
+    closes_ns = order.order.ends_at_ns - int(order.order.randomise_s * NS_PER_S)
+    is_closing = order.order.randomise_s > 0.0 and now_ns >= closes_ns
+    return not order.plan.rollout.complete_at_ns or is_closing
+
+
+def roll_on(state: ControlState, cycle: Cycle, order: OrderState) -> None:
+    """Take the next stage, wait for the present one's proof, or end the order."""
+    asked, plan = order.order, order.plan
+    assert plan is not None, "a roll-out is in the plan"
+    assert plan.rollout is not None, "a roll-out is in the plan"
+    rollout = plan.rollout
+    running = state.running.setdefault(asked.order_no, Running())
+    running.ends_at_ns, running.rank = asked.ends_at_ns, plan.rank
+    held = replace(rollout.signal, epoch=cycle.epoch, ends_at_ns=asked.ends_at_ns)
+    if rollout.complete_at_ns:
+        # It runs out by and by: levels stay as they were last.
+        last = running.signal or replace(held, stage=1.0)
+        _send(running, cycle, replace(last, epoch=cycle.epoch, ends_at_ns=asked.ends_at_ns))
+        return
+    running.level, running.block_level = held.level, held.block_level
+    if held.stage >= 1.0:
+        _send(running, cycle, held)
+        since_ns = rollout.stages[-1].at_ns if rollout.stages else plan.rank
+        ready_ns = since_ns + int(held.randomise_s * NS_PER_S) + _HEARD_NS
+        if cycle.now_ns >= ready_ns:
+            done = replace(rollout, complete_at_ns=cycle.now_ns)
+            _write(cycle, replace(plan, at_ns=cycle.now_ns, epoch=cycle.epoch, rollout=done))
+        return
+    counts = _counts(parts_of(cycle.view, asked.resource))
+    stage = rollout.stages[-1]
+    verdict = judge(counts, (cycle.now_ns - stage.at_ns) / NS_PER_S, cycle.settings)
+    if verdict == "failed":
+        _abort(running, cycle, order, plan, counts)
+        return
+    if verdict == "proven":
+        share = min(stage.share * cycle.settings.stage_growth, 1.0)
+        held = replace(held, stage=share)
+        stages = (*rollout.stages[:-1], _as_found(stage, counts), Stage(share, cycle.now_ns))
+        _write(cycle, replace(plan, epoch=cycle.epoch, rollout=RollOut(held, stages)))
+    _send(running, cycle, held)
+
+
+def judge(counts: Counter[str], age_s: float, settings: DispatchSettings) -> str:
+    """Return what a stage has come to: `failed`, `proven`, or empty while it is open.
+
+    Args:
+        counts: What `fleet.stages.counts` says of its devices.
+        age_s: How long it has lasted. [s]
+        settings: The thresholds.
+    """
+    asked, verified = counts["asked"], counts["verified"]
+    failed = sum(count for cause, count in counts.items() if cause not in _NONE)
+    if _is_too_many(failed, asked, settings):
+        return "failed"
+    if age_s * NS_PER_S < _HEARD_NS:
+        return ""
+    if not asked:
+        return "proven" if age_s * NS_PER_S >= _NOBODY_NS else ""
+    if verified + failed >= _DECIDED * asked and verified:
+        return "proven"
+    if age_s < settings.stage_s_max:
+        return ""
+    return "failed" if _is_too_many(asked - verified, asked, settings) else "proven"
+
+
+def _is_too_many(failed: int, asked: int, settings: DispatchSettings) -> bool:
+    # One alone is chance, unless it is all there is.
+    return failed > settings.stage_failed_max * asked and (failed > 1 or failed == asked)
+
+
+def _abort(
+    running: Running, cycle: Cycle, order: OrderState, plan: Plan, counts: Counter[str]
+) -> None:
+    """End an order whose stage has failed; its devices are released."""
+    asked, rollout, now_ns = order.order, plan.rollout, cycle.now_ns
+    assert rollout is not None, "a roll-out is in the plan"
+    stage = _as_found(rollout.stages[-1], counts)
+    open_ = counts["asked"] - counts["verified"] - stage.failed
+    causes = {cause: counts[cause] for cause in sorted(counts) if cause not in _NONE}
+    if open_ > 0:
+        causes["not verified in time"] = open_
+    said = ", ".join(f"{count} {cause}" for cause, count in causes.items() if count)
+    text = (
+        f"order {asked.order_no}: stopped at {stage.share:.0%} of {asked.resource!r}: of"
+        f" {stage.asked} devices asked {stage.verified} verified; {said}"
+    )
+    done = RollOut(rollout.signal, (*rollout.stages[:-1], stage))
+    ended = replace(
+        plan,
+        at_ns=now_ns,
+        epoch=cycle.epoch,
+        status=int(OrderStatus.CANCELLED),
+        reason=f"rollout-aborted: {text}",
+        rollout=done,
+    )
+    over_ns = min(asked.ends_at_ns, now_ns)
+    over = Signal(asked.resource, 0, 0.0, 0.0, cycle.epoch, over_ns, ended_no=asked.order_no)
+    running.signal, running.signalled_at_ns = over, now_ns
+    cycle.out.signals.append(over)
+    cycle.out.plans.append(ended)
+    cycle.out.cancels.append(Cancel(asked.order_no, now_ns, _WRITER))
+    failed = stage.asked - stage.verified
+    cycle.out.notices.append(
+        Notice(now_ns, "rollout-aborted", text, order_no=asked.order_no, devices=failed)
+    )
+
+
+def _as_found(stage: Stage, counts: Counter[str]) -> Stage:
+    failed = sum(count for cause, count in counts.items() if cause not in _NONE)
+    return replace(stage, asked=counts["asked"], verified=counts["verified"], failed=failed)
+
+
+def _counts(parts: Iterable[ResourceSummary]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.rollout)
+    return counts
+
+
+def _write(cycle: Cycle, plan: Plan) -> None:
+    """Say a plan in place of one of the same order in this cycle."""
+    others = [each for each in cycle.out.plans if each.order_no != plan.order_no]
+    cycle.out.plans[:] = [*others, plan]
+
+
+def _send(running: Running, cycle: Cycle, held: Signal) -> None:
+    """Send a signal if it is new, or old enough to be repeated."""
+    due_ns = running.signalled_at_ns + int(cycle.settings.signal_every_s * NS_PER_S)
+    if held not in (running.signal, None) or cycle.now_ns >= due_ns:
+        running.signal, running.signalled_at_ns = held, cycle.now_ns
+        cycle.out.signals.append(held)
