@@ -31,6 +31,9 @@ def accept(
         Path | None,
         typer.Option(help="Add each result to this file as it comes, and play none it has."),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer devices and shorter orders: for a look.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     json: Json = False,
 ) -> None:
@@ -41,7 +44,7 @@ def accept(
     # Costly to import, and only needed here.
     from kapelle.sim.acceptance.score import score
 
-    wanted = _wanted(only)
+    wanted = _wanted(only, quick=quick)
     found = _play(wanted, range(first, first + seeds), jobs, keep)
     scores = [score(line, found[line.name]) for line in wanted]
     if json:
@@ -53,10 +56,10 @@ def accept(
     raise typer.Exit(Exit.FAILED if any(each.missed for each in scores) else Exit.OK)
 
 
-def _wanted(only: Sequence[str] | None) -> list["Line"]:
+def _wanted(only: Sequence[str] | None, *, quick: bool) -> list["Line"]:
     from kapelle.sim.acceptance.lines import lines
 
-    every = lines()
+    every = lines(quick=quick)
     if not only:
         return every
     for pattern in only:
@@ -77,8 +80,8 @@ def _play(
     kept = playing.read_kept(path, wanted) if path is not None else []
     results = {(seen.line, seen.seed): seen for seen in kept}
     # All lines of one seed first: whoever stops has every line, with fewer seeds.
-    pairs = [(line.name, seed) for seed in seeds for line in wanted]
-    missing = [pair for pair in pairs if pair not in results]
+    pairs = [(line, seed) for seed in seeds for line in wanted]
+    missing = [(line, seed) for line, seed in pairs if (line.name, seed) not in results]
     if len(missing) < len(pairs):
         say(f"{len(pairs) - len(missing)} of {len(pairs)} runs are in {path} already")
     started = said = time.monotonic()
@@ -101,9 +104,9 @@ def _print_markdown(scores: Sequence["Score"]) -> None:
 
 
 def _tell(scores: Sequence["Score"]) -> None:
-    from kapelle.sim.acceptance.table import COLUMNS, rows
+    from kapelle.sim.acceptance.table import COLUMNS, row
 
-    print_table(rows(scores), COLUMNS, "no lines")
+    print_table([row(score, score.line) for score in scores], COLUMNS, "no lines")
     console = out()
     for score in scores:
         for missed in [*score.missed, *score.problems]:

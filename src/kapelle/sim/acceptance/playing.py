@@ -15,7 +15,7 @@ import kapelle
 from kapelle.errors import Invalid
 from kapelle.model.enums import Exclusion, Freshness
 from kapelle.model.ids import Flags
-from kapelle.sim.acceptance.lines import Line, lines
+from kapelle.sim.acceptance.lines import Line
 from kapelle.sim.acceptance.seen import Seen, measure
 from kapelle.sim.faults import GroupLoss
 from kapelle.sim.play import Play
@@ -43,10 +43,10 @@ def fingerprint(line: Line) -> str:
     return blake2b(_code() + repr(line.scenario).encode(), digest_size=8).hexdigest()
 
 
-def play_line(name: str, seed: int) -> Seen:
+def play_line(line: Line, seed: int) -> Seen:
     """Play one seed of a line."""
-    line = next(line for line in lines() if line.name == name)
     detected_s: list[float] = []
+    made_by = fingerprint(line)
 
     async def act(play: Play, _: Stage) -> None:
         losses = line.scenario.faults.group_loss
@@ -58,7 +58,7 @@ def play_line(name: str, seed: int) -> Seen:
     logging.disable(logging.CRITICAL)
     try:
         done = perform(line.scenario, seed, act=act, thorough=seed % _THOROUGH_EVERY == 1)
-        return measure(line, done, min(detected_s, default=None), fingerprint(line))
+        return measure(line, done, min(detected_s, default=None), made_by)
     finally:
         logging.disable(logging.NOTSET)
         gc.enable()
@@ -85,10 +85,10 @@ def _is_silent(play: Play, members: Flags) -> bool:
     return True
 
 
-def play_all(jobs: Sequence[tuple[str, int]], processes: int) -> Iterator[Seen]:
-    """Play lines by name and seed, and yield each result as it comes, in this order."""
-    if processes <= 1:
-        yield from (play_line(name, seed) for name, seed in jobs)
+def play_all(jobs: Sequence[tuple[Line, int]], processes: int) -> Iterator[Seen]:
+    """Play lines with their seeds, and yield each result as it comes, in this order."""
+    if processes <= 1 or len(jobs) <= 1:
+        yield from (play_line(line, seed) for line, seed in jobs)
         return
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(play_line, *zip(*jobs, strict=True))

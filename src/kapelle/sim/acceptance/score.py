@@ -35,8 +35,8 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     notice_p95_s: float | None
     """None where no notice is due: what is missing can be made up for."""
     notice_error_p95: float | None
-    named: float | None
-    """Share of the seeds whose notice named what was lost."""
+    named_p95_s: float | None
+    """Until a notice named what was lost."""
     redispatch_p95_s: float | None
     double_effects: int
     stranded: int
@@ -76,7 +76,7 @@ def score(line: Line, runs: Sequence[Seen]) -> Score:
         detected_p95_s=ranked(0.95, [_or_never(s.detected_s) for s in runs]) if losses else None,
         notice_p95_s=ranked(0.95, [_notice_s(s) for s in runs]) if scarce else None,
         notice_error_p95=ranked(0.95, [_notice_error(s) for s in runs]) if scarce else None,
-        named=_mean([_is_named(s) for s in runs]) if scarce else None,
+        named_p95_s=ranked(0.95, [_named_s(s) for s in runs]) if scarce else None,
         redispatch_p95_s=ranked(0.95, told_s) if told_s else None,
         double_effects=sum(s.double_effects for s in runs),
         stranded=sum(s.stranded for s in runs),
@@ -124,8 +124,8 @@ def _notice_error(seen: Seen) -> float:
     return inf if seen.admitted is None else seen.admitted.error
 
 
-def _is_named(seen: Seen) -> bool:
-    return seen.admitted is not None and seen.admitted.named
+def _named_s(seen: Seen) -> float:
+    return inf if seen.admitted is None else _or_never(seen.admitted.named_s)
 
 
 _MEASURES = {
@@ -136,19 +136,22 @@ _MEASURES = {
         lambda s: s.worst_5min, min, True, "five minutes with {:.2%}, aim {:.0%}"
     ),
     "settle_2pct_s": _Measure(
-        lambda s: _or_never(s.settle_2pct_s), _p95, False, "within 2 % after {:.1f} s, aim {:.0f} s"
+        lambda s: _or_never(s.settle_2pct_s),
+        _p95,
+        False,
+        "within ±2 % after {:.1f} s, aim {:.0f} s",
     ),
     "recover_5pct_s": _Measure(
-        lambda s: max(s.out_5pct_s), _p95, False, "outside 5 % for {:.1f} s, aim {:.0f} s"
+        lambda s: max(s.out_5pct_s), _p95, False, "outside ±5 % for {:.1f} s, aim {:.0f} s"
     ),
     "recover_2pct_s": _Measure(
-        lambda s: max(s.out_2pct_s), _p95, False, "outside 2 % for {:.1f} s, aim {:.0f} s"
+        lambda s: max(s.out_2pct_s), _p95, False, "outside ±2 % for {:.1f} s, aim {:.0f} s"
     ),
     "notice_s": _Measure(_notice_s, _p95, False, "shortfall said after {:.1f} s, aim {:.0f} s"),
     "notice_error": _Measure(
         _notice_error, _p95, False, "size said wrong by {:.1%} of the commitment, aim {:.0%}"
     ),
-    "named": _Measure(_is_named, min, True, "cause named in {:.0%} at worst, aim {:.0%}"),
+    "named_s": _Measure(_named_s, _p95, False, "cause named after {:.1f} s, aim {:.0f} s"),
 }
 """By the name of the aim."""
 

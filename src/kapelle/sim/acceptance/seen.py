@@ -25,9 +25,9 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     after_s: float
     """From the first loss to the first notice."""
     error: float
-    """How far the size last announced lies from what was missing, of the commitment."""
-    named: bool
-    """Whether the last notice named the group that was lost."""
+    """How far the size first announced lies from what was missing, of the commitment."""
+    named_s: float | None
+    """From the loss to the first notice that names the group that was lost; None: none did."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,9 +148,10 @@ def _admitted(
     if not said:
         return None
     missing = 1.0 - float(whole.since(order.ends_s - _LAST_S, order.ends_s).share.mean())
-    (after_s, _), (_, last) = said[0], said[-1]
+    after_s, first = said[0]
+    naming = [at_s for at_s, notice in said if losses and losses[0].name in notice.text]
     return Admitted(
         after_s=after_s,
-        error=abs(last.power_w / order.committed_w - missing),
-        named=bool(losses) and losses[0].name in last.text,
+        error=abs(first.power_w / order.committed_w - missing),
+        named_s=min(naming, default=None),
     )

@@ -1,6 +1,6 @@
 """Lines with their scores as tables: for a terminal, and in Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import isinf
 
 from kapelle.sim.acceptance.score import Score
@@ -8,40 +8,49 @@ from kapelle.sim.acceptance.score import Score
 COLUMNS = (
     "line",
     "seeds",
-    "delivered / promised: mean, p5, worst",
-    "worst 5 min",
-    "within ±2 %: p50, p95",
-    "out of ±5 %, ±2 % after an event: p95",
-    "overshoot p95",
-    "noticed p95",
-    "redispatched p95",
-    "twice, stranded, fencing",
-    "seeds that meet the aims",
+    "mean",
+    "p5",
+    "worst",
+    "5 min",
+    "±2 % p50",
+    "±2 % p95",
+    "out ±5 %",
+    "out ±2 %",
+    "over",
+    "noticed",
+    "redispatch",
+    "twice",
+    "stranded",
+    "fencing",
+    "aims kept",
     "verdict",
 )
+"""See docs/acceptance.md for what each says."""
 
 
-def rows(scores: Iterable[Score]) -> list[dict[str, str]]:
-    """Return the cells of each line under `COLUMNS`."""
-    return [dict(zip(COLUMNS, _cells(score), strict=True)) for score in scores]
-
-
-def _cells(score: Score) -> Sequence[str]:
-    delivered = (score.delivered_mean, score.delivered_p5, score.delivered_worst)
-    return (
-        score.title,
+def row(score: Score, name: str) -> dict[str, str]:
+    """Return the cells of a line under `COLUMNS`."""
+    cells = (
+        name,
         str(score.seeds),
-        " ".join(_percent(value) for value in delivered),
+        _percent(score.delivered_mean),
+        _percent(score.delivered_p5),
+        _percent(score.delivered_worst),
         _percent(score.worst_5min),
-        f"{_seconds(score.settle_2pct_p50_s)} {_seconds(score.settle_2pct_p95_s)}",
-        f"{_seconds(score.out_5pct_p95_s)} {_seconds(score.out_2pct_p95_s)}".replace("– –", "–"),
+        _seconds(score.settle_2pct_p50_s),
+        _seconds(score.settle_2pct_p95_s),
+        _seconds(score.out_5pct_p95_s),
+        _seconds(score.out_2pct_p95_s),
         f"{score.overshoot_p95_pct:.1f} %",
         _noticed(score),
         _seconds(score.redispatch_p95_s),
-        f"{score.double_effects}, {score.stranded}, {score.fencing}",
-        "–" if score.met is None else f"{score.met:.0%}",
+        str(score.double_effects),
+        str(score.stranded),
+        str(score.fencing),
+        "–" if score.met is None else f"{score.met:.0%}".replace("%", " %"),
         verdict(score),
     )
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def verdict(score: Score) -> str:
@@ -52,10 +61,10 @@ def verdict(score: Score) -> str:
 
 
 def _noticed(score: Score) -> str:
-    """Return when a loss was classed as one, and a shortfall announced where one was due."""
-    if score.notice_p95_s is None:
+    """Return when a loss was classed as one; where a shortfall is due, when it was announced."""
+    if score.notice_p95_s is None or score.notice_error_p95 is None:
         return _seconds(score.detected_p95_s)
-    return f"{_seconds(score.notice_p95_s)} (shortfall)"
+    return f"{_seconds(score.notice_p95_s)} (size ±{score.notice_error_p95:.0%})"
 
 
 def _percent(share: float) -> str:
@@ -71,6 +80,6 @@ def _seconds(seconds: float | None) -> str:
 def markdown(scores: Sequence[Score]) -> str:
     """Return the table in Markdown, and below it what was missed, line by line."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(row.values())} |" for row in rows(scores)]
+    lines += [f"| {' | '.join(row(score, score.title).values())} |" for score in scores]
     said = [f"- {score.title}: {'; '.join(score.missed)}" for score in scores if score.missed]
     return "\n".join([*lines, *(["", "Missed:", "", *said] if said else [])])
