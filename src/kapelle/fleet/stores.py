@@ -1,6 +1,6 @@
 """What a resource's devices can move and for how long, summed up for who plans a profile with it.
 
-Made only while a `Signal` asks for it: a pass like that of a curve, and some thirty numbers.
+Made only while a `Signal` asks for it: a pass like that of a curve, and some dozens of numbers.
 """
 
 import numpy as np
@@ -13,44 +13,52 @@ from kapelle.model.ids import NS_PER_S, Ints
 from kapelle.model.plant import Signal
 
 FREE = "free"
-"""The group of those without a store: power alone bounds them."""
+"""Those without a store: power alone bounds them."""
 
 _SUMS = 4
+_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def stores(fleet: Fleet, rows: Ints, signal: Signal) -> dict[str, list[float]]:
-    """Return sums by group of the controllable rows.
+    """Return sums at the knots of duration (`fleet.curve.rations`) of the controllable rows.
 
     Returns:
-        By `up/down` (steps of duration, 0 in a direction nobody asks for) and `free`: power up and
+        By `up/down` (numbers of knots, 0 in a direction nobody asks for) and `free`: power up and
         down [W], energy that can be given and taken until the order ends [Wh].
     """
-    count = rations.STEPS
-    sums = np.zeros((_SUMS, count * count + 1))
+    count = rations.KNOTS
+    sums = np.zeros((_SUMS, count * count))
+    free = np.zeros(_SUMS)
     rest_s = max((signal.ends_at_ns - fleet.now_ns) / NS_PER_S, 0.0)
     for start in range(0, len(rows), division.CHUNK):
         piece = rows[start : start + division.CHUNK]
         piece = piece[trust.controllable(fleet, piece)]
-        at = span(piece)
         part = division.shares(fleet, piece, HOLD_S_MIN)
-        energy_wh = fleet.energy_wh[at]
+        is_free = np.isnan(fleet.energy_wh[piece])
+        free[:2] += part.up_w[is_free].sum(), part.down_w[is_free].sum()
+        limited = np.flatnonzero(~is_free)
+        every = piece[limited]
+        up_w, down_w = part.up_w[limited], part.down_w[limited]
         give_wh, take_wh = rations.energies(
-            fleet.value[Metric.SOC][at],
-            fleet.reserve_soc[at].astype(np.float64),
-            energy_wh,
-            part.own_w,
+            fleet.value[Metric.SOC][span(every)],
+            fleet.reserve_soc[every].astype(np.float64),
+            fleet.energy_wh[every],
+            part.own_w[limited],
             rest_s,
         )
-        cell = np.zeros(len(piece), np.intp)
-        if signal.stores != "down":
-            cell += rations.step_of(part.up_w, give_wh) * count
-        if signal.stores != "up":
-            cell += rations.step_of(part.down_w, take_wh)
-        cell[np.isnan(energy_wh)] = count * count
-        for place, values in enumerate((part.up_w, part.down_w, give_wh, take_wh)):
-            sums[place] += np.bincount(cell, values, count * count + 1)
-    told = {}
+        up_s, down_s = rations.lasting_s(up_w, give_wh), rations.lasting_s(down_w, take_wh)
+        up, beyond_up = rations.beside(up_s if signal.stores != "down" else up_s * 0.0)
+        down, beyond_down = rations.beside(down_s if signal.stores != "up" else down_s * 0.0)
+        for more_up, more_down in _CORNERS:
+            share = beyond_up if more_up else 1.0 - beyond_up
+            share = share * (beyond_down if more_down else 1.0 - beyond_down)
+            at_up, at_down = up + more_up, down + more_down
+            gives_w, takes_w = share * up_w, share * down_w
+            gives_wh = gives_w * (rations.KNOTS_S[at_up] / 3600.0)
+            takes_wh = takes_w * (rations.KNOTS_S[at_down] / 3600.0)
+            for place, values in enumerate((gives_w, takes_w, gives_wh, takes_wh)):
+                sums[place] += np.bincount(at_up * count + at_down, values, count * count)
+    told = {FREE: free.tolist()} if free.any() else {}
     for cell_no in np.flatnonzero(sums[:2].any(axis=0)).tolist():
-        up, down = divmod(cell_no, count)
-        told[FREE if up == count else f"{up}/{down}"] = sums[:, cell_no].tolist()
+        told[f"{cell_no // count}/{cell_no % count}"] = sums[:, cell_no].tolist()
     return told

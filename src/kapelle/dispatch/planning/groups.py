@@ -22,17 +22,18 @@ _GROUPS_MIN = 8
 class Groups:
     """Devices that last about equally long, as one store each. Rows: groups; columns: up, down."""
 
-    step: Ints
-    """Step of duration in each direction, shape (groups, 2)."""
-    wide: int
-    """A group has this many steps, from `step` on."""
+    knot: Ints
+    """Knot of duration in each direction, shape (groups, 2)."""
     power_w: Floats
     """How far they can move, shape (groups, 2). [W]"""
     energy_wh: Floats
     """What they can give and take, shape (groups, 2); infinite where nothing limits it. [Wh]"""
 
+    free_from: int
+    """Who lasts for the time of this knot or longer has energy enough, and is in the last group."""
+
     def __len__(self) -> int:
-        return len(self.step)
+        return len(self.knot)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,41 +84,58 @@ def groups(
     all one group, the last, with those who have no store. [s]
     """
     nothing: Floats = np.zeros(_SUMS)
-    free = nothing.copy()
-    summed: dict[tuple[int, int], Floats] = {}
+    free, summed = nothing.copy(), dict[tuple[int, int], Floats]()
     for table in told:
         for name, said in table.items():
             sums = np.array(said, np.float64)
             if name == FREE:
                 free += sums
                 continue
-            up, down = (int(step) for step in name.split("/"))
+            up, down = (int(knot) for knot in name.split("/"))
             key = up if way != "down" else 0, down if way != "up" else 0
             if _lasts(key, way, lasts_s):
                 free += sums
             else:
                 summed[key] = summed.get(key, nothing) + sums
     most, wide = max(_CELLS_MAX // intervals, _GROUPS_MIN), 1
-    while len({_coarse(key, wide) for key in summed}) > most:
+    fewer = summed
+    while len(fewer) > most:
         wide *= 2
-    joined: dict[tuple[int, int], Floats] = {}
-    for key, sums in summed.items():
-        coarse = _coarse(key, wide)
-        joined[coarse] = joined.get(coarse, nothing) + sums
-    rows = sorted(joined.items())
-    last = rations.STEPS - 1
+        fewer = _coarser(summed, wide)
+    rows = sorted(fewer.items())
     every = np.array([*(each for _, each in rows), free])
     energy_wh = every[:, 2:].copy()
     energy_wh[-1] = np.inf
-    return Groups(
-        np.array([*(key for key, _ in rows), (last, last)], np.int32), wide, every[:, :2], energy_wh
-    )
+    free_from = int(np.searchsorted(rations.KNOTS_S, lasts_s))
+    knots = [*(key for key, _ in rows), (rations.KNOTS - 1, rations.KNOTS - 1)]
+    return Groups(np.array(knots, np.int32), every[:, :2], energy_wh, free_from)
 
 
 def _lasts(key: tuple[int, int], way: Way, lasts_s: float) -> bool:
-    up, down = (rations.shortest_s(step) >= lasts_s for step in key)
-    return (up or way == "down") and (down or way == "up")
+    up, down = (rations.KNOTS_S[knot] >= lasts_s for knot in key)
+    return bool((up or way == "down") and (down or way == "up"))
 
 
-def _coarse(key: tuple[int, int], wide: int) -> tuple[int, int]:
-    return key[0] // wide * wide, key[1] // wide * wide
+def _coarser(summed: Mapping[tuple[int, int], Floats], wide: int) -> dict[tuple[int, int], Floats]:
+    """Leave only every so manieth knot: what lies between counts in part at each beside it."""
+    joined: dict[tuple[int, int], Floats] = {}
+    for (up, down), sums in summed.items():
+        for at_up, part_up in _between(up, wide):
+            for at_down, part_down in _between(down, wide):
+                part = part_up * part_down
+                moved = sums[:2] * part
+                hours = rations.KNOTS_S[[at_up, at_down]] / 3600.0
+                known = joined.setdefault((at_up, at_down), np.zeros(_SUMS))
+                known += np.concatenate([moved, moved * hours])
+    return {key: sums for key, sums in joined.items() if sums.any()}
+
+
+def _between(knot: int, wide: int) -> list[tuple[int, float]]:
+    """Return the kept knots beside one, and the part of it that counts at each."""
+    low = knot // wide * wide
+    high = min(low + wide, rations.KNOTS - 1)
+    if low == knot or high == low:
+        return [(knot, 1.0)]
+    from_s, to_s = rations.KNOTS_S[low], rations.KNOTS_S[high]
+    part = float((rations.KNOTS_S[knot] - from_s) / (to_s - from_s))
+    return [(low, 1.0 - part), (high, part)]

@@ -3,7 +3,6 @@
 A linear program in HiGHS. What it finds has yet to be checked: `physics` knows nothing of it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import highspy
@@ -18,6 +17,13 @@ DEADLINE_S = 1.0
 """A solver that takes longer has failed. A plan takes some milliseconds. [s]"""
 STEPS_MAX = 50_000
 """So has one that takes more steps, on however fast a machine."""
+_PLENTY = 0.3
+"""With so much more than is wanted, each group may do all that harms no later interval …"""
+_CHOICE = 0.05
+"""… and with nothing to spare, of what is beyond its part in the plan so much."""
+_LEEWAY = 1.1
+"""Stores last for less with every second, and who lasts for less gets less: until the next plan the
+sum would sink by a few percent. So each may do a little more than its part."""
 _SLACK = 1e-6
 """What one goal may lose to the next, as a part of everything wanted."""
 
@@ -31,8 +37,8 @@ class Ahead:
     short_w: Floats
     """What is missing in each interval, >= 0. [W]"""
     most: Floats
-    """The largest part of its power each group may move in the first interval without that a later
-    one falls short by more, shape (groups,). 0-1"""
+    """The largest part of its power each group may move in the first interval, shape (groups,): its
+    part in the plan, and more where energy is plenty. 0-1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class _Program:
         # mean interval.
         self.base_w = float(np.abs(window.want_w).max()) or 1.0
         self.base_h = float(window.length_h.mean())
+        self.spare = 0.0
+        """How much more than everything wanted there is, as a part of it; up to `_PLENTY`."""
         self.size = np.abs(window.want_w) / self.base_w
         self.length = window.length_h / self.base_h
         down = (window.want_w < 0).astype(np.intp)
@@ -65,7 +73,9 @@ class _Program:
         power[window.want_w == 0] = 0.0
         model = highspy.HighsLp()
         model.num_col_ = self._worst + 1
-        model.col_lower_ = np.zeros(model.num_col_)
+        # To see how much more than is wanted would be possible, more is allowed at first.
+        more = -_PLENTY * self.size
+        model.col_lower_ = np.concatenate([np.zeros(self._cells), more, [-_PLENTY]])
         model.col_upper_ = np.concatenate([power.ravel(), self.size, [1.0]])
         model.col_cost_ = np.zeros(model.num_col_)
         rows, columns, values, lower, upper = self._entries(groups, down)
@@ -133,8 +143,12 @@ class _Program:
         """Make the largest part any interval falls short by as small as can be, and keep it so."""
         problem = self.least(np.array([self._worst]), np.ones(1))
         if not problem:
-            worst = float(self.values[self._worst]) + _SLACK
-            self.solver.changeColBounds(self._worst, 0.0, worst)
+            worst = float(self.values[self._worst])
+            self.spare = max(-worst, 0.0)
+            self.solver.changeColBounds(self._worst, 0.0, max(worst, 0.0) + _SLACK)
+            short = self._cells + np.arange(self.intervals, dtype=np.int32)
+            nothing = np.zeros(self.intervals)
+            self.solver.changeColsBounds(self.intervals, short, nothing, self.size)
         return problem
 
     def least_missing(self) -> str:
@@ -153,11 +167,11 @@ class _Program:
         whatever may come (Evans, Tindemans, Angeli, "Flexibility in aggregated storage", 2020).
         """
         cost = np.zeros((self.intervals, self.groups))
-        step = groups.step[:, int(down)].astype(np.float64)
+        knot = groups.knot[:, int(down)].astype(np.float64)
         early = 1.0 - 0.5 * np.arange(self.intervals) / self.intervals
-        cost += early[:, None] * (1.0 + rations.STEPS - step) * self.length[:, None]
+        cost += early[:, None] * (1.0 + rations.KNOTS - knot) * self.length[:, None]
         cost[:, ~np.isfinite(groups.energy_wh).any(axis=1)] = 0.0
-        return self.least(np.arange(self._cells), cost.ravel() / rations.STEPS)
+        return self.least(np.arange(self._cells), cost.ravel() / rations.KNOTS)
 
 
 def look_ahead(groups: Groups, window: Window) -> Ahead | Unplanned:
@@ -166,7 +180,8 @@ def look_ahead(groups: Groups, window: Window) -> Ahead | Unplanned:
     First the largest part by which an interval falls short is made as small as can be, so that the
     last is served as well as the first; then the energy that is missing altogether; then those who
     last longest go first. At last each group is asked how much it could do now without harm to any
-    of that: more than planned, so that whoever divides the present target has a choice.
+    of that. The more there is to spare, the more of it is left open, so that whoever divides the
+    present target has a choice; where energy just suffices only the plan itself is.
     """
     if not np.isfinite(np.concatenate([window.want_w, groups.power_w.ravel()])).all():
         return Unplanned("what is wanted, or what there is, is not a number")
@@ -190,30 +205,32 @@ def look_ahead(groups: Groups, window: Window) -> Ahead | Unplanned:
 def _most(program: _Program, groups: Groups, now_w: Floats, down: bool) -> Floats | Unplanned:
     able_w = groups.power_w[:, int(down)]
     most = np.ones(len(groups))
+    choice = max(program.spare / _PLENTY, _CHOICE)
     for group in range(len(groups)):
         if able_w[group] <= 0.0 or not np.isfinite(groups.energy_wh[group]).all():
             continue
         if problem := program.least(np.array([group]), np.array([-1.0])):
             return Unplanned(problem)
-        could_w = float(program.values[group]) * program.base_w
-        most[group] = max(could_w, float(now_w[group])) / able_w[group]
+        more_w = max(float(program.values[group]) * program.base_w - float(now_w[group]), 0.0)
+        most[group] = _LEEWAY * (float(now_w[group]) + choice * more_w) / able_w[group]
     return np.clip(most, 0.0, 1.0)
 
 
-def by_step(groups: Groups, most: Sequence[float] | Floats, down: bool) -> tuple[float, ...]:
-    """Return the largest part by step of duration in one direction, as devices look it up.
+def by_knot(groups: Groups, most: Floats, down: bool) -> tuple[float, ...]:
+    """Return the largest part at each knot of duration, as devices look it up between two.
 
-    Steps without a group of their own get what the next shorter one has: a device that moved there
-    since the sums were made came from a longer one.
+    Who lasts until the end is not rationed. Knots between groups get what lies between; those below
+    the first what that has.
     """
-    able_w, allowed_w = np.zeros(rations.STEPS), np.zeros(rations.STEPS)
-    for group, power_w in enumerate(groups.power_w[:, int(down)].tolist()):
-        step = int(groups.step[group, int(down)])
-        able_w[step : step + groups.wide] += power_w
-        allowed_w[step : step + groups.wide] += power_w * float(most[group])
+    able_w, allowed_w = np.zeros(rations.KNOTS), np.zeros(rations.KNOTS)
+    limited = np.isfinite(groups.energy_wh).all(axis=1)
+    knot = groups.knot[limited, int(down)]
+    power_w = groups.power_w[limited, int(down)]
+    np.add.at(able_w, knot, power_w)
+    np.add.at(allowed_w, knot, power_w * most[limited])
+    able_w[groups.free_from :] = allowed_w[groups.free_from :] = 1.0
     known = np.flatnonzero(able_w > 0)
     if not len(known):
         return ()
-    table = allowed_w[known] / able_w[known]
-    nearest = np.clip(np.searchsorted(known, np.arange(rations.STEPS), "right") - 1, 0, None)
-    return tuple(np.round(table[nearest], 4).tolist())
+    table = np.interp(rations.KNOTS_S, rations.KNOTS_S[known], allowed_w[known] / able_w[known])
+    return tuple(np.round(table, 4).tolist())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from kapelle.dispatch.memory import Cycle
 from kapelle.dispatch.planning.groups import Window, groups, way_of, window
 from kapelle.dispatch.planning.horizon import Horizon
-from kapelle.dispatch.planning.lookahead import Ahead, Unplanned, by_step
+from kapelle.dispatch.planning.lookahead import Ahead, Unplanned, by_knot
 from kapelle.dispatch.planning.physics import violation
 from kapelle.dispatch.promise import room_of
 from kapelle.fleet.plant import Aggregate
@@ -116,7 +116,7 @@ def _plan(
     _tell_short(horizon, cycle, asked, found, left)
     parts = [part for part in promised(plan, asked.ends_at_ns) if part.ends_at_ns > from_ns]
     down = bool(left.want_w[0] < 0)
-    table = by_step(there, found.most, down)
+    table = by_knot(there, found.most, down)
     made = Rationing(
         until_ns=parts[0].ends_at_ns,
         ends_at_ns=asked.ends_at_ns,

@@ -1,10 +1,10 @@
 """Who can hold his power for how long, and the largest part of it he is given of a plan.
 
-A plan that looks ahead does not know devices, only groups: by how long a device could hold all the
-power it can move, in half octaves. Each device finds its own group anew whenever it is looked at.
+A plan that looks ahead does not know devices, only sums at fixed durations, the knots. A device
+whose store lasts for some time in between counts as two smaller ones, one at each knot beside it,
+with its power and its energy in sum. Whatever these two can do the device can do as well; so what
+is planned for the knots is possible for the devices, and what it wastes is of second order.
 """
-
-from math import ceil, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,32 +12,31 @@ from numpy.typing import NDArray
 from kapelle.model.ids import NS_PER_S, Floats
 from kapelle.model.plant import Rationing
 
-STEPS_PER_OCTAVE = 2
-SHORTEST_S = 60.0
-"""Who lasts for less is in the first group. [s]"""
-LONGEST_S = 86_400.0
-"""Who lasts for longer is in the last one. [s]"""
-STEPS = ceil(log2(LONGEST_S / SHORTEST_S) * STEPS_PER_OCTAVE) + 2
+KNOTS = 44
+_SHORTEST_S = 60.0
+_PER_OCTAVE = 4
+KNOTS_S: Floats = np.append(0.0, _SHORTEST_S * 2.0 ** (np.arange(KNOTS - 1) / _PER_OCTAVE))
+"""Durations, ascending: nothing, then from a minute to a day. Who lasts longer lasts a day. [s]"""
 EFFICIENCY = 0.95
 """One way into or out of a store, of every one: what planning reckons with."""
 
-Steps = NDArray[np.intp]
+Places = NDArray[np.intp]
 
 
-def step_of(power_w: Floats, energy_wh: Floats) -> Steps:
-    """Return the group of each device: 0 below `SHORTEST_S`, then one more per half octave."""
+def lasting_s(power_w: Floats, energy_wh: Floats) -> Floats:
+    """Return how long stores can hold all their power. [s]"""
     with np.errstate(divide="ignore", invalid="ignore"):
-        octaves = np.log2(energy_wh * (3600.0 / SHORTEST_S) / power_w)
-    # Without power nobody runs out of energy; without both nobody is asked.
-    octaves[np.isnan(octaves)] = np.inf
-    steps = np.floor(octaves * STEPS_PER_OCTAVE) + 1.0
-    clipped: Steps = np.clip(steps, 0.0, STEPS - 1.0).astype(np.intp)
-    return clipped
+        lasts_s = energy_wh * 3600.0 / power_w
+    # Without power nobody runs out of energy.
+    found: Floats = np.minimum(np.where(power_w > 0.0, lasts_s, np.inf), KNOTS_S[-1])
+    return found
 
 
-def shortest_s(step: int) -> float:
-    """Return how long each device of a group lasts at least. [s]"""
-    return SHORTEST_S * 2.0 ** ((step - 1) / STEPS_PER_OCTAVE) if step > 0 else 0.0
+def beside(lasts_s: Floats) -> tuple[Places, Floats]:
+    """Return the knot below each duration, and the part of a device that counts at the next."""
+    place = np.clip(np.searchsorted(KNOTS_S, lasts_s, "right") - 1, 0, KNOTS - 2)
+    part: Floats = (lasts_s - KNOTS_S[place]) / (KNOTS_S[place + 1] - KNOTS_S[place])
+    return place, part
 
 
 def energies(
@@ -58,9 +57,9 @@ def rest_s(rationing: Rationing, now_ns: int) -> float:
     return max((rationing.ends_at_ns - now_ns) / NS_PER_S, 0.0)
 
 
-def rationed(allowed: tuple[float, ...], steps: Steps) -> Floats:
+def rationed(allowed: tuple[float, ...], lasts_s: Floats) -> Floats:
     """Return the part of its power each device may move; where nothing is said, all of it."""
-    table = np.ones(STEPS)
-    table[: len(allowed)] = allowed
-    found: Floats = table[steps]
+    if not allowed:
+        return np.ones(len(lasts_s))
+    found: Floats = np.interp(lasts_s, KNOTS_S, np.array(allowed))
     return found
