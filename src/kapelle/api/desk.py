@@ -14,6 +14,7 @@ from kapelle.api.shapes import AmendAsked, OrderAsked
 from kapelle.api.times import to_ns
 from kapelle.api.watch import Watch
 from kapelle.dispatch.preview import Preview, preview
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.entries import Body
@@ -51,6 +52,7 @@ class OrderDesk:
         settings: ApiSettings,
         stop: Stop | None = None,
         safety: SafetySettings | None = None,
+        dispatch: DispatchSettings | None = None,
     ) -> None:
         self._journal = journal
         self._watch = watch
@@ -58,6 +60,7 @@ class OrderDesk:
         self._settings = settings
         self._stop = stop
         self._safety = safety if safety is not None else SafetySettings()
+        self._dispatch = dispatch if dispatch is not None else DispatchSettings()
         self._selections = Selections()
         self._rearm = Rearm()
         self._quota = Quota(settings.orders_per_minute)
@@ -123,7 +126,7 @@ class OrderDesk:
 
     def preview(self, asked: OrderAsked) -> Preview:
         """Say what would be committed, and write nothing."""
-        return preview(self._watch.view, self._order(asked, "", ""))
+        return preview(self._watch.view, self._order(asked, "", ""), self._dispatch)
 
     async def amend(
         self, order_no: int, asked: AmendAsked, issued_by: str, if_match: str | None
@@ -253,7 +256,7 @@ class OrderDesk:
         view = self._watch.view
         if order.starts_at_ns > self._clock.now_ns() or len(view.summaries) < view.partitions:
             return
-        now = preview(view, order)
+        now = preview(view, order, self._dispatch)
         if now.committed_w == 0:
             raise Refused(
                 422,

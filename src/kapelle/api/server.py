@@ -30,6 +30,7 @@ from kapelle.api.requests import Timed
 from kapelle.api.settings import ApiSettings
 from kapelle.api.sources import Sources
 from kapelle.api.watch import Watch
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
 from kapelle.ports import Clock, Directory, Journal
 from kapelle.safety.settings import SafetySettings
@@ -55,6 +56,7 @@ def build(
     stop: Stop | None = None,
     persons: Mapping[str, str] | None = None,
     safety: SafetySettings | None = None,
+    dispatch: DispatchSettings | None = None,
 ) -> Application:
     """Return the API as an ASGI application.
 
@@ -75,6 +77,7 @@ def build(
         stop: Holds the plant before the journal has heard of it; None without a last hop here.
         persons: Tokens of further persons, by name.
         safety: What takes two persons.
+        dispatch: How much is kept in reserve.
     """
     desk = OrderDesk(
         journal=journal,
@@ -83,6 +86,7 @@ def build(
         settings=settings,
         stop=stop,
         safety=safety,
+        dispatch=dispatch,
     )
     app = application()
     app.state.plant = Plant(

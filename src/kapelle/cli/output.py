@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from kapelle.dispatch.words import power as power
 from kapelle.errors import (
     Conflict,
     DataDirectoryHeld,
@@ -151,15 +152,6 @@ def cell(value: object) -> str:
     if value is None or value != value:
         return "–"
     return f"{value:,.6g}" if isinstance(value, float) else str(value)
-
-
-def power(watts: float | None) -> str:
-    """Return a power with the unit that reads best."""
-    if watts is None or watts != watts:
-        return "–"
-    if abs(watts) >= 1e6:
-        return f"{watts / 1e6:,.2f} MW"
-    return f"{watts / 1e3:,.1f} kW" if abs(watts) >= 1e3 else f"{watts:,.0f} W"
 
 
 def energy(mwh: int | None) -> str:

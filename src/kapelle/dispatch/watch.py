@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kapelle.dispatch.settings import DispatchSettings
+from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Notice, Order
@@ -115,7 +116,7 @@ def step_shortfall(
     if said.said_w != 0.0 and abs(short_w) < 1.5 * abs(said.said_w):
         return []
     said.said_w = short_w
-    size = f"{abs(short_w):.0f} W of {abs(committed_w):.0f} W"
+    size = f"{power(abs(short_w))} of {power(abs(committed_w))}"
     text = f"order {order.order_no} misses {size}: {cause}"
     return [Notice(now_ns, "shortfall", text, order.order_no, short_w)]
 
@@ -127,5 +128,5 @@ def cause_of(watch: Watch, known: Aggregate) -> str:
         for vendor, group in sorted(watch.groups.items())
         if group.is_lost and vendor in known.vendors
     ]
-    reasons = [f"{count} devices {why}" for why, count in sorted(known.excluded.items())]
+    reasons = [f"{count:,} devices {why}" for why, count in sorted(known.excluded.items())]
     return ", ".join(lost + reasons) or "every device is at its limit"
