@@ -23,10 +23,10 @@ _COLUMNS = ("", "criterion", "measured", "limit")
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="A plant's data directory: its fleet's shape is drilled, not it."
+        "--data-dir", help="A plant's data directory: a fleet of its shape is drilled, not it."
     ),
 ]
-Devices = Annotated[int, typer.Option(min=40, max=20_000, help="How many to simulate, at most.")]
+Devices = Annotated[int, typer.Option(min=40, max=20_000, help="How many to simulate.")]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same drill.")]
 Seeds = Annotated[int, typer.Option(min=1, help="So many plays; the worst counts.")]
 
@@ -35,7 +35,7 @@ Seeds = Annotated[int, typer.Option(min=1, help="So many plays; the worst counts
 def vendor_loss(
     vendor: Annotated[str | None, typer.Option(help="Who is lost.", show_default="largest")] = None,
     data_dir: DataDir = None,
-    devices: Devices = 400,
+    devices: Devices = 1000,
     seed: Seed = 1,
     seeds: Seeds = 1,
     config: File = None,
@@ -58,7 +58,7 @@ def gateway_loss(
         str | None, typer.Option(help="An internet provider instead.", show_default="largest")
     ] = None,
     data_dir: DataDir = None,
-    devices: Devices = 400,
+    devices: Devices = 1000,
     seed: Seed = 1,
     seeds: Seeds = 1,
     config: File = None,

@@ -151,7 +151,7 @@ def test_a_restart_in_the_middle_forgets_nothing() -> None:
 
 
 def test_under_drift_the_recalibrated_promise_is_kept_as_often_as_said_and_no_other() -> None:
-    """Three weeks of quarter-hours in which ever fewer devices follow, and nobody says so.
+    """Two weeks of quarter-hours in which ever fewer devices follow, and nobody says so.
 
     All of what is 95 % sure is called each time. The two answers are those of one portfolio; only
     that of the journal's fold follows what came of it.

@@ -73,4 +73,4 @@ def as_document(report: Report) -> dict[str, object]:
 def _said(value: float | None, unit: str) -> str:
     if value is None or isinf(value):
         return "never"
-    return f"{value:.1f} {unit}" if unit else f"{value:.0f}"
+    return f"{value:.2f} {unit}" if unit else f"{value:.0f}"
