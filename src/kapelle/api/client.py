@@ -12,6 +12,7 @@ from kapelle.api.capacity_shapes import CapacityTold
 from kapelle.api.connection import LONG_WAIT_S, Connection
 from kapelle.api.device_shapes import DevicesTold, DeviceTold, WhyTold
 from kapelle.api.energy_shapes import CorrectionsTold, Register, RepairTold
+from kapelle.api.envelope_shapes import EnvelopesTold
 from kapelle.api.quarantine_shapes import (
     ActionTold,
     MutedList,
@@ -54,6 +55,7 @@ class Client(Connection):
         ends_at: str | None = None,
         tolerance: float = 0.02,
         product: str = "manual",
+        why: str = "",
         key: str = "",
     ) -> OrderTold:
         """Order a change of power. `key`: sending the same again gives the same order. [W] [s]"""
@@ -65,8 +67,13 @@ class Client(Connection):
             ends_at=ends_at,
             tolerance=tolerance,
             product=product,
+            why=why,
         )
         return self._ask(OrderTold, "POST", "/v1/orders", asked, _key(key))
+
+    def why_order(self, order_no: int) -> WhyTold:
+        """Say what bound an order, now and over its life."""
+        return self._ask(WhyTold, "GET", f"/v1/orders/{order_no}/why")
 
     def preview_order(
         self, *, target_w: float, resource: str = "all", duration_s: float = 900.0
@@ -127,6 +134,32 @@ class Client(Connection):
         asked = {"window_s": window_s, "notice_s": notice_s, "direction": direction}
         path = f"/v1/capacity/{quote(resource, safe='')}"
         return self._ask(CapacityTold, "GET", f"{path}?{urlencode(asked)}")
+
+    def set_envelopes(
+        self,
+        level: str,
+        names: Sequence[str],
+        *,
+        export_limit_w: float | None = None,
+        import_limit_w: float | None = None,
+        starts_at: str | None = None,
+        duration_s: float | None = None,
+    ) -> EnvelopesTold:
+        """Limit groups of a level; without any limit take theirs away. [W] [s]"""
+        asked = _said(
+            level=level,
+            names=list(names),
+            export_limit_w=export_limit_w,
+            import_limit_w=import_limit_w,
+            starts_at=starts_at,
+            duration_s=duration_s,
+        )
+        return self._ask(EnvelopesTold, "POST", "/v1/envelopes", asked)
+
+    def envelopes(self, level: str | None = None) -> EnvelopesTold:
+        """Return envelopes that are not over, and the configured caps."""
+        query = f"?{urlencode({'level': level})}" if level else ""
+        return self._ask(EnvelopesTold, "GET", f"/v1/envelopes{query}")
 
     def hold(self, reason: str = "") -> HoldTold:
         """Stop every command of the plant."""

@@ -6,6 +6,7 @@ from math import nan
 
 from kapelle.api.desk import OrderDesk
 from kapelle.api.energy_desk import EnergyDesk
+from kapelle.api.envelope_desk import EnvelopeDesk
 from kapelle.api.health import Health, Watchman, judge
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
@@ -39,6 +40,7 @@ class Plant:
     """None where there is no long record here."""
     energy: EnergyDesk | None = None
     """The same."""
+    envelopes: EnvelopeDesk | None = None
     directory: Directory | None = None
     persons: Mapping[str, str] = field(default_factory=dict)
     """Tokens of further persons, by name."""

@@ -142,11 +142,13 @@ async def list_orders(
 
 
 @guarded.get("/orders/{order_no}", tags=["orders"])
-async def read_order(order_no: int, desk: Desk, response: Response) -> OrderTold:
+async def read_order(
+    order_no: int, desk: Desk, plant: PlantNow, response: Response
+) -> OrderTold:
     """Read one order."""
     state = desk.find(order_no)
     response.headers["ETag"] = etag(state)
-    return tell_order(state)
+    return tell_order(state, plant.view)
 
 
 @guarded.patch("/orders/{order_no}", tags=["orders"])

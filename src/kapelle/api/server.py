@@ -14,6 +14,7 @@ from kapelle.adapters.http.problems import Fault, Refused
 from kapelle.api import capacity as capacity_routes
 from kapelle.api import devices as device_routes
 from kapelle.api import energy as energy_routes
+from kapelle.api import envelopes as envelope_routes
 from kapelle.api import history as history_routes
 from kapelle.api import quarantine as quarantine_routes
 from kapelle.api import reports as report_routes
@@ -21,6 +22,7 @@ from kapelle.api import routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk, Stop
 from kapelle.api.energy_desk import EnergyDesk
+from kapelle.api.envelope_desk import EnvelopeDesk
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.metrics import IngestCounters, SessionCounters
 from kapelle.api.openapi import complete
@@ -101,6 +103,13 @@ def build(
         quarantine=quarantine,
         history=history,
         energy=_energy_desk(journal, history, directory, clock),
+        envelopes=EnvelopeDesk(
+            journal=journal,
+            watch=watch,
+            clock=clock,
+            standing=dispatch.caps if dispatch is not None else (),
+            fleets=fleets,
+        ),
         directory=directory,
         fleets=fleets,
         sources=(known := sources if sources is not None else Sources()),
@@ -133,6 +142,7 @@ def application() -> FastAPI:
     app.include_router(report_routes.router)
     app.include_router(quarantine_routes.router)
     app.include_router(capacity_routes.router)
+    app.include_router(envelope_routes.router)
     app.include_router(device_routes.router)
     app.include_router(history_routes.router)
     app.include_router(energy_routes.router)

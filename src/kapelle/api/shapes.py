@@ -29,7 +29,20 @@ class OrderAsked(_Asked):
         default=0.02, gt=0, le=1, description="Accepted deviation as a fraction of the target."
     )
     product: Annotated[str, Field(max_length=64)] = "manual"
+    why: Annotated[str, Field(max_length=500)] = Field(
+        default="", description="What it is for, in the words of who issues it."
+    )
     dry_run: bool = Field(default=False, description="Say what would be promised; order nothing.")
+    staged: bool = Field(
+        default=False,
+        description="Begin with a few devices, and go on only as their meters show what was asked.",
+    )
+    randomise_s: FiniteFloat = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="Each device begins, and ends, at a moment of its own within this time. [s]",
+    )
 
 
 class AmendAsked(_Asked):
@@ -57,6 +70,7 @@ class OrderTold(BaseModel):
     issued_at: datetime
     issued_by: str
     operated_by: str = Field(default="", description="The second person, where it took two.")
+    why: str = Field(default="", description="What it is for, in the words of who issued it.")
     tolerance: float
     product: str
     status: str = Field(description="pending, active, completed, cancelled or declined.")
@@ -71,6 +85,18 @@ class OrderTold(BaseModel):
     )
     declined_w: float | None = None
     reason: str = Field(default="", description="What binds where something was declined.")
+    binding: list[str] = Field(
+        default=[], description="Caps that keep its devices from more now, the dearest first."
+    )
+    randomise_s: float = Field(
+        default=0.0, description="Each device begins and ends at its own moment within this. [s]"
+    )
+    stage: float | None = Field(
+        default=None, description="Share of the devices it has come to; null: not in stages."
+    )
+    complete_at: datetime | None = Field(
+        default=None, description="When it had come to all devices; from then the promise counts."
+    )
 
 
 class PreviewTold(BaseModel):

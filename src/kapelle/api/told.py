@@ -12,16 +12,19 @@ from kapelle.api.shapes import (
     ResourceTold,
 )
 from kapelle.api.times import to_datetime
+from kapelle.dispatch.binding import in_force
 from kapelle.dispatch.preview import Preview
-from kapelle.fleet.plant import Aggregate, OrderState
+from kapelle.dispatch.promise import parts_of
+from kapelle.fleet.plant import Aggregate, OrderState, PlantView
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Notice
 
 
-def tell_order(state: OrderState) -> OrderTold:
-    """Return an order as it stands."""
+def tell_order(state: OrderState, view: PlantView | None = None) -> OrderTold:
+    """Return an order as it stands; with a view also what binds while it runs."""
     order, plan = state.order, state.plan
+    rollout = plan.rollout if plan else None
     is_cancelled = state.cancelled_at_ns > 0 and not state.is_over
     status = OrderStatus.CANCELLED if is_cancelled else state.status
     return OrderTold(
@@ -33,6 +36,7 @@ def tell_order(state: OrderState) -> OrderTold:
         issued_at=to_datetime(order.issued_at_ns),
         issued_by=order.issued_by,
         operated_by=order.operated_by,
+        why=order.why,
         tolerance=order.tolerance,
         product=order.product,
         status=status.name.lower(),
@@ -42,6 +46,14 @@ def tell_order(state: OrderState) -> OrderTold:
         firm_w=plan.firm_w if plan else None,
         declined_w=_known(plan.declined_w) if plan else None,
         reason=plan.reason if plan else "",
+        binding=in_force(parts_of(view, order.resource), plan.committed_w)
+        if plan and view is not None and status is OrderStatus.ACTIVE
+        else [],
+        randomise_s=order.randomise_s,
+        stage=rollout.stages[-1].share if rollout and rollout.stages else None,
+        complete_at=to_datetime(rollout.complete_at_ns)
+        if rollout and rollout.complete_at_ns
+        else None,
     )
 
 

@@ -12,6 +12,7 @@ from kapelle.cli import (
     devices,
     drill,
     energy,
+    envelopes,
     examination,
     following,
     history,
@@ -45,12 +46,14 @@ app.command()(status.status)
 app.command()(capacity.capacity)
 orders.orders.command("watch")(following.watch)
 orders.orders.command("report")(report.report)
+orders.orders.command("why")(why.why)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)
 app.command()(orders.release)
 devices.devices.command("now")(live.now)
 devices.devices.command("show")(live.show)
 devices.devices.command("why")(live.why)
+app.add_typer(envelopes.envelopes, name="envelope")
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.resources, name="resources")
 app.add_typer(quarantine.dlq, name="dlq")
