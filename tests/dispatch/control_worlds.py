@@ -39,6 +39,7 @@ class Plant:
         self.excluded: dict[str, int] = {}
         self.fading_w = self.fading_up_w = 0.0
         self.doubt_up_w = self.doubt_most_w = 0.0
+        self.phases = [0] * 18
 
     def say(self, body: Small) -> None:
         self.position += 1
@@ -73,7 +74,7 @@ class Plant:
                 ],
             ),
             blocks=Curve([-1024.0, 0.0, 1024.0], [0.0, 0.0, 0.0]),
-            phases=[0] * 18,
+            phases=list(self.phases),
             excluded=self.excluded,
             by_kind_w={},
             vendors={name: [n // 2, m // 2] for name, (n, m) in self.vendors.items()},

@@ -1,7 +1,5 @@
 """From a promise and what the plant does to the levels that keep it: feed forward, then trim."""
 
-from math import exp, isnan
-
 from kapelle.dispatch.allocation import Solution
 from kapelle.dispatch.beside import earlier
 from kapelle.dispatch.doubt import held_back_w
@@ -9,14 +7,12 @@ from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.planning.groups import way_of
 from kapelle.dispatch.planning.receding import look_further
 from kapelle.dispatch.promise import levels_for, parts_of
+from kapelle.dispatch.trim import step_trim, unwind
 from kapelle.dispatch.watch import cause_of, step_shortfall
 from kapelle.fleet.plant import Aggregate, total
 from kapelle.fleet.profiles import present
-from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Order, Plan, Signal
-
-_WAITING = (Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
 
 
 def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
@@ -41,7 +37,7 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
     target_w = plan.baseline_w + plan.committed_w
     controlled_w = target_w - known.unmoved_w
     held_w = held_back_w(parts, plan.committed_w, settings.overshoot_budget)
-    _trim(running, cycle, known, plan, target_w + held_w)
+    step_trim(running, cycle, known, plan.committed_w, target_w + held_w)
     found = levels_for(
         parts,
         controlled_w + running.trim_w + held_w,
@@ -49,6 +45,9 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
         running.near,
         plan.committed_w,
     )
+    wanted_w = controlled_w + running.trim_w + held_w
+    outside_w = _beyond_w(wanted_w, found.lowest_w, found.highest_w)
+    running.trim_w = unwind(running.trim_w, outside_w)
     _note_moves(running, cycle, known, plan, found)
     running.level, running.block_level = found.level, found.block_level
     signal(running, cycle, asked, found.level, found.block_level, found.prices)
@@ -80,33 +79,6 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
 def _beyond_w(power_w: float, lowest_w: float, highest_w: float) -> float:
     """Return how far a power lies outside a range; signed. [W]"""
     return power_w - min(max(power_w, lowest_w), highest_w)
-
-
-def _trim(running: Running, cycle: Cycle, known: Aggregate, plan: Plan, target_w: float) -> None:
-    """Integrate slowly what remains between target and estimate, while the estimate can tell.
-
-    It stands still while a partition is not summed up anew. It rests while measurements still lag
-    behind a plan that moved, while too little is measured, within the estimate's own error, and at
-    the end of the range.
-    """
-    settings, now_ns = cycle.settings, cycle.now_ns
-    # Counted in ticks: while a partition tells nothing new, no more of its old error is taken up.
-    elapsed_s = (known.tick_ns - running.trimmed_ns) / NS_PER_S if running.trimmed_ns else 0.0
-    running.trimmed_ns = max(known.tick_ns, running.trimmed_ns)
-    if elapsed_s <= 0.0 or not known.age_s <= settings.summary_age_s_max:
-        return
-    error_w = target_w - known.net_w
-    if abs(error_w) <= known.std_w:
-        running.trim_w *= exp(-elapsed_s / settings.trim_fades_s)
-        return
-    waiting = sum(known.phases[phase] for phase in _WAITING)
-    if now_ns < running.settled_at_ns or waiting > settings.waiting_max * sum(known.phases):
-        return
-    if isnan(known.measured_share) or known.measured_share < settings.measured_share_min:
-        return
-    most_w = settings.trim_max * abs(plan.committed_w)
-    step_w = settings.trim_per_s * min(elapsed_s, 5.0) * error_w
-    running.trim_w = min(max(running.trim_w + step_w, -most_w), most_w)
 
 
 def _note_moves(
