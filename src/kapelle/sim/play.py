@@ -44,7 +44,7 @@ class Play:
     host: HostClock | None = None
     """The clock of the plant's host, where the scenario sets it."""
     thorough: bool = True
-    """Whether what is published is noted, to be held against the truth."""
+    """Whether to note what is published and what might be obeyed, and hold it against the truth."""
     restarts: int = 0
     problems: list[str] = field(default_factory=list)
     """What was seen to go wrong while it went on."""

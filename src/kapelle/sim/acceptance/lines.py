@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import FaultPlan, GroupLoss, Paired, Restart, Rival, Role
 from kapelle.sim.scenario import OrderPlan, Scenario
@@ -39,6 +40,8 @@ class Aims:
     recover_5pct_s: float = inf
     """Never longer outside 5 % after an event, in 95 % of the seeds. [s]"""
     recover_2pct_s: float = inf
+    redispatch_s: float = inf
+    """From a loss to the sending of its replacement, in 95 % of the losses and of the seeds. [s]"""
     notice_s: float = inf
     """From the loss to the notice of the shortfall, in 95 % of the seeds. [s]"""
     notice_error: float = inf
@@ -98,9 +101,15 @@ def _silent() -> Iterator[Line]:
                     starts_s=starts_s,
                     fleet=replace(FLEET, telemetry_period_s=float(period_s)),
                 ),
-                # For a fifth of the fleet nothing is promised.
-                SETTLES if dead <= 10 else Aims(),
+                _of_silent(dead, period_s),
             )
+
+
+def _of_silent(dead: int, period_s: int) -> Aims:
+    """Return what is promised with so many percent silent; of a fifth of the fleet nothing is."""
+    if dead > 10:
+        return Aims()
+    return replace(SETTLES, redispatch_s=2.0 * period_s + DispatchSettings().unknown_s)
 
 
 def _vendor() -> Iterator[Line]:

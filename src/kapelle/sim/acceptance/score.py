@@ -38,6 +38,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     named_p95_s: float | None
     """Until a notice named what was lost."""
     redispatch_p95_s: float | None
+    """Of the seeds, the 95th percentile of each one's; None where nobody was lost."""
+    commands_per_device_hour: float
+    """Mean; each try and refresh counted."""
     double_effects: int
     stranded: int
     fencing: int
@@ -78,6 +81,7 @@ def score(line: Line, runs: Sequence[Seen]) -> Score:
         notice_error_p95=ranked(0.95, [_notice_error(s) for s in runs]) if scarce else None,
         named_p95_s=ranked(0.95, [_named_s(s) for s in runs]) if scarce else None,
         redispatch_p95_s=ranked(0.95, told_s) if told_s else None,
+        commands_per_device_hour=_mean([s.commands_per_device_hour for s in runs]),
         double_effects=sum(s.double_effects for s in runs),
         stranded=sum(s.stranded for s in runs),
         fencing=sum(s.fencing for s in runs),
@@ -146,6 +150,9 @@ _MEASURES = {
     ),
     "recover_2pct_s": _Measure(
         lambda s: max(s.out_2pct_s), _p95, False, "outside ±2 % for {:.1f} s, aim {:.0f} s"
+    ),
+    "redispatch_s": _Measure(
+        lambda s: s.redispatch_p95_s or 0.0, _p95, False, "redispatched in {:.1f} s, aim {:.0f} s"
     ),
     "notice_s": _Measure(_notice_s, _p95, False, "shortfall said after {:.1f} s, aim {:.0f} s"),
     "notice_error": _Measure(

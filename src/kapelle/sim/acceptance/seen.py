@@ -58,7 +58,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     detected_s: float | None
     """From the first loss until the plant counted on none of the lost; None: never, or no loss."""
     redispatch_p95_s: float | None
-    """None where the plant does not tell it."""
+    """From the loss of a device to the sending of its replacement; None where none was lost."""
+    commands_per_device_hour: float
     double_effects: int
     stranded: int
     fencing: int
@@ -120,7 +121,8 @@ def measure(line: Line, done: Performance, detected_s: float | None, made_by: st
         off_pct=[float(np.abs(window.share - 1.0).max()) * 100 for window in windows],
         admitted=_admitted(line, done, order, whole),
         detected_s=detected_s,
-        redispatch_p95_s=getattr(done.result, "redispatch_p95_s", None),
+        redispatch_p95_s=done.result.redispatch.p95_s,
+        commands_per_device_hour=done.result.commands_per_device_hour,
         double_effects=agents.double_effects,
         stranded=done.result.stranded,
         fencing=agents.stale_effects + len(deposed),
