@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from tests.dispatch.merit_worlds import NOW_S, divided, enrolled, fleet_of, rows_of
 
+from kapelle.dispatch.allocation import solve_with_blocks
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, sums
 from kapelle.fleet.curve.corners import LATER, TIER
+from kapelle.fleet.curve.ramps import SOON_S
 from kapelle.fleet.desired import apply_commands
 from kapelle.fleet.enrol import apply_enrolled
 from kapelle.fleet.traits import AHEAD_S
@@ -209,7 +211,7 @@ def slow_case(seed: int) -> tuple[Case, np.ndarray, np.ndarray]:
         nameplate_w = np.maximum(fleet.nameplate_up_w, fleet.nameplate_down_w)
         slow = ramp[numbers] * AHEAD_S < nameplate_w
         fleet.traits[:] |= (slow * 64).astype(np.uint8)
-        far_w = np.maximum(ramp[numbers] * AHEAD_S, 0.05 * nameplate_w)
+        far_w = ramp[numbers] * SOON_S
         near = numbers[slow]
         lowest_w[near] = np.clip(now_w[near] - far_w[slow], lowest_w[near], highest_w[near])
         highest_w[near] = np.clip(
@@ -239,7 +241,8 @@ def test_slow_devices_are_asked_for_what_they_reach_and_others_take_the_rest() -
         target_w = float(base_w.sum()) + part * room_w
         made_w, _ = divided(case.fleets, target_w, base_w)
         weight = case.weight * case.up_w
-        made_w = np.where(able, made_w, base_w)
+        # Told to go on a little further, they get no further before others answer.
+        made_w = np.where(able, np.clip(made_w, lowest_w, highest_w), base_w)
         best_w = fairest(
             target_w - float(base_w[~able].sum()) - float(case.own_w[able].sum()),
             weight[able],
@@ -252,11 +255,69 @@ def test_slow_devices_are_asked_for_what_they_reach_and_others_take_the_rest() -
         )
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("part", [-0.9, 0.02, 0.5, 0.97])
+def test_twenty_thousand_devices_of_every_sort_end_exact(part: float, partitions: int) -> None:
+    """Curves of many are counted into cells and thinned; the next ones are finer where it counts.
+
+    What can be there in a moment is asked for to the watt, and the ends say what can be held.
+    """
+    draw, size = np.random.default_rng(3), 20_000
+    rating_w = draw.choice([3000.0, 5000.0, 11_000.0], size)
+    block = enrolled(
+        size,
+        nameplate_up_w=rating_w,
+        nameplate_down_w=rating_w,
+        tier=draw.integers(0, 16, size).astype(np.uint8),
+        priority=draw.uniform(0.2, 5.0, size),
+        ramp_w_per_s=np.where(draw.random(size) < 0.2, 20.0, np.nan),
+        steps=np.where(draw.random(size) < 0.2, 3, 0).astype(np.uint8),
+    )
+    own_w = draw.uniform(-1000, 1000, size)
+    fleets = [fleet_of(block, own_w, partition, partitions) for partition in range(partitions)]
+    curves = [sums.summed(fleet, rows_of(fleet)) for fleet in fleets]
+    slow = (block.ramp_w_per_s == 20.0) & (block.steps == 0)
+    reach_w = np.where(slow, 20.0 * SOON_S, np.inf)
+    end_w = np.where(part > 0, rating_w, -rating_w)
+    soon_w = own_w + np.clip(end_w - own_w, -reach_w, reach_w)
+    held_w = sum(each.power_w[-1 if part > 0 else 0] for pair in curves for each in pair)
+    assert held_w == pytest.approx(float(end_w.sum()), abs=1.0)
+    target_w = float(own_w.sum()) + abs(part) * float((soon_w - own_w).sum())
+    level = block_level = 0.0
+    for _ in range(5):
+        curves = [sums.summed(fleet, rows_of(fleet), level, block_level) for fleet in fleets]
+        for line, stairs in curves:
+            for each in (line, stairs):
+                assert len(each.level) <= 256
+                assert (np.diff(each.level) > 0.0).all()
+                assert (np.diff(each.power_w) >= -1e-6).all()
+        lines, stairs = zip(*curves, strict=True)
+        found = solve_with_blocks(lines, stairs, target_w, block_level)
+        level, block_level = found.level, found.block_level
+    made_w = np.zeros(size)
+    for fleet in fleets:
+        setpoint_w = division.setpoints(fleet, rows_of(fleet), level, block_level)
+        numbers = fleet.device_nos(rows_of(fleet))
+        made_w[numbers] = np.where(np.isnan(setpoint_w), fleet.own_w, setpoint_w)
+    made_w = own_w + np.clip(made_w - own_w, -reach_w, reach_w)
+    assert abs(float(made_w.sum()) - target_w) < 5.0
+    # Nobody is before his turn: of those without steps, tiers below are full, those above rest.
+    plain = (block.steps == 0) & ~slow
+    used_w = np.abs(made_w - own_w)
+    last = int(abs(level) // TIER)
+    full_w = np.abs(end_w - own_w)
+    np.testing.assert_allclose(
+        used_w[plain & (block.tier < last)], full_w[plain & (block.tier < last)]
+    )
+    assert not used_w[plain & (block.tier > last)].any()
+
+
 def test_what_slow_devices_cannot_reach_yet_is_asked_when_nothing_else_is_left() -> None:
     block = enrolled(2, nameplate_up_w=np.full(2, 10_000.0), ramp_w_per_s=np.array([100.0, np.nan]))
     fleet = fleet_of(block, np.zeros(2), 0, 1)
     made_w, found = divided([fleet], 8_000.0)
-    np.testing.assert_allclose(made_w, [500.0, 7_500.0], atol=1.0)
+    # In a moment it is at 250 W; told to go to 500, it still moves when it is asked again.
+    np.testing.assert_allclose(made_w, [500.0, 7_750.0], atol=1.0)
     assert found.level < TIER
     made_w, found = divided([fleet], 15_000.0)
     np.testing.assert_allclose(made_w, [5_000.0, 10_000.0], atol=1.0)

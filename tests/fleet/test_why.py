@@ -114,7 +114,7 @@ def test_must_run_least_times_and_ramps_are_told_with_their_numbers() -> None:
     found = {reason.code: reason for reason in why(fleet, 0).reasons}
     assert "below its own schedule" in found["must_run"].text
     assert found["ramp"].value == 20.0
-    assert "250 W" in found["ramp"].text
+    assert "between 0 W and 50 W" in found["ramp"].text
 
     fleet = lone(0.5, min_off_s=600.0)
     fleet.switched_at_s[0] = fleet.now_ns // NS_PER_S - 100

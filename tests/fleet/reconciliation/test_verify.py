@@ -5,7 +5,7 @@ import pytest
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.reconciliation.verify import VerifySettings, step_verification
-from kapelle.model.enums import DeviceKind, Metric, Phase
+from kapelle.model.enums import DeviceKind, Metric, Phase, Trait
 from kapelle.model.ids import NS_PER_S
 
 SETTINGS = VerifySettings(settle_s=5.0)
@@ -83,3 +83,17 @@ def test_nothing_is_counted_for_a_device_on_its_own_schedule() -> None:
     fleet.desired_w[:] = np.nan
     read(fleet, 6, 3000.0)
     assert fleet.seen_at_ns[0] == 0
+
+
+def test_a_slow_device_on_its_way_has_not_strayed_and_one_that_stands_still_has() -> None:
+    for moves, strayed in ((True, 0), (False, 3)):
+        fleet = make_fleet()
+        fleet.ramp_w_per_s[:], fleet.traits[:] = 50.0, Trait.SLOW
+        # 3 kW at 50 W/s take a minute.
+        for at_s in (6.0, 20.0, 40.0, 59.0):
+            read(fleet, at_s, 50.0 * at_s if moves else 0.0)
+            assert fleet.strayed[0] == 0
+        for at_s in (61.0, 65.0, 69.0):
+            read(fleet, at_s, 3000.0 if moves else 0.0)
+        assert fleet.strayed[0] == strayed
+        assert (fleet.followed[0] > 0) == moves

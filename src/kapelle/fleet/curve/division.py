@@ -208,7 +208,7 @@ def _climb(ladder: Ladder, part: Shares, many: Places, least_w: Floats, sign: in
 
 
 def reach_of(fleet: Fleet, rows: Rows, part: Shares) -> Reach | None:
-    """Return how far slow devices get within the look-ahead; None where there are none."""
+    """Return how far slow devices get soon; None where there are none."""
     if not has(part.traits, Trait.SLOW):
         return None
     slow = (fleet.traits[span(rows)] & np.uint8(Trait.SLOW)) != 0
@@ -321,13 +321,16 @@ def _slow_down(
     if found is None:
         return
     which = found.which
-    moved_w[which] = np.clip(moved_w[which], found.lowest_w, found.highest_w)
+    soon_w = np.clip(moved_w[which], found.lowest_w, found.highest_w)
+    lowest_w, highest_w = found.lowest_w - found.stride_w, found.highest_w + found.stride_w
+    moved_w[which] = np.clip(moved_w[which], lowest_w, highest_w)
     last = np.broadcast_to(np.clip(reached - LATER * TIER, 0.0, 1.0), len(rows))[which]
     if last.any():
         sign = 1.0 if upwards else -1.0
         head_w = (part.up_w if upwards else part.down_w)[which]
         end_w = part.own_w[which] + sign * head_w
-        moved_w[which] += last * (end_w - moved_w[which])
+        asked_w = soon_w + last * (end_w - soon_w)
+        moved_w[which] = sign * np.maximum(sign * moved_w[which], sign * asked_w)
 
 
 def _switch(

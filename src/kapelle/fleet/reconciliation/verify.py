@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.desired import step_exclusions
-from kapelle.model.enums import SWITCHED, Metric, Phase
-from kapelle.model.ids import NS_PER_S, Floats
+from kapelle.model.enums import SWITCHED, Metric, Phase, Trait
+from kapelle.model.ids import NS_PER_S, Flags, Floats
 
 _COUNTED_MAX = 250
 
@@ -70,13 +70,30 @@ def step_verification(fleet: Fleet, settings: VerifySettings = DEFAULTS) -> None
     follows = np.abs(fleet.value[Metric.POWER_W, rows] - desired_w) <= tolerance_w
     # Who would be there anyway proves nothing.
     telling = np.abs(desired_w - fleet.own_w[rows]) > 2.0 * tolerance_w
-    agree, stray = rows[follows & (answered | telling)], rows[~follows & answered]
+    agree = rows[follows & (answered | telling)]
+    stray = rows[~follows & answered & ~_still_moves(fleet, rows)]
 
     fleet.followed[agree] = np.minimum(fleet.followed[agree], _COUNTED_MAX) + 1
     fleet.strayed[agree] = 0
     fleet.strayed[stray] = np.minimum(fleet.strayed[stray], _COUNTED_MAX) + 1
     fleet.followed[stray] = 0
     fleet.seen_at_ns[rows] = fleet.measured_at_ns[Metric.POWER_W, rows]
+
+
+def _still_moves(fleet: Fleet, rows: NDArray[np.intp]) -> Flags:
+    """Tell which slow devices cannot have got to their setpoint yet: that is no divergence."""
+    moves: Flags = (fleet.traits[rows] & np.uint8(Trait.SLOW)) != 0
+    if not moves.any():
+        return moves
+    desired_w = fleet.desired_w[rows]
+    # From where it began: its own schedule, or wherever it still is.
+    far_w = np.maximum(
+        np.abs(desired_w - fleet.own_w[rows]),
+        np.abs(desired_w - fleet.value[Metric.POWER_W, rows]),
+    )
+    for_s = (fleet.heard_at_ns[rows] - fleet.applied_at_ns[rows]) / NS_PER_S
+    moves &= fleet.ramp_w_per_s[rows] * for_s < far_w
+    return moves
 
 
 def tolerance(fleet: Fleet, rows: NDArray[np.intp], settings: VerifySettings = DEFAULTS) -> Floats:
