@@ -29,7 +29,7 @@ class OrderAsked(_Asked):
         default=0.02, gt=0, le=1, description="Accepted deviation as a fraction of the target."
     )
     product: Annotated[str, Field(max_length=64)] = "manual"
-    why: Annotated[str, Field(max_length=500)] = Field(
+    why: Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f]*$")] = Field(
         default="", description="What it is for, in the words of who issues it."
     )
     dry_run: bool = Field(default=False, description="Say what would be promised; order nothing.")
@@ -107,6 +107,9 @@ class PreviewTold(BaseModel):
     target_w: float
     feasible: bool = Field(description="Whether all of it would be promised.")
     committed_w: float = Field(description="The nearest feasible target. [W]")
+    firm_w: float | None = Field(
+        default=None, description="What is 95 % sure for its time; null: not known yet. [W]"
+    )
     declined_w: float
     reason: str = Field(description="What binds; empty where it is feasible.")
     baseline_w: float

@@ -63,6 +63,7 @@ def tell_preview(asked: OrderAsked, shown: Preview) -> PreviewTold:
         resource=asked.resource,
         target_w=asked.target_w,
         committed_w=shown.committed_w,
+        firm_w=shown.firm_w,
         declined_w=shown.declined_w,
         feasible=shown.feasible,
         reason=shown.binding,

@@ -52,6 +52,7 @@ def create(
     at: Annotated[str | None, typer.Option(help="Start: +5m, 14:30 (UTC), RFC 3339.")] = None,
     tolerance: Annotated[float, typer.Option(help="Accepted deviation, 0-1.")] = 0.02,
     key: Annotated[str, typer.Option(help="Repeating it repeats nothing.")] = "",
+    why: Annotated[str, typer.Option("--why", help="What it is for; kept with it.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Order nothing; say what if.")] = False,
     config: File = None,
     url: Url = None,
@@ -66,7 +67,9 @@ def create(
             if json:
                 print_told(preview)
             else:
-                _tell_promise(preview.committed_w, preview.declined_w, preview.reason)
+                _tell_promise(
+                    preview.committed_w, preview.declined_w, preview.reason, preview.firm_w
+                )
                 say("nothing was ordered (--dry-run)")
             return
         made = client.create_order(
@@ -75,6 +78,7 @@ def create(
             duration_s=seconds,
             starts_at=moment(at, datetime.now(UTC)) if at else None,
             tolerance=tolerance,
+            why=why,
             key=key,
         )
     _tell(made, json=json)
@@ -159,7 +163,7 @@ def _token(file: Path) -> str:
 
 def order_columns() -> tuple[str, ...]:
     """Return what is told of an order in a table."""
-    return ("order", "status", "resource", "target", "promised", "starts", "ends", "reason")
+    return ("order", "status", "resource", "target", "promised", "starts", "ends", "reason", "why")
 
 
 def order_row(order: "OrderTold") -> dict[str, object]:
@@ -173,6 +177,7 @@ def order_row(order: "OrderTold") -> dict[str, object]:
         "starts": f"{order.starts_at:%Y-%m-%d %H:%M:%S}Z",
         "ends": f"{order.ends_at:%H:%M:%S}Z",
         "reason": order.reason,
+        "why": order.why,
     }
 
 

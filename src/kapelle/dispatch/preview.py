@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kapelle.dispatch.beside import same_resource
+from kapelle.dispatch.firm.orders import UNKNOWN, assurance
 from kapelle.dispatch.promise import binding, parts_of, room_of
 from kapelle.dispatch.reserve import reserve_of
 from kapelle.dispatch.settings import DispatchSettings
@@ -22,6 +23,8 @@ class Preview:
     """Whether all of the target would be promised."""
     committed_w: float
     """The nearest feasible target. [W]"""
+    firm_w: float | None
+    """What is 95 % sure for its time; None where nobody can say yet. [W]"""
     declined_w: float
     binding: str
     """What binds; empty where it is feasible."""
@@ -43,8 +46,10 @@ def preview(view: PlantView, order: Order, settings: DispatchSettings = _DEFAULT
     known = total(view, order.resource)
     room = room_of(parts)
     reserve = reserve_of(settings, order.resource, room)
-    committed_w = reserve.bounded_w(order.target_w)
-    binds = reserve.reason(order.target_w, committed_w)
+    sure = assurance(view, settings, order, known.tick_ns) or UNKNOWN
+    committed_w = sure.bounded_w(reserve.bounded_w(order.target_w))
+    binds = sure.reason(order.target_w, committed_w)
+    binds = binds or reserve.reason(order.target_w, committed_w)
     binds = binds or binding(known, order.target_w, committed_w, parts)
     if not known.devices:
         binds = f"resource {order.resource!r} has no devices that any partition has spoken of"
@@ -56,6 +61,7 @@ def preview(view: PlantView, order: Order, settings: DispatchSettings = _DEFAULT
     return Preview(
         feasible=not binds,
         committed_w=committed_w,
+        firm_w=sure.firm_w,
         declined_w=order.target_w - committed_w,
         binding=binds,
         headroom_up_w=room.up_w - reserve.up_w,

@@ -45,7 +45,7 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         return
     if not all_know(state, cycle, asked):
         return
-    sure = assurance(cycle, asked)
+    sure = assurance(cycle.view, cycle.settings, asked, now_ns)
     if sure is None:
         return
     parts = parts_of(cycle.view, asked.resource)
@@ -112,7 +112,7 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     # Where they are by now without the order, as seen from where they were.
     drift_w = room.own_w + beyond_w
     committed_w = drift_w + reserve.bounded_w(asked.target_w - drift_w)
-    sure = assurance(cycle, asked) or UNKNOWN
+    sure = assurance(cycle.view, cycle.settings, asked, cycle.now_ns) or UNKNOWN
     committed_w = sure.bounded_w(committed_w)
     besides_w = -(beyond_w + room.own_w)
     steps = promise(asked, parts, cycle.now_ns, besides_w, was.profile, sure.bounded_w)

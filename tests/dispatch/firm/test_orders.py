@@ -9,12 +9,14 @@ from tests.dispatch.control_worlds import EPOCH, SETTINGS, Plant, only, s
 from kapelle.dispatch.control import step
 from kapelle.dispatch.firm.capacity import firm_capacity
 from kapelle.dispatch.memory import Outcome
+from kapelle.dispatch.preview import preview
 from kapelle.dispatch.settings import DispatchSettings
+from kapelle.dispatch.words import power
 from kapelle.fleet.capacity.kept import WINDOW_S
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Amend, Direction, Hold, Room
+from kapelle.model.plant import Amend, Direction, Hold, Order, Room
 
 P95 = LEVELS.index(0.95)
 
@@ -22,6 +24,7 @@ P95 = LEVELS.index(0.95)
 def plant_of(head_w: float = 20_000.0) -> Plant:
     """Return a plant whose partitions have told what 200 devices of two vendors can do."""
     plant = Plant()
+    plant.down_w = plant.up_w
     for partition in range(2):
         share_w = head_w / 4
         way = [share_w, share_w, 0.0, share_w**2 / 50.0]
@@ -72,7 +75,7 @@ def test_more_than_is_sure_is_promised_with_a_warning() -> None:
     assert plan.committed_w == 19_000.0
     (notice,) = out.notices
     assert notice.code == "at-risk"
-    assert f"19000 W are committed, {sure_w(plant):.0f} W are 95 % sure" in notice.text
+    assert f"19.0 kW are committed, {power(sure_w(plant))} are 95 % sure" in notice.text
     assert notice.power_w == pytest.approx(19_000.0 - sure_w(plant))
 
 
@@ -83,11 +86,29 @@ def test_where_promises_are_bound_no_more_than_is_sure_is_promised() -> None:
     plan = only(out.plans)
     assert plan.committed_w == pytest.approx(sure_w(plant))
     assert plan.declined_w == pytest.approx(19_000.0 - plan.committed_w)
-    assert plan.reason.startswith("promise: of 19000 W asked")
-    assert plan.reason.endswith("W are 95 % sure")
+    assert plan.reason == f"promise: of 19.0 kW asked {power(sure_w(plant))} are 95 % sure"
     assert out.notices == []
     plant.say(Amend(1, 5_000.0, s(600), s(2)))
     assert only(cycle(plant, 3, bound).plans).reason == ""
+
+
+def test_a_dry_run_tells_the_same() -> None:
+    for settings in (SETTINGS, replace(SETTINGS, promise="p95")):
+        plant = plant_of()
+        cycle(plant, 1)
+        asked = Order(1, ALL, 19_000.0, s(1), s(600), s(1))
+        shown = preview(plant.view, asked, settings)
+        plant.say(asked)
+        plan = only(cycle(plant, 1, settings).plans)
+        assert (shown.committed_w, shown.firm_w) == (plan.committed_w, plan.firm_w)
+        assert shown.binding == plan.reason
+
+
+def test_what_follows_another_order_is_not_sure() -> None:
+    plant = plant_of()
+    plant.up_w = 1_000.0
+    plant.order(5_000.0)
+    assert only(cycle(plant, 1).plans).firm_w == 2_000.0
 
 
 def test_where_headroom_binds_first_it_is_named() -> None:

@@ -9,6 +9,9 @@ from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import promises
 from kapelle.dispatch.firm.mixture import mix
 from kapelle.dispatch.memory import ControlState, Cycle, Running
+from kapelle.dispatch.promise import parts_of, room_of
+from kapelle.dispatch.settings import DispatchSettings
+from kapelle.dispatch.words import power
 from kapelle.fleet.capacity.kept import WINDOW_S, WINDOW_S_MIN
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.fleet.plant import OrderState, PlantView
@@ -40,29 +43,33 @@ class Assurance:
         """Say that the level binds; empty where it does not."""
         if abs(committed_w) < self.limit_w - _NOTHING_W or abs(target_w) <= self.limit_w:
             return ""
-        share = f"{self.level * 100:.0f} %"
-        return f"promise: of {target_w:.0f} W asked {committed_w:.0f} W are {share} sure"
+        asked = f"of {power(target_w)} asked {power(committed_w)}"
+        return f"promise: {asked} are {self.level * 100:.0f} % sure"
 
 
 UNKNOWN = Assurance(None, inf, nan)
 
 
-def assurance(cycle: Cycle, asked: Order) -> Assurance | None:
-    """Say what is sure of an order from now to its end.
+def assurance(
+    view: PlantView, settings: DispatchSettings, asked: Order, now_ns: int
+) -> Assurance | None:
+    """Say what is sure of an order from its start, or from now, to its end.
 
     None where promises are bound to a level and partitions have not told what it rests on: within a
     minute of the plant's start they will have.
     """
-    level = _LEVEL_OF.get(cycle.settings.promise, nan)
-    length_s = (asked.ends_at_ns - cycle.now_ns) / NS_PER_S
-    if not _has_told(cycle.view, asked.resource) or length_s <= 0:
+    level = _LEVEL_OF.get(settings.promise, nan)
+    length_s = (asked.ends_at_ns - max(asked.starts_at_ns, now_ns)) / NS_PER_S
+    if not _has_told(view, asked.resource) or length_s <= 0:
         return UNKNOWN if isnan(level) else None
-    portfolio = portfolio_of(
-        cycle.view.rooms, cycle.view.firmness, asked.resource, _way(asked.target_w), length_s
-    )
-    sure_w = promises(mix(portfolio), cycle.view.firmness.kept.recalibration)
-    limit_w = inf if isnan(level) else sure_w[LEVELS.index(level)]
-    return Assurance(copysign(sure_w[_P95], asked.target_w), limit_w, level)
+    way = _way(asked.target_w)
+    portfolio = portfolio_of(view.rooms, view.firmness, asked.resource, way, length_s)
+    sure_w = promises(mix(portfolio), view.firmness.kept.recalibration)
+    # Devices that follow other orders are not to be had.
+    room = room_of(parts_of(view, asked.resource))
+    free_w = room.up_w if way == "up" else room.down_w
+    firm_w = copysign(min(sure_w[_P95], free_w), asked.target_w)
+    return Assurance(firm_w, inf if isnan(level) else sure_w[LEVELS.index(level)], level)
 
 
 def at_risk(asked: Order, plan: Plan) -> list[Notice]:
@@ -72,7 +79,7 @@ def at_risk(asked: Order, plan: Plan) -> list[Notice]:
     over_w = abs(plan.committed_w) - abs(plan.firm_w)
     if over_w <= _NOTHING_W:
         return []
-    size = f"{plan.committed_w:.0f} W are committed, {plan.firm_w:.0f} W are 95 % sure"
+    size = f"{power(plan.committed_w)} are committed, {power(plan.firm_w)} are 95 % sure"
     text = f"order {asked.order_no} is at risk: {size}"
     over_w = copysign(over_w, plan.committed_w)
     return [Notice(plan.at_ns, "at-risk", text, asked.order_no, over_w)]
