@@ -6,7 +6,7 @@ ARGS ?=
 SEEDS ?= 50
 NAME ?= all
 
-.PHONY: setup demo up test check format sim bench lock clean help
+.PHONY: setup demo up test check format sim accept bench lock clean help
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ format: $(VENV)/dev ## Put the code into its format
 
 sim: $(VENV)/runtime ## Seeded chaos in virtual time (SEEDS=200)
 	@$(BIN)/python -m kapelle.sim.chaos --seeds $(SEEDS) $(ARGS)
+
+accept: $(VENV)/runtime ## Play every fault with many seeds against what is promised (SEEDS=50; goes on where it was)
+	@$(BIN)/kapelle sim accept --seeds $(SEEDS) --keep acceptance.jsonl $(ARGS)
 
 bench: $(VENV)/dev ## Print benchmarks and append them to benchmarks/results.jsonl (NAME=journal)
 	@$(BIN)/kapelle bench $(NAME) $(ARGS)

@@ -113,3 +113,18 @@ def test_who_is_out_of_reach_says_nothing_but_lives_on() -> None:
             assert not gone[reports.rows].any()
     after_wh = world.physics.export_wh + world.physics.import_wh
     assert ((after_wh - before_wh)[gone] > 0).any()
+
+
+def test_a_group_that_stops_lets_go_of_its_setpoints_at_once() -> None:
+    loss = GroupLoss("vendor", "bolt", at_s=10, stops=True)
+    world = World(fleet(), FaultPlan(group_loss=[loss]), np.random.default_rng(1), NOON_NS)
+    members = np.array(world.devices.groups("vendor")) == "bolt"
+    world.step(at(1))
+    world.agents.setpoint_w[:] = 500.0
+    world.agents.reverts_at_ns[:] = at(120)
+    world.step(at(9))
+    assert world.agents.commanded().all()
+    world.step(at(10))
+    np.testing.assert_array_equal(world.agents.commanded(), ~members)
+    world.step(at(121))
+    assert not world.agents.commanded().any()

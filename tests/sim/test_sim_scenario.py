@@ -7,7 +7,7 @@ import pytest
 
 from kapelle.errors import Invalid
 from kapelle.model.ids import NS_PER_S
-from kapelle.sim.faults import GroupLoss, Restart
+from kapelle.sim.faults import GroupLoss, Restart, Rival
 from kapelle.sim.scenario import parse_scenario, read_scenario
 
 FULL = """
@@ -54,6 +54,12 @@ by = "vendor"
 name = "bolt"
 at_s = 300
 return_s = 600
+stops = true
+[[faults.rival]]
+role = "dispatch"
+at_s = 350
+for_s = 20
+how = "cut-off"
 [[faults.restart]]
 role = "all"
 at_s = 400
@@ -74,7 +80,8 @@ def test_every_documented_key_is_read(tmp_path: Path) -> None:
     assert scenario.fleet.devices == 2000
     assert scenario.fleet.vendors["bolt"] == 0.25
     assert scenario.faults.dead_fraction == 0.1
-    assert scenario.faults.group_loss == (GroupLoss("vendor", "bolt", 300, 600),)
+    assert scenario.faults.group_loss == (GroupLoss("vendor", "bolt", 300, 600, stops=True),)
+    assert scenario.faults.rival == (Rival("dispatch", 350, 20, "cut-off"),)
     assert scenario.faults.restart == (Restart("all", 400, 2),)
     (order,) = scenario.orders
     assert (order.at_s, order.fraction, order.target_w, order.direction) == (60, 0.6, None, "up")
@@ -104,6 +111,10 @@ def test_what_is_left_out_has_a_default() -> None:
         (('by = "vendor"', 'by = "street"'), "vendor, provider, feeder, gateway"),
         (("return_s = 600", "return_s = 200"), "not after at_s"),
         (('role = "all"', 'role = "everything"'), "all, gateway, fleet, dispatch"),
+        (("stops = true", "stops = 1"), "true or false"),
+        (('role = "dispatch"', 'role = "gateway"'), "one of fleet, dispatch"),
+        (('how = "cut-off"', 'how = "tired"'), "paused, cut-off"),
+        (("for_s = 20\n", ""), "faults.rival[0].for_s: is missing"),
         (("fraction = 0.6", "fraction = 0.6\ntarget_w = 1e6"), "exactly one"),
         (("fraction = 0.6", ""), "exactly one"),
         (("at_s = 60\n", ""), "orders[0].at_s: is missing"),
