@@ -29,8 +29,10 @@ from kapelle.api.shapes import (
     PreviewTold,
     ResourcesTold,
     ResourceTold,
+    SelectionTold,
     StatusTold,
 )
+from kapelle.api.why_shapes import OrderWhyTold
 from kapelle.errors import Invalid, Problem, Unreachable
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class Client(Connection):
         product: str = "manual",
         why: str = "",
         key: str = "",
+        staged: bool | None = None,
+        randomise_s: float | None = None,
     ) -> OrderTold:
         """Order a change of power. `key`: sending the same again gives the same order. [W] [s]"""
         asked = _said(
@@ -68,12 +72,37 @@ class Client(Connection):
             tolerance=tolerance,
             product=product,
             why=why,
+            staged=staged,
+            randomise_s=randomise_s,
         )
         return self._ask(OrderTold, "POST", "/v1/orders", asked, _key(key))
 
-    def why_order(self, order_no: int) -> WhyTold:
+    def select_order(
+        self,
+        *,
+        target_w: float,
+        resource: str = "all",
+        duration_s: float = 900.0,
+        staged: bool | None = None,
+        randomise_s: float | None = None,
+    ) -> SelectionTold:
+        """Keep an order for a second person to operate; say what it would do."""
+        asked = _said(
+            target_w=target_w,
+            resource=resource,
+            duration_s=duration_s,
+            staged=staged,
+            randomise_s=randomise_s,
+        )
+        return self._ask(SelectionTold, "POST", "/v1/selections", asked)
+
+    def operate_order(self, selection_no: int) -> OrderTold:
+        """Give the order that somebody else selected."""
+        return self._ask(OrderTold, "POST", f"/v1/selections/{selection_no}/operate")
+
+    def why_order(self, order_no: int) -> OrderWhyTold:
         """Say what bound an order, now and over its life."""
-        return self._ask(WhyTold, "GET", f"/v1/orders/{order_no}/why")
+        return self._ask(OrderWhyTold, "GET", f"/v1/orders/{order_no}/why")
 
     def preview_order(
         self, *, target_w: float, resource: str = "all", duration_s: float = 900.0

@@ -60,7 +60,8 @@ class OrderDesk:
         self._settings = settings
         self._stop = stop
         self._safety = safety if safety is not None else SafetySettings()
-        self._dispatch = dispatch if dispatch is not None else DispatchSettings()
+        self.dispatch = dispatch if dispatch is not None else DispatchSettings()
+        """How much is kept in reserve, among other things."""
         self._selections = Selections()
         self._rearm = Rearm()
         self._quota = Quota(settings.orders_per_minute)
@@ -126,7 +127,7 @@ class OrderDesk:
 
     def preview(self, asked: OrderAsked) -> Preview:
         """Say what would be committed, and write nothing."""
-        return preview(self._watch.view, self._order(asked, "", ""), self._dispatch)
+        return preview(self._watch.view, self._order(asked, "", ""), self.dispatch)
 
     async def amend(
         self, order_no: int, asked: AmendAsked, issued_by: str, if_match: str | None
@@ -234,6 +235,7 @@ class OrderDesk:
                 faults=[Fault("/starts_at", "leave it out to start now")],
             )
         self._check_window(starts_at_ns, ends_at_ns)
+        rules.check_randomised(asked, (ends_at_ns - starts_at_ns) / NS_PER_S)
         order_no = max(view.orders, default=0) + 1
         rules.check_resource(view, asked.resource)
         rules.check_overlap(view, asked.resource, starts_at_ns, ends_at_ns)
@@ -249,6 +251,9 @@ class OrderDesk:
             issued_by=issued_by,
             key=mark,
             operated_by=operated_by,
+            why=asked.why,
+            staged=asked.staged,
+            randomise_s=asked.randomise_s,
         )
 
     def _check_available(self, order: Order) -> None:
@@ -256,7 +261,7 @@ class OrderDesk:
         view = self._watch.view
         if order.starts_at_ns > self._clock.now_ns() or len(view.summaries) < view.partitions:
             return
-        now = preview(view, order, self._dispatch)
+        now = preview(view, order, self.dispatch)
         if now.committed_w == 0:
             raise Refused(
                 422,

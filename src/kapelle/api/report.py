@@ -13,6 +13,7 @@ from kapelle.api.report_shapes import (
     PlanTold,
     ReplacedTold,
     ReportTold,
+    RolledTold,
     StageTold,
 )
 from kapelle.api.times import to_datetime
@@ -44,6 +45,7 @@ def make_report(found: Evidence) -> ReportTold:
         product=order.get("product", "manual"),
         issued_by=order.get("issued_by", ""),
         operated_by=order.get("operated_by", ""),
+        why=order.get("why", ""),
         issued_at=to_datetime(order["issued_at_ns"]),
         starts_at=to_datetime(found.starts_at_ns),
         planned_end_at=to_datetime(order["ends_at_ns"]),
@@ -78,6 +80,7 @@ def status_of(found: Evidence) -> OrderStatus:
 
 
 def _plan(plan: Event) -> PlanTold:
+    rollout = plan.get("rollout") or {}
     return PlanTold(
         at=to_datetime(plan["at_ns"]),
         status=OrderStatus(plan["status"]).name.lower(),
@@ -86,6 +89,20 @@ def _plan(plan: Event) -> PlanTold:
         firm_w=plan.get("firm_w"),
         declined_w=plan["declined_w"],
         reason=plan["reason"],
+        stages=[_stage(stage) for stage in rollout.get("stages", ())],
+        complete_at=to_datetime(rollout["complete_at_ns"])
+        if rollout.get("complete_at_ns")
+        else None,
+    )
+
+
+def _stage(stage: Event) -> RolledTold:
+    return RolledTold(
+        at=to_datetime(stage["at_ns"]),
+        share=stage["share"],
+        asked=stage["asked"],
+        verified=stage["verified"],
+        failed=stage["failed"],
     )
 
 

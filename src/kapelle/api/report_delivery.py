@@ -20,7 +20,7 @@ from kapelle.api.report_shapes import (
     Verdict,
 )
 from kapelle.api.times import to_datetime
-from kapelle.history.evidence import Evidence
+from kapelle.history.evidence import Event, Evidence
 from kapelle.history.tables import MINUTE_NS, QUARTER_NS
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S, Floats, Longs
@@ -98,13 +98,26 @@ def target_of(found: Evidence) -> Steps:
 def committed_of(found: Evidence) -> Steps:
     """Return what was promised over time. [W]"""
     active = [plan for plan in found.plans if plan["status"] == OrderStatus.ACTIVE]
+    # While it comes to its devices by and by nothing is promised yet.
+    whole = [plan for plan in active if _is_whole(plan)]
+    if len(whole) < len(active):
+        return Steps.of([(found.starts_at_ns, 0.0), *((p["at_ns"], _committed(p)) for p in whole)])
     # The first promise holds for the whole order, however late it was said.
     first = [max(found.starts_at_ns, plan["at_ns"]) for plan in active]
     if first:
         first[0] = found.starts_at_ns
     return Steps.of(
-        [(at, float(p["committed_w"] or 0.0)) for at, p in zip(first, active, strict=True)]
+        [(at, _committed(plan)) for at, plan in zip(first, active, strict=True)]
     )
+
+
+def _committed(plan: Event) -> float:
+    return float(plan["committed_w"] or 0.0)
+
+
+def _is_whole(plan: Event) -> bool:
+    rollout = plan.get("rollout")
+    return not rollout or bool(rollout.get("complete_at_ns"))
 
 
 def baseline_w(found: Evidence) -> float:

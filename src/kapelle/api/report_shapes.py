@@ -10,6 +10,16 @@ Verdict = Literal[
 ]
 
 
+class RolledTold(BaseModel):
+    """A step of a roll-out, with what had come of it when the next one began."""
+
+    at: datetime
+    share: float = Field(description="Of the devices.")
+    asked: int
+    verified: int
+    failed: int
+
+
 class PlanTold(BaseModel):
     """What dispatch promised at one moment, and why not more."""
 
@@ -22,6 +32,12 @@ class PlanTold(BaseModel):
     )
     declined_w: float
     reason: str = Field(description="What binds; empty where nothing was declined.")
+    stages: list[RolledTold] = Field(
+        default=[], description="How it was handed to its devices by and by; the last is present."
+    )
+    complete_at: datetime | None = Field(
+        default=None, description="When it had come to all; null: not yet, or it began so."
+    )
 
 
 class AmendTold(BaseModel):
@@ -173,6 +189,7 @@ class ReportTold(BaseModel):
     product: str
     issued_by: str
     operated_by: str
+    why: str = Field(default="", description="What it was for, in the words of who issued it.")
     issued_at: datetime
     starts_at: datetime
     planned_end_at: datetime = Field(description="As first ordered.")

@@ -47,6 +47,24 @@ def check_target(target_w: float) -> None:
         )
 
 
+def check_randomised(asked: OrderAsked, length_s: float) -> None:
+    """Refuse an order that would never be whole, or that would begin in two ways at once."""
+    if 2.0 * asked.randomise_s > length_s:
+        raise Refused(
+            422,
+            "order-randomised",
+            f"devices begin and end within {asked.randomise_s:g} s: it would never be whole",
+            faults=[Fault("/randomise_s", f"at most half of its {length_s:g} s")],
+        )
+    if asked.staged and asked.randomise_s:
+        raise Refused(
+            422,
+            "order-randomised",
+            "an order begins in stages or at random",
+            faults=[Fault("/randomise_s", "leave it out, or staged")],
+        )
+
+
 def check_resource(view: PlantView, resource: str) -> None:
     """Refuse a resource that no partition has spoken of."""
     known = view.resources()

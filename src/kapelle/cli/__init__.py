@@ -24,6 +24,8 @@ from kapelle.cli import (
     safekeeping,
     simulation,
     status,
+    two_persons,
+    why,
 )
 from kapelle.cli.output import Exit, Json, complain, exit_code, out, print_json
 from kapelle.errors import KapelleError
@@ -47,6 +49,8 @@ app.command()(capacity.capacity)
 orders.orders.command("watch")(following.watch)
 orders.orders.command("report")(report.report)
 orders.orders.command("why")(why.why)
+orders.orders.command("select")(two_persons.select)
+orders.orders.command("operate")(two_persons.operate)
 app.add_typer(orders.orders, name="order")
 app.command()(orders.hold)
 app.command()(orders.release)

@@ -28,6 +28,12 @@ Url = Annotated[
 Number = Annotated[int, typer.Argument(metavar="ORDER")]
 Megawatts = Annotated[float | None, typer.Option("--mw", help="Change in MW; + is towards grid.")]
 Why = Annotated[str, typer.Option("--reason", help="Kept in the journal.")]
+Staged = Annotated[
+    bool, typer.Option("--staged", help="Begin with a few devices; go on as meters prove them.")
+]
+Randomise = Annotated[
+    str | None, typer.Option(help="Each device begins and ends at its own moment within this: 5m.")
+]
 Kilowatts = Annotated[float | None, typer.Option("--kw", help="The same in kW.")]
 
 
@@ -54,6 +60,8 @@ def create(
     key: Annotated[str, typer.Option(help="Repeating it repeats nothing.")] = "",
     why: Annotated[str, typer.Option("--why", help="What it is for; kept with it.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Order nothing; say what if.")] = False,
+    staged: Staged = False,
+    randomise: Randomise = None,
     config: File = None,
     url: Url = None,
     json: Json = False,
@@ -67,7 +75,7 @@ def create(
             if json:
                 print_told(preview)
             else:
-                _tell_promise(
+                tell_promise(
                     preview.committed_w, preview.declined_w, preview.reason, preview.firm_w
                 )
                 say("nothing was ordered (--dry-run)")
@@ -80,8 +88,10 @@ def create(
             tolerance=tolerance,
             why=why,
             key=key,
+            staged=staged or None,
+            randomise_s=duration_s(randomise) if randomise else None,
         )
-    _tell(made, json=json)
+    tell_order(made, json=json)
     if made.status == "declined":
         raise typer.Exit(Exit.REJECTED)
 
@@ -102,7 +112,7 @@ def list_orders(config: File = None, url: Url = None, json: Json = False) -> Non
 def show(order: Number, config: File = None, url: Url = None, json: Json = False) -> None:
     """Show one order."""
     with plant(config, url) as client:
-        _tell(client.order(order), json=json)
+        tell_order(client.order(order), json=json)
 
 
 @orders.command()
@@ -122,14 +132,14 @@ def amend(
         raise Invalid("order", [problem])
     seconds = duration_s(length) if length else None
     with plant(config, url) as client:
-        _tell(client.amend_order(order, target_w=target_w, duration_s=seconds), json=json)
+        tell_order(client.amend_order(order, target_w=target_w, duration_s=seconds), json=json)
 
 
 @orders.command()
 def cancel(order: Number, config: File = None, url: Url = None, json: Json = False) -> None:
     """End an order before its time; its devices are released."""
     with plant(config, url) as client:
-        _tell(client.cancel_order(order), json=json)
+        tell_order(client.cancel_order(order), json=json)
 
 
 def hold(reason: Why = "", config: File = None, url: Url = None, json: Json = False) -> None:
@@ -181,7 +191,8 @@ def order_row(order: "OrderTold") -> dict[str, object]:
     }
 
 
-def _tell(order: "OrderTold", *, json: bool) -> None:
+def tell_order(order: "OrderTold", *, json: bool) -> None:
+    """Say what became of an order."""
     if json:
         print_told(order)
         return
@@ -190,10 +201,10 @@ def _tell(order: "OrderTold", *, json: bool) -> None:
         f" · {order.starts_at:%H:%M:%S}Z to {order.ends_at:%H:%M:%S}Z",
         markup=False,
     )
+    if order.why:
+        out().print(f"for: {order.why}", markup=False)
     if order.planned:
-        _tell_promise(
-            order.committed_w or 0.0, order.declined_w or 0.0, order.reason, order.firm_w
-        )
+        tell_promise(order.committed_w or 0.0, order.declined_w or 0.0, order.reason, order.firm_w)
     else:
         say("dispatch has not spoken yet: kapelle order watch " + str(order.order_no))
 
@@ -207,9 +218,10 @@ def _tell_hold(told: "HoldTold", *, json: bool) -> None:
         out().print("● released: commands leave again")
 
 
-def _tell_promise(
+def tell_promise(
     committed_w: float, declined_w: float, reason: str, firm_w: float | None = None
 ) -> None:
+    """Say what is promised, and why not more."""
     text = f"promised {power(committed_w)}"
     if firm_w is not None:
         text += f" ({power(firm_w)} are 95 % sure)"
