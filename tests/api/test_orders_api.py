@@ -237,3 +237,28 @@ def test_nobody_there_is_unreachable() -> None:
 
     with Client("http://127.0.0.1:9", "x" * 32) as client, pytest.raises(Unreachable):
         client.status()
+
+
+def test_what_an_order_is_for_is_kept_and_what_bound_it_is_told(plant: Any) -> None:
+    with plant.client() as client:
+        made = client.create_order(target_w=3_000.0, duration_s=60, why="feeder 12 is too warm")
+        assert made.why == "feeder 12 is too warm"
+        assert client.amend_order(made.order_no, target_w=2_500.0).why == made.why
+        told = client.why_order(made.order_no)
+    assert told.order.why == made.why
+    assert told.bound[0] == "2.0 kW of 2.5 kW are promised: headroom"
+    assert told.extent is None
+    written = [order for order in plant.written(Kind.ORDER) if order.why]
+    assert [order.why for order in written] == [made.why]
+
+
+@pytest.mark.parametrize("why", ["x" * 501, "a\nb"])
+def test_what_an_order_is_for_is_one_line(plant: Any, why: str) -> None:
+    refused = plant.http.post("/v1/orders", json={"target_w": 1.0, "duration_s": 60, "why": why})
+    assert refused.status_code == 422
+    assert "/why" in refused.text
+
+
+def test_nobody_knows_why_of_an_order_that_is_not_there(plant: Any) -> None:
+    with plant.client() as client, pytest.raises(NotFound):
+        client.why_order(987)

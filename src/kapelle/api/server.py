@@ -19,6 +19,7 @@ from kapelle.api import history as history_routes
 from kapelle.api import quarantine as quarantine_routes
 from kapelle.api import reports as report_routes
 from kapelle.api import routes
+from kapelle.api import why as why_routes
 from kapelle.api.asgi import Application, Message, Receive, Scope, Send
 from kapelle.api.desk import OrderDesk, Stop
 from kapelle.api.energy_desk import EnergyDesk
@@ -140,6 +141,7 @@ def application() -> FastAPI:
     )
     app.include_router(routes.guarded)
     app.include_router(report_routes.router)
+    app.include_router(why_routes.router)
     app.include_router(quarantine_routes.router)
     app.include_router(capacity_routes.router)
     app.include_router(envelope_routes.router)

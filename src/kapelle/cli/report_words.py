@@ -27,6 +27,7 @@ def facts(told: "ReportTold") -> list[tuple[str, str]]:
     found = [
         ("asked", f"{power(told.target_w)} of {told.resource} within ±{told.tolerance:.1%}"),
         ("by", f"{told.issued_by or '–'}{second}, product {told.product}, {day(told.issued_at)}"),
+        *([("for", told.why)] if told.why else []),
         ("ran", f"{day(told.starts_at)} to {clock(told.ends_at)}, {told.status}"),
     ]
     if judged.delivered_w is not None:
