@@ -29,7 +29,7 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.blocks import Quarantined
 from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.enums import DeviceKind, SessionEvent
-from kapelle.model.plant import Members, Tick
+from kapelle.model.plant import Members, Signal, Tick
 from kapelle.ports import Snapshot
 
 
@@ -118,6 +118,15 @@ def test_entries_that_say_nothing_about_devices_move_the_position_on() -> None:
     assert fleet.position == 7
     fleet.position = 0
     assert digest(fleet) == before
+
+
+def test_levels_of_a_dispatcher_that_was_replaced_change_nothing() -> None:
+    fleet = folded(entries_of([Signal("all", 1, 0.5, 0.5, 4, 900)]))
+    late = [Signal("all", 2, 0.9, 0.9, 3, 900), Signal("north", 2, 0.9, 0.9, 3, 900)]
+    newer = Signal("north", 3, 0.2, 0.2, 5, 900)
+    for body in (*late, newer):
+        apply_entry(fleet, Entry("p/0", fleet.position + 1, Kind.SIGNAL, "dispatch", 0, 0, body))
+    assert fleet.signals == {"all": Signal("all", 1, 0.5, 0.5, 4, 900), "north": newer}
 
 
 def test_a_tick_that_goes_back_changes_nothing() -> None:

@@ -45,8 +45,10 @@ def apply_entry(fleet: Fleet, entry: Entry, settings: FleetSettings = _DEFAULTS)
         case Sessions() as sessions:
             apply_sessions(fleet, sessions)
         case Signal() as signal:
-            fleet.signals[signal.resource] = signal
-            step_stages(fleet)
+            # two dispatchers may be alive; the newer one's levels stand.
+            if all(signal.epoch >= present.epoch for present in fleet.signals.values()):
+                fleet.signals[signal.resource] = signal
+                step_stages(fleet)
         case Mutings() as mutings:
             apply_mutings(fleet, mutings)
         case Enrolled() as enrolled:
