@@ -31,5 +31,10 @@ class Reserve:
 
 def reserve_of(settings: DispatchSettings, resource: str, room: Room) -> Reserve:
     """Return what is kept free of a resource that has this much room."""
-    share = settings.reserve.get(resource, settings.reserve_share)
+    share = share_of(settings, resource)
     return Reserve(share * room.up_w, share * room.down_w, room)
+
+
+def share_of(settings: DispatchSettings, resource: str) -> float:
+    """Return the part of a resource's headroom that is kept free. 0-1"""
+    return settings.reserve.get(resource, settings.reserve_share)

@@ -7,7 +7,7 @@ from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.planning.promising import binds, of_largest_w, promise
 from kapelle.dispatch.promise import binding, parts_of, room_of
-from kapelle.dispatch.reserve import reserve_of
+from kapelle.dispatch.reserve import reserve_of, share_of
 from kapelle.dispatch.rollout import begin
 from kapelle.dispatch.steering import drive, signal
 from kapelle.fleet.curve.limits import HOLD_S
@@ -52,9 +52,8 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     room = room_of(parts)
     reserve = reserve_of(cycle.settings, asked.resource, room)
     committed_w = sure.bounded_w(reserve.bounded_w(asked.target_w))
-    steps = promise(
-        asked, parts, now_ns, bounded=lambda power_w: sure.bounded_w(reserve.bounded_w(power_w))
-    )
+    kept = share_of(cycle.settings, asked.resource)
+    steps = promise(asked, parts, now_ns, bounded=sure.bounded_w, kept=kept)
     if steps:
         committed_w = of_largest_w(steps, asked.target_w)
     is_none = committed_w * asked.target_w <= 0.0 and asked.target_w != 0.0
@@ -115,7 +114,8 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     sure = assurance(cycle.view, cycle.settings, asked, cycle.now_ns) or UNKNOWN
     committed_w = sure.bounded_w(committed_w)
     besides_w = -(beyond_w + room.own_w)
-    steps = promise(asked, parts, cycle.now_ns, besides_w, was.profile, sure.bounded_w)
+    kept = share_of(cycle.settings, asked.resource)
+    steps = promise(asked, parts, cycle.now_ns, besides_w, was.profile, sure.bounded_w, kept)
     if steps:
         committed_w = of_largest_w(steps, asked.target_w)
     plan = Plan(

@@ -35,6 +35,10 @@ class Groups:
     def __len__(self) -> int:
         return len(self.knot)
 
+    def part(self, part: float) -> "Groups":
+        """Return the same groups with only a part of their power and energy."""
+        return Groups(self.knot, self.power_w * part, self.energy_wh * part, self.free_from)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:

@@ -24,6 +24,7 @@ def promise(
     besides_w: float = 0.0,
     was: Sequence[Promised] = (),
     bounded: Callable[[float], float] = lambda power_w: power_w,
+    kept: float = 0.0,
 ) -> tuple[Promised, ...]:
     """Return what is promised of each interval of an order; nothing for one without a profile.
 
@@ -38,21 +39,22 @@ def promise(
         besides_w: As of `groups.window`.
         was: The promise before an amendment.
         bounded: What of a power may be promised at most.
+        kept: The part of power and energy that is kept free. 0-1
     """
     if not asked.profile:
         return ()
     left = window(parts(asked), now_ns, besides_w)
-    short_w = _short_w(asked, told, left)
+    short_w = _short_w(asked, told, left, 1.0 - kept)
     over = len(asked.profile) - len(left.want_w)
     before = {step.starts_at_ns: step for step in was}
     room = room_of(told)
     made = []
     for place, step in enumerate(asked.profile):
         if place < over:
-            kept = before.get(step.starts_at_ns)
-            committed_w = kept.committed_w if kept else 0.0
+            done = before.get(step.starts_at_ns)
+            committed_w = done.committed_w if done else 0.0
         elif short_w is None:
-            committed_w = _held_w(room, step.target_w, besides_w)
+            committed_w = _held_w(room, step.target_w, besides_w, 1.0 - kept)
         else:
             missing_w = float(short_w[place - over])
             if missing_w <= _NOTHING * abs(step.target_w) + _NOTHING_W:
@@ -81,17 +83,19 @@ def binds(steps: Sequence[Promised]) -> str:
     return f"power or energy falls short in {', '.join(short[:_NAMED_MAX])}{more}"
 
 
-def _short_w(asked: Order, told: Sequence[ResourceSummary], left: Window) -> Floats | None:
+def _short_w(
+    asked: Order, told: Sequence[ResourceSummary], left: Window, free: float
+) -> Floats | None:
     """Return what will be missing in each interval that is left; None where nobody can say."""
     if not any(part.stores for part in told):
         return None
     way = way_of(step.target_w for step in asked.profile)
-    there = groups((part.stores for part in told), left.lasts_s, way, len(left.want_w))
+    there = groups((part.stores for part in told), left.lasts_s, way, len(left.want_w)).part(free)
     found = look_ahead(there, left)
     if isinstance(found, Unplanned) or violation(found, there, left):
         return None
     return found.short_w
 
 
-def _held_w(room: Room, target_w: float, besides_w: float) -> float:
-    return min(max(target_w, -room.down_w - besides_w), room.up_w - besides_w)
+def _held_w(room: Room, target_w: float, besides_w: float, free: float) -> float:
+    return min(max(target_w, -free * room.down_w - besides_w), free * room.up_w - besides_w)
