@@ -1,5 +1,6 @@
 """What a resource can promise, asked over the API."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -8,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from kapelle.api.capacity_book import CapacityBook
 from kapelle.api.capacity_shapes import CapacityTold
 from kapelle.api.client import Client
 from kapelle.errors import NotFound, Unreachable
+from kapelle.fleet.plant import PlantView
 from kapelle.model.plant import Reach, Room, Summary
 
 Start = Callable[..., AbstractContextManager[Any]]
@@ -83,3 +86,35 @@ def test_what_is_not_known_yet_is_no_zero(run_api: Start) -> None:
                 client.capacity()
         for query in ("window_s=5", "window_s=1e9", "notice_s=-1", "direction=sideways"):
             assert running.http.get(f"/v1/capacity/all?{query}").status_code == 422
+
+
+def test_metrics_show_what_can_be_promised(run_api: Start) -> None:
+    with run_api() as running:
+        say_room(running)
+        with running.client() as client:
+            told = client.capacity(window_s=3600.0, direction="up")
+        lines = running.http.get("/metrics").text.splitlines()
+    assert told.up is not None
+    for each in told.up.levels:
+        labels = f'{{direction="up",group="all",probability="{each.level:g}"}}'
+        for name, watts in (
+            ("kapelle_firm_capacity_watts", each.promise_w),
+            ("kapelle_firm_capacity_without_worst_vendor_watts", each.without_worst_w),
+        ):
+            (value,) = [line.split()[-1] for line in lines if line.startswith(f"{name}{labels}")]
+            assert float(value) == pytest.approx(watts, rel=1e-6)
+
+
+def test_a_scrape_renews_a_few_answers_at_most_and_the_oldest_first() -> None:
+    async def scrapes() -> list[int]:
+        book, view = CapacityBook(), PlantView(1)
+        view.rooms[0] = {f"r{n}": {3600.0: Room(3600.0, {}, {})} for n in range(10)}
+        known = []
+        for now_s in (100, 101, 102, 140):
+            await book.renew(view, now_s * 10**9)
+            known.append(len(book.told))
+        view.rooms[0] = {"r1": view.rooms[0]["r1"]}
+        await book.renew(view, 141 * 10**9)
+        return [*known, len(book.told)]
+
+    assert asyncio.run(scrapes()) == [8, 16, 20, 20, 2]

@@ -129,6 +129,7 @@ class _Plant(Collector):
         yield from _connections(self._sessions)
         yield from metrics_plant.fleet(self._view)
         yield from metrics_plant.timely(self._view, self._now_ns)
+        yield from metrics_plant.capacity(self._sources.capacity)
         if self._sources.timings is not None:
             yield from metrics_plant.dispatch(self._sources.timings)
         yield from metrics_process.process(self._sources, self._health, self._now_ns)

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from kapelle.api.capacity_book import CapacityBook
 from kapelle.api.families import counter, gauge, gauge_histogram, histogram
+from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView, total
 from kapelle.fleet.spread import AGE_BOUNDS_S, SKEW_BOUNDS_S
 from kapelle.fleet.timings import GIVEN_UP, Timings
@@ -61,6 +63,35 @@ def fleet(view: PlantView) -> Iterator[Metric]:
         yield from _devices(view, every)
     if view.spreads:
         yield from _spread(list(view.spreads.values()))
+
+
+def capacity(book: CapacityBook) -> Iterator[Metric]:
+    """Yield what can be promised for an hour, by how surely, with and without the worst vendor."""
+    if not book.told:
+        return
+    labels = ["group", "direction", "probability"]
+    told = sorted(book.told.items())
+    yield gauge(
+        "kapelle_firm_capacity_watts",
+        "The least power over the next hour, kept with this probability.",
+        labels,
+        (
+            ([name, way, f"{level:g}"], watts)
+            for (name, way), found in told
+            for level, watts in zip(LEVELS, found.promise_w, strict=True)
+        ),
+    )
+    yield gauge(
+        "kapelle_firm_capacity_without_worst_vendor_watts",
+        "The same once the vendor whose loss costs most is gone.",
+        labels,
+        (
+            ([name, way, f"{level:g}"], watts)
+            for (name, way), found in told
+            if found.worst is not None
+            for level, watts in zip(LEVELS, found.worst.left_w, strict=True)
+        ),
+    )
 
 
 def _devices(view: PlantView, every: Aggregate) -> Iterator[Metric]:

@@ -47,6 +47,8 @@ def authenticate(request: Request, _: Annotated[object, Depends(_scheme)]) -> st
     known = {ISSUED_BY: plant.token, **plant.persons}
     # Every token is compared, so that the time tells nobody how many there are before his.
     named = [name for name, token in known.items() if offered and is_token(offered, token)]
+    person = plant.people.whose(offered or "")
+    named += [person] if person is not None else []
     if not named:
         raise Refused(
             401,
@@ -100,12 +102,12 @@ async def create_order(
 async def select_order(asked: OrderAsked, plant: PlantNow, person: Person) -> SelectionTold:
     """Select an order for a second person to operate within 30 s; see what it would do."""
     desk = plant.desk
-    if not plant.persons:
+    if not plant.persons and not len(plant.people):
         raise Refused(
             403,
             "second-person-missing",
-            "this plant knows one token only, so nobody could operate it; give smaller orders or"
-            " raise operate_above_w in [safety]",
+            "this plant knows one token only, so nobody could operate it: give a second person one"
+            " (kapelle person add NAME), or raise operate_above_w in [safety]",
         )
     selected, preview = desk.select(asked, person)
     return SelectionTold(
@@ -264,6 +266,7 @@ async def read_metrics(
 ) -> PlainTextResponse:
     """Read every metric as Prometheus text, or as OpenMetrics where that is asked for."""
     is_open = "application/openmetrics-text" in accept
+    await plant.sources.capacity.renew(plant.view, plant.clock.now_ns())
     text = metrics.render(
         plant.view,
         plant.clock.now_ns(),

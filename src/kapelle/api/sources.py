@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kapelle.api.capacity_book import CapacityBook
 from kapelle.api.requests import Requests
 from kapelle.fleet.timings import Timings
 from kapelle.history.counters import Counters as HistoryCounters
@@ -62,6 +63,8 @@ class Sources:
     links: Mapping[str, LinkState] = field(default_factory=dict)
     """By adapter."""
     requests: Requests = field(default_factory=Requests)
+    capacity: CapacityBook = field(default_factory=CapacityBook)
+    """What resources can promise."""
     journal: Callable[[], JournalMetrics] | None = None
     """What the embedded journal measures."""
     disk: Callable[[], Disk] | None = None
