@@ -18,7 +18,7 @@ SETTINGS = DispatchSettings(reserve_share=0.2)
 
 def ordered(make_box: Any, part: float) -> Any:
     """Return a plant in the middle of an order on `all`, beside one on a third of it."""
-    box = make_box(devices=60, seed=2, settings=SETTINGS, cadence_s=1.0)
+    box = make_box(devices=60, seed=2, settings=SETTINGS, cadence_s=1.0, revert_s=25.0)
     for p in range(box.partitions):
         box.say(partition_topic(p), Members("north", [n for n in range(20) if n % 2 == p]))
     box.run(10)
