@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kapelle.dispatch.keeping import past_caps
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.claims import active_rows, by_rank, not_yet, resting
 from kapelle.fleet.columns import Fleet
@@ -194,6 +195,11 @@ def _choose(
     change_w = want_w - desired_w
     band_w = settings.dead_band * (_nameplate_w(fleet) * (0.5 + _spread(fleet)))[rows]
     large = np.abs(change_w) > band_w
+    capped = np.zeros(len(rows), np.bool_)
+    if not fleet.envelopes.is_empty:
+        told_w = np.where(large, want_w, desired_w)
+        past, capped = past_caps(fleet, rows.astype(np.int32), want_w, told_w)
+        large |= past
     chosen[rows[large]] = True
     share_w = float(np.abs(want_w - fleet.own_w[rows]).sum())
     small = ~large
@@ -206,6 +212,8 @@ def _choose(
         rows, band_w = rows[small], band_w[small]
         lower_w, upper_w = limits.bounds(fleet, rows.astype(np.int32), _horizon_s(fleet))
         far_w = np.clip(want_w[small] + 0.5 * sign * band_w, lower_w, upper_w)
+        # In a group with a cap nobody goes further than asked.
+        far_w = np.where(capped[small], want_w[small], far_w)
         gain_w = (far_w - desired_w[small]) * sign
         order = np.argsort(-gain_w, kind="stable")
         order = order[: int((gain_w > 0.25 * band_w).sum())]

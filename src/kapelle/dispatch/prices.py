@@ -30,6 +30,7 @@ _ROWS_MANY = 1000
 _SWEEPS_MANY = 8
 _STEPS_MAX = 80
 _JUMPS_MAX = 12
+_STRIDES_MAX = 16
 _TOGETHER_MAX = 400
 """More prices than this are not solved for together: that takes the cube of their number."""
 _CLOSE = 1e-10
@@ -119,10 +120,13 @@ class _Search:
         for _ in range(_SWEEPS_MAX if few else _SWEEPS_MANY):
             if settled:
                 break
+            was = self._level, list(self._prices)
             for place in range(2 if nested else 1, len(self._families)):
                 self._move(place, place, target_w)
             self._move(0, 1 if nested else 0, target_w)
             settled = self._is_settled(target_w) or self._jump(target_w)
+            if not settled:
+                self._stride(was, target_w)
         self._keep_caps()
         return Priced(self._level, tuple(self._prices), self._row_w())
 
@@ -158,6 +162,34 @@ class _Search:
         most = np.zeros(len(family.room_w))
         np.maximum.at(most, which[member], level[member])
         self._prices[place] = _falling(given_w, family.room_w, most, self._prices[place])
+
+    def _stride(self, was: tuple[float, list[Floats]], target_w: float) -> None:
+        """Go on the way of the last sweep, twice as far each time, while that is worth it: where
+        families hand on little steps to each other, sweeps alone would take hundreds."""
+        best = self._worth(target_w)
+        level, prices = self._level, list(self._prices)
+        way = level - was[0], [new - old for new, old in zip(prices, was[1], strict=True)]
+        far = 1.0
+        for _ in range(_STRIDES_MAX):
+            before = self._level, self._prices
+            self._level = min(max(level + far * way[0], 0.0), self._end)
+            self._prices = [
+                np.maximum(price + far * each, 0.0)
+                for price, each in zip(prices, way[1], strict=True)
+            ]
+            worth = self._worth(target_w)
+            if worth <= best:
+                self._level, self._prices = before
+                return
+            best, far = worth, 2.0 * far
+
+    def _worth(self, target_w: float) -> float:
+        """Return the dual's value: what λ and prices are to make as large as can be."""
+        row_level = np.maximum(self._row_level(), 0.0)
+        worth = self._level * target_w - float(_area(self._rows, row_level).sum())
+        for family, price in zip(self._families, self._prices, strict=True):
+            worth -= float(price @ family.room_w)
+        return worth
 
     def _jump(self, target_w: float) -> bool:
         """Take Newton's steps while they bring the sums nearer; tell whether that was enough.
@@ -412,6 +444,18 @@ def _power_w(rows: Rows, level: Floats) -> Floats:
     part = np.divide(level - low_level, width, out=np.zeros(len(level)), where=width > 0.0)
     power_w: Floats = low_w + np.maximum(part, 0.0) * (rows.power_w[row, high] - low_w)
     return power_w
+
+
+def _area(rows: Rows, level: Floats) -> Floats:
+    """Return what each row gives, summed up over its levels from 0 to this one. [W]"""
+    width = np.diff(
+        np.minimum(rows.level, level[:, np.newaxis]), axis=1, append=level[:, np.newaxis]
+    )
+    width[:, -1] = np.maximum(level - rows.level[:, -1], 0.0)
+    slope = np.diff(rows.power_w, axis=1, append=rows.power_w[:, -1:])
+    slope[:, :-1] /= np.diff(rows.level, axis=1)
+    area: Floats = (width * (rows.power_w + 0.5 * slope * width)).sum(axis=1)
+    return area
 
 
 def _falling(

@@ -98,6 +98,11 @@ class Book:
     _caps: dict[str, tuple[int, Caps | None]] = field(default_factory=dict)
     """By level: for how many names it was made, and what."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing limits any group."""
+        return not self.windows and not self.standing and self.vendor_share_max >= 1.0
+
     def apply(self, told: Envelopes) -> None:
         """Take up what was told; forget what it covers and what was over by then."""
         new = Window(

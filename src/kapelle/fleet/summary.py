@@ -10,7 +10,7 @@ from kapelle.fleet.capacity.room import reach, room, window_due_s
 from kapelle.fleet.claims import Claims, by_rank, owners
 from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.curve import division, sums, trust
-from kapelle.fleet.curve.cells import cells_of
+from kapelle.fleet.curve.cells import CellSums
 from kapelle.fleet.curve.groups import capped_groups
 from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.desired import in_force
@@ -73,8 +73,9 @@ def _summed(
     signal = fleet.signals.get(resource)
     level, block_level = (signal.level, signal.block_level) if signal else (0.0, 0.0)
     free = claims.free(rows)
-    continuous, blocks = sums.summed(fleet, free, level, block_level, horizon_s, rationing)
     groups = capped_groups(fleet)
+    cells = None if groups is None else CellSums(fleet, groups, free, signal)
+    continuous, blocks = sums.summed(fleet, free, level, block_level, horizon_s, rationing, cells)
     if horizon_s == HOLD_S and rationing is None:
         down_w, up_w = _reach(continuous, blocks)
     else:
@@ -143,9 +144,7 @@ def _summed(
         rollout=stages.counts(fleet, free, signal),
         others_w=claims.others_w(rows, bound),
         leaving_w=claims.leaving_w(rows, bound),
-        cells=None
-        if groups is None
-        else cells_of(fleet, groups, free, signal, horizon_s, rationing),
+        cells=None if cells is None else cells.told(),
         **tally.counts,
     )
 

@@ -10,6 +10,8 @@ Those on or off count from the lower edge of their bin on. Slow devices (`fleet.
 as if they could follow at once up to where they get soon.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,17 +24,15 @@ from kapelle.fleet.curve.division import (
     at_rest_w,
     reach_of,
     shares,
-    site_heads,
     stairs_of,
 )
 from kapelle.fleet.curve.groups import FAMILIES, Groups, asked_soon, furthest_w
-from kapelle.fleet.curve.limits import HOLD_S
 from kapelle.fleet.curve.steps import turn, with_many
 from kapelle.fleet.curve.trust import controllable
 from kapelle.fleet.traits import any_of, has
 from kapelle.model.enums import Trait
-from kapelle.model.ids import Floats
-from kapelle.model.plant import CellCorners, Cells, Rationing, Signal
+from kapelle.model.ids import Flags, Floats
+from kapelle.model.plant import CellCorners, Cells, Signal
 
 _EXACT_MAX = 512
 """Up to so many devices are told one by one."""
@@ -51,173 +51,137 @@ _NOTHING = CellCorners(b"", b"", b"", b"")
 Places = NDArray[np.intp]
 
 
-def cells_of(
-    fleet: Fleet,
-    groups: Groups,
-    rows: Rows,
-    signal: Signal | None,
-    horizon: float = HOLD_S,
-    rationing: Rationing | None = None,
-) -> Cells:
-    """Return what the controllable rows of a resource give, by cell, and what else their groups do.
+class CellSums:
+    """Takes up the devices of a resource, piece by piece, as `sums.summed` looks at them."""
 
-    Args:
-        fleet: The partition.
-        groups: Those with caps.
-        rows: Those the resource's order may drive.
-        signal: In force for the resource.
-        horizon: As of `shares`.
-        rationing: As of `shares`.
-    """
-    sums = _Sums(fleet, groups, rows, signal)
-    # All devices use up what their groups may do, whatever resource they belong to.
-    for start in range(0, fleet.size, CHUNK):
-        piece = np.arange(start, min(start + CHUNK, fleet.size), dtype=np.int32)
-        sums.add_others(piece[fleet.active[span(piece)]])
-    heads = site_heads(fleet, horizon, rationing)
-    for start in range(0, len(rows), CHUNK):
-        piece = rows[start : start + CHUNK]
-        sums.add(piece, shares(fleet, piece, horizon, rationing, heads))
-    return sums.told()
-
-
-class _Sums:
     def __init__(self, fleet: Fleet, groups: Groups, rows: Rows, signal: Signal | None) -> None:
+        """Make a sum for each cell, and count the devices that are not among the rows.
+
+        Args:
+            fleet: The partition.
+            groups: Those with caps.
+            rows: Those the resource's order may drive.
+            signal: In force for the resource.
+        """
         self._fleet = fleet
         self._groups = groups
-        self._up_w = np.zeros(len(groups.names))
-        self._down_w = np.zeros(len(groups.names))
-        self._of, self._cell = _cells(fleet, groups, rows)
+        self._of, self._cell = _cells(fleet, groups)
+        self._up_w = np.zeros(self._of.shape[1])
+        self._down_w = np.zeros(self._of.shape[1])
         prices = signal.prices if signal else {}
         self._prices = [prices.get(name, 0.0) for name in groups.names]
         pays: Floats = np.array([*self._prices, 0.0])[self._of].sum(axis=0)
         level, block_level = (signal.level, signal.block_level) if signal else (0.0, 0.0)
         exact = len(rows) <= _EXACT_MAX
         tiers = TIERS if has(any_of(fleet.traits[span(rows)]), Trait.TIER, Trait.SLOW) else 1
-        self._ramps: dict[tuple[int, bool], _Single | _Binned] = {}
+        self._ramps: dict[bool, _Single | _Binned] = {}
         for steps, reached in ((False, level), (True, block_level)):
             near = np.maximum(abs(reached) - pays, 0.0)
-            for sign in (1, -1):
-                self._ramps[sign, steps] = _Single(steps) if exact else _Binned(steps, near, tiers)
+            self._ramps[steps] = _Single(steps) if exact else _Binned(steps, near, tiers)
+        self._add_others(rows)
 
-    def add_others(self, rows: Rows) -> None:
-        """Count every device as one no order of this resource drives."""
+    def _add_others(self, rows: Rows) -> None:
+        """Count devices of other resources, or that other orders drive: they too use up what their
+        groups may do."""
         fleet = self._fleet
-        up_w, down_w = furthest_w(fleet, rows, 1), furthest_w(fleet, rows, -1)
-        doubtful = np.flatnonzero(asked_soon(fleet, rows) & ~controllable(fleet, rows))
-        if len(doubtful):
-            # They may be tried again at any time, and then do all they can.
-            part = shares(fleet, rows[doubtful])
-            up_w[doubtful] = np.maximum(up_w[doubtful], part.own_w + part.up_w)
-            down_w[doubtful] = np.minimum(down_w[doubtful], part.own_w - part.down_w)
-        self._add_to_groups(rows, up_w, down_w)
+        other = fleet.active[: fleet.size].copy()
+        other[rows] = False
+        left = np.flatnonzero(other).astype(np.int32)
+        for start in range(0, len(left), CHUNK):
+            piece = left[start : start + CHUNK]
+            self._add_to_groups(piece, *_at_worst_w(fleet, piece))
 
-    def add(self, rows: Rows, part: Shares) -> None:
-        """Count the controllable ones on their own schedule instead, and as ramps from there."""
+    def add(self, rows: Rows, part: Shares, counted: Flags) -> None:
+        """Take up rows: those counted on at rest and as ramps from there, others at their worst."""
         fleet = self._fleet
-        counted = np.flatnonzero(controllable(fleet, rows))
-        mine = rows[counted]
-        if not len(mine):
-            return
-        part = _of(part, counted)
-        high_w, low_w = at_rest_w(fleet, mine, part, 1), at_rest_w(fleet, mine, part, -1)
-        self._add_to_groups(
-            mine, high_w - furthest_w(fleet, mine, 1), low_w - furthest_w(fleet, mine, -1)
-        )
-        cell = self._cell[mine]
-        tier = np.zeros(len(mine)) if part.begins is None else part.begins
-        for sign, head_w in ((1, part.up_w), (-1, part.down_w)):
-            follows = np.flatnonzero((head_w > 0.0) & ~part.switched)
-            self._add_lines(sign, mine, part, follows, tier, head_w.copy())
-            whole = (head_w > 0.0) & part.switched
-            whole[with_many(fleet, mine)] = False
-            one = np.flatnonzero(whole)
-            at = turn(fleet, mine, one) / part.readiness[one]
-            self._add(sign, True, cell[one], tier[one], at, head_w[one])
-            steps = stairs_of(fleet, mine, part, sign)
+        high_w, low_w = at_rest_w(fleet, rows, part, 1), at_rest_w(fleet, rows, part, -1)
+        left = np.flatnonzero(~counted)
+        if len(left):
+            high_w[left], low_w[left] = _at_worst_w(fleet, rows[left])
+        self._add_to_groups(rows, high_w, low_w)
+        cell = self._cell[span(rows)]
+        tier = np.zeros(len(rows)) if part.begins is None else part.begins
+        follows, whole = counted & ~part.switched, counted & part.switched
+        whole[with_many(fleet, rows)] = False
+        self._add_lines(rows, part, follows, cell, tier)
+        one = np.flatnonzero(whole)
+        if len(one):
+            at = turn(fleet, rows, one) / part.readiness[one]
+            heads = {1: part.up_w[one], -1: part.down_w[one]}
+            self._ramps[True].add(cell[one], tier[one], at, heads)
+        for sign in (1, -1):
+            steps = stairs_of(fleet, rows, part, sign)
             if steps is not None:
-                which = steps.which
-                self._add(sign, True, cell[which], tier[which], steps.at, steps.rise_w)
+                some = counted[steps.which]
+                which = steps.which[some]
+                rise = {sign: steps.rise_w[some]}
+                self._ramps[True].add(cell[which], tier[which], steps.at[some], rise)
 
     def _add_lines(
-        self, sign: int, rows: Rows, part: Shares, follows: Places, tier: Floats, head_w: Floats
+        self, rows: Rows, part: Shares, follows: Flags, cell: Places, tier: Floats
     ) -> None:
-        cell = self._cell[rows]
         at = 1.0 / part.readiness
+        heads = {1: part.up_w * follows, -1: part.down_w * follows}
         found = reach_of(self._fleet, rows, part)
-        if found is not None:
-            # From the least it gets to, which counts as at rest, as far as it gets; then the rest.
-            which = found.which
-            ends_w = found.highest_w if sign > 0 else found.lowest_w
-            starts_w = found.lowest_w if sign > 0 else found.highest_w
-            start_w = np.maximum(sign * (starts_w - part.own_w[which]), 0.0)
-            end_w = np.clip(sign * (ends_w - part.own_w[which]), 0.0, head_w[which])
-            self._add(
-                sign,
-                False,
-                cell[which],
-                np.full(len(which), LATER * TIER),
-                np.ones(len(which)),
-                head_w[which] - end_w,
-            )
-            at[which] *= np.divide(
-                end_w, head_w[which], out=np.zeros(len(which)), where=head_w[which] > 0.0
-            )
-            head_w[which] = np.maximum(end_w - start_w, 0.0)
-            follows = follows[head_w[follows] > 0.0]
-        self._add(sign, False, cell[follows], tier[follows], at[follows], head_w[follows])
-
-    def _add(
-        self, sign: int, steps: bool, cell: Places, tier: Floats, at: Floats, head_w: Floats
-    ) -> None:
-        """Take up ramps; of those with steps, `at` is where the step is."""
-        some = np.flatnonzero(head_w > 0.0)
-        if not len(some):
+        if found is None:
+            self._ramps[False].add(cell, tier, at, heads)
             return
-        cell, tier, at, head_w = cell[some], tier[some], at[some], head_w[some]
-        self._ramps[sign, steps].add(cell, tier, at, head_w)
+        which = found.which
+        for sign, ends_w, starts_w in (
+            (1, found.highest_w, found.lowest_w),
+            (-1, found.lowest_w, found.highest_w),
+        ):
+            # From where it gets at least, which is at rest, as far as it gets; then what is left.
+            head_w = heads[sign][which]
+            start_w = np.clip(sign * (starts_w - part.own_w[which]), 0.0, head_w)
+            end_w = np.clip(sign * (ends_w - part.own_w[which]), start_w, head_w)
+            soon_w, soon_at = heads[sign].copy(), at.copy()
+            soon_w[which] = end_w - start_w
+            full = np.divide(end_w, head_w, out=np.ones(len(which)), where=head_w > 0.0)
+            soon_at[which] *= np.maximum(full, _STEP)
+            self._ramps[False].add(cell, tier, soon_at, {sign: soon_w})
+            last = np.full(len(which), LATER * TIER)
+            self._ramps[False].add(cell[which], last, np.ones(len(which)), {sign: head_w - end_w})
 
     def _add_to_groups(self, rows: Rows, up_w: Floats, down_w: Floats) -> None:
-        at = span(rows)
-        for family, place in zip(FAMILIES, self._groups.place, strict=True):
-            group = place[getattr(self._fleet, family)[at]]
-            mine = np.flatnonzero(group >= 0)
-            if len(mine):
-                which, count = group[mine], len(self._up_w)
-                self._up_w += np.bincount(which, up_w[mine], count)
-                self._down_w += np.bincount(which, down_w[mine], count)
+        cell, count = self._cell[span(rows)], len(self._up_w)
+        self._up_w += np.bincount(cell, up_w, count)
+        self._down_w += np.bincount(cell, down_w, count)
 
     def told(self) -> Cells:
         """Return it all as told to the plant."""
-        told = {key: ramps.told() for key, ramps in self._ramps.items()}
-        groups = self._groups
+        groups, count = self._groups, len(self._groups.names)
+        up_w, down_w = np.zeros(count), np.zeros(count)
+        for of in self._of:
+            mine = of >= 0
+            up_w += np.bincount(of[mine], self._up_w[mine], count)
+            down_w += np.bincount(of[mine], self._down_w[mine], count)
         return Cells(
             groups=groups.names,
-            up_w=self._up_w.tolist(),
-            down_w=self._down_w.tolist(),
+            up_w=up_w.tolist(),
+            down_w=down_w.tolist(),
             export_w=groups.export_w,
             import_w=groups.import_w,
             of=np.ascontiguousarray(self._of, "<i4").tobytes(),
-            up=told[1, False],
-            down=told[-1, False],
-            blocks_up=told[1, True],
-            blocks_down=told[-1, True],
+            up=self._ramps[False].told(1),
+            down=self._ramps[False].told(-1),
+            blocks_up=self._ramps[True].told(1),
+            blocks_down=self._ramps[True].told(-1),
             prices=self._prices,
             vendor_share=self._fleet.envelopes.vendor_share_max,
         )
 
 
-def _of(part: Shares, which: Places) -> Shares:
-    return Shares(
-        own_w=part.own_w[which],
-        up_w=part.up_w[which],
-        down_w=part.down_w[which],
-        readiness=part.readiness[which],
-        switched=part.switched[which],
-        traits=part.traits,
-        begins=None if part.begins is None else part.begins[which],
-        kept_w=None if part.kept_w is None else part.kept_w[which],
-    )
+def _at_worst_w(fleet: Fleet, rows: Rows) -> tuple[Floats, Floats]:
+    """Return how far towards export and towards consumption each device may be. [W]"""
+    up_w, down_w = furthest_w(fleet, rows, 1), furthest_w(fleet, rows, -1)
+    doubtful = np.flatnonzero(asked_soon(fleet, rows) & ~controllable(fleet, rows))
+    if len(doubtful):
+        # They may be tried again at any time, and then do all they can.
+        part = shares(fleet, rows[doubtful])
+        up_w[doubtful] = np.maximum(up_w[doubtful], part.own_w + part.up_w)
+        down_w[doubtful] = np.minimum(down_w[doubtful], part.own_w - part.down_w)
+    return up_w, down_w
 
 
 class _Single:
@@ -225,16 +189,21 @@ class _Single:
 
     def __init__(self, steps: bool) -> None:
         self._steps = steps
-        self._found: list[tuple[Places, Floats, Floats, Floats]] = []
+        self._found: dict[int, list[tuple[Places, Floats, Floats, Floats]]] = {1: [], -1: []}
 
-    def add(self, cell: Places, tier: Floats, at: Floats, head_w: Floats) -> None:
+    def add(self, cell: Places, tier: Floats, at: Floats, heads: Mapping[int, Floats]) -> None:
+        """Take up ramps by direction; of those with steps, `at` is where the step is."""
         begins = tier + np.maximum(at - _STEP, 0.0) if self._steps else tier
-        self._found.append((cell, begins, tier + at, head_w))
+        for sign, head_w in heads.items():
+            some = np.flatnonzero(head_w > 0.0)
+            ramps = cell[some], begins[some], (tier + at)[some], head_w[some]
+            self._found[sign].append(ramps)
 
-    def told(self) -> CellCorners:
-        if not self._found:
+    def told(self, sign: int) -> CellCorners:
+        """Return the ramps of one direction."""
+        if not self._found[sign]:
             return _NOTHING
-        return _told(*(np.concatenate(each) for each in zip(*self._found, strict=True)))
+        return _told(*(np.concatenate(each) for each in zip(*self._found[sign], strict=True)))
 
 
 class _Binned:
@@ -246,28 +215,34 @@ class _Binned:
         self._near = near
         self._tiers = tiers
         count = len(near) * tiers * _BINS
-        self._head_w, self._weight = np.zeros(count), np.zeros(count)
+        self._head_w = {1: np.zeros(count), -1: np.zeros(count)}
+        self._weight = {1: np.zeros(count), -1: np.zeros(count)}
 
-    def add(self, cell: Places, tier: Floats, at: Floats, head_w: Floats) -> None:
+    def add(self, cell: Places, tier: Floats, at: Floats, heads: Mapping[int, Floats]) -> None:
+        """Take up ramps by direction; of those with steps, `at` is where the step is."""
         place = np.minimum(at * _PER_LEVEL, len(_BIN) - 1.0)
-        which = _BIN[np.ceil(place, out=place).astype(np.int32)].astype(np.int64)
-        which += tier + at > self._near[cell]
+        which = _BIN[np.ceil(place, out=place).astype(np.int32)]
+        which = which + (tier + at > self._near[cell])
         if self._tiers > 1:
             cell = cell * self._tiers + (tier / TIER).astype(np.int64)
-        which += cell * _BINS
-        self._head_w += np.bincount(which, head_w, len(self._head_w))
-        self._weight += np.bincount(which, head_w / at, len(self._head_w))
+        which = which + cell * _BINS
+        for sign, head_w in heads.items():
+            count = len(self._head_w[sign])
+            self._head_w[sign] += np.bincount(which, head_w, count)
+            if not self._steps:
+                self._weight[sign] += np.bincount(which, head_w / at, count)
 
-    def told(self) -> CellCorners:
-        used = np.flatnonzero(self._head_w > 0.0)
+    def told(self, sign: int) -> CellCorners:
+        """Return the ramps of one direction."""
+        used = np.flatnonzero(self._head_w[sign] > 0.0)
         if not len(used):
             return _NOTHING
-        head_w, place = self._head_w[used], used // _BINS
+        head_w, place = self._head_w[sign][used], used // _BINS
         cell, tier = place // self._tiers, (place % self._tiers).astype(np.float64) * TIER
         if self._steps:
             begins = tier + self._lower(used % _BINS, self._near[cell] - tier)
             return _told(cell, begins, begins + _STEP, head_w)
-        return _told(cell, tier, tier + head_w / self._weight[used], head_w)
+        return _told(cell, tier, tier + head_w / self._weight[sign][used], head_w)
 
     @staticmethod
     def _lower(which: Places, near: Floats) -> Floats:
@@ -288,29 +263,31 @@ def _told(cell: Places, begins: Floats, at: Floats, head_w: Floats) -> CellCorne
     )
 
 
-def _cells(fleet: Fleet, groups: Groups, rows: Rows) -> tuple[NDArray[np.int32], Places]:
-    """Return the groups of each cell, shape (families, cells), and the cell of each row by its
-    number."""
-    at = span(rows)
-    key = np.zeros(len(rows), np.int64)
-    size = 1
+def _cells(fleet: Fleet, groups: Groups) -> tuple[NDArray[np.int32], Places]:
+    """Return the groups of each cell, shape (families, cells), and the cell of every row."""
+    tables: list[NDArray[np.int64]] = []
     ranks: list[tuple[Places, int, int]] = []
-    for family, place in zip(FAMILIES, groups.place, strict=True):
+    size = 1
+    for place in groups.place:
         # 0: in no capped group of the family.
         capped = place >= 0
         rank = np.where(capped, np.cumsum(capped), 0)
         ranks.append((np.append(-1, place[capped]), size, int(capped.sum()) + 1))
-        if capped.any():
-            key += (rank * size)[getattr(fleet, family)[at]]
+        tables.append(rank * size)
         size *= ranks[-1][2]
+    key = np.zeros(fleet.size, np.int64 if size > _DENSE_MAX else np.int32)
+    used = [(f, t) for f, t in zip(FAMILIES, tables, strict=True) if t.any()]
+    for start in range(0, fleet.size, CHUNK):
+        here = slice(start, min(start + CHUNK, fleet.size))
+        for family, table in used:
+            key[here] += table.astype(key.dtype).take(getattr(fleet, family)[here])
     if size <= _DENSE_MAX:
         present = np.zeros(size, np.bool_)
         present[key] = True
         keys = np.flatnonzero(present)
-        found = (np.cumsum(present) - 1)[key]
+        cell = (np.cumsum(present) - 1).take(key)
     else:
-        keys, found = np.unique(key, return_inverse=True)
+        few, cell = np.unique(key, return_inverse=True)
+        keys = few.astype(np.intp)
     of = np.stack([place[keys // unit % count] for place, unit, count in ranks])
-    cell = np.zeros(fleet.size, np.intp)
-    cell[at] = found
     return of.astype(np.int32), cell

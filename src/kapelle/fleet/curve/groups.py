@@ -32,7 +32,7 @@ class Groups(NamedTuple):
 def capped_groups(fleet: Fleet) -> Groups | None:
     """Return the groups whose devices may have a price; None where there are none."""
     book = fleet.envelopes
-    if not book.windows and not book.standing and book.vendor_share_max >= 1.0:
+    if book.is_empty:
         return None
     names: list[str] = []
     export_w: list[float] = []

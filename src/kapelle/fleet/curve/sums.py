@@ -1,5 +1,7 @@
 """The summed answer of devices to λ: a line of those that follow, stairs of those on or off."""
 
+from typing import Protocol
+
 import numpy as np
 
 from kapelle.fleet.columns import Fleet, span
@@ -26,6 +28,14 @@ _SORTED_MAX = 2048
 """Up to here breakpoints are sorted; beyond, they are counted into cells."""
 
 
+class Beside(Protocol):
+    """Sums up the same devices in another way (`fleet.curve.cells`)."""
+
+    def add(self, rows: Rows, part: Shares, counted: Flags) -> None:
+        """Take up the next rows; `counted`: who is counted on."""
+        ...
+
+
 def summed(
     fleet: Fleet,
     rows: Rows,
@@ -33,6 +43,7 @@ def summed(
     near_block_level: float | None = None,
     horizon: float = HOLD_S,
     rationing: Rationing | None = None,
+    beside: Beside | None = None,
 ) -> tuple[Curve, Curve]:
     """Return the summed power of the controllable rows over λ: continuous, then blocks.
 
@@ -47,6 +58,8 @@ def summed(
         piece = rows[start : start + CHUNK]
         counted = controllable(fleet, piece)
         part = shares(fleet, piece, horizon, rationing, heads)
+        if beside is not None:
+            beside.add(piece, part, counted)
         at = 1.0 / part.readiness
         switched = np.flatnonzero(part.switched)
         if len(switched):

@@ -1,0 +1,69 @@
+"""Whom to tell of a slight change, so that no group drifts past its cap within dead-bands.
+
+Devices whose setpoint falls by less than their dead-band are left as they are. In a group at its cap
+that would add up: there the largest such falls are told until the sum is what was asked.
+"""
+
+from collections.abc import Iterator
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kapelle.fleet.columns import Fleet
+from kapelle.fleet.curve.groups import FAMILIES, capped_groups
+from kapelle.model.ids import Flags, Floats, Ints
+
+_NOTHING_W = 1e-6
+
+
+def past_caps(fleet: Fleet, rows: Ints, want_w: Floats, left_w: Floats) -> tuple[Flags, Flags]:
+    """Return who has to be told, and who is in any group with a cap.
+
+    Args:
+        fleet: The partition.
+        rows: Devices with a setpoint in force.
+        want_w: What is asked of them now. [W]
+        left_w: What they have been told, and are left with unless told anew. [W]
+    """
+    told, capped = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    for group, limit_w, sign in _limits(fleet, rows):
+        mine = group >= 0
+        mine[mine] = limit_w[group[mine]] < inf
+        if not mine.any():
+            continue
+        capped |= mine
+        beyond_w = sign * (np.where(told, want_w, left_w) - want_w)
+        past_w = np.bincount(group[mine], beyond_w[mine], len(limit_w))
+        some = np.flatnonzero(mine & (beyond_w > 0.0))
+        some = some[past_w[group[some]] > _NOTHING_W]
+        told[some[_largest(group[some], beyond_w[some], past_w)]] = True
+    return told, capped
+
+
+def _limits(fleet: Fleet, rows: Ints) -> Iterator[tuple[NDArray[np.intp], Floats, int]]:
+    """Yield by kind of group and direction: the group of each row, and the limit of each group."""
+    sites = fleet.envelopes.caps("site", fleet.names["site"], fleet.now_ns)
+    if sites is not None:
+        site = fleet.site[rows].astype(np.intp)
+        yield site, sites.export_w, 1
+        yield site, sites.import_w, -1
+    groups = capped_groups(fleet)
+    if groups is None:
+        return
+    shared = np.array([name.startswith("vendor/") for name in groups.names], np.bool_)
+    for family, place in zip(FAMILIES, groups.place, strict=True):
+        group = place[getattr(fleet, family)[rows]].astype(np.intp)
+        # A share holds both ways.
+        yield group, np.where(shared, 0.0, np.array(groups.export_w)), 1
+        yield group, np.where(shared, 0.0, np.array(groups.import_w)), -1
+
+
+def _largest(group: NDArray[np.intp], amount_w: Floats, past_w: Floats) -> NDArray[np.intp]:
+    """Return the largest of each group that together make up what it is past its cap by."""
+    order = np.lexsort((-amount_w, group))
+    sums_w = np.cumsum(amount_w[order])
+    first = np.append(True, np.diff(group[order]) != 0)[: len(order)]
+    begun_w = (sums_w - amount_w[order])[first]
+    before_w = sums_w - amount_w[order] - begun_w[np.cumsum(first) - 1]
+    return order[before_w < past_w[group[order]]]
