@@ -275,14 +275,21 @@ def test_twenty_thousand_devices_of_every_sort_end_exact(part: float, partitions
     )
     own_w = draw.uniform(-1000, 1000, size)
     fleets = [fleet_of(block, own_w, partition, partitions) for partition in range(partitions)]
-    curves = [sums.summed(fleet, rows_of(fleet)) for fleet in fleets]
     slow = (block.ramp_w_per_s == 20.0) & (block.steps == 0)
+    # Half of the slow are on their way already, or back.
+    now_w = np.where(slow & (draw.random(size) < 0.5), draw.uniform(-1, 1, size) * rating_w, own_w)
+    for fleet in fleets:
+        fleet.value[Metric.POWER_W] = now_w[fleet.device_nos(rows_of(fleet))]
+    curves = [sums.summed(fleet, rows_of(fleet)) for fleet in fleets]
     reach_w = np.where(slow, 20.0 * SOON_S, np.inf)
+    lowest_w = np.clip(now_w - reach_w, -rating_w, rating_w)
+    highest_w = np.clip(now_w + reach_w, -rating_w, rating_w)
     end_w = np.where(part > 0, rating_w, -rating_w)
-    soon_w = own_w + np.clip(end_w - own_w, -reach_w, reach_w)
     held_w = sum(each.power_w[-1 if part > 0 else 0] for pair in curves for each in pair)
     assert held_w == pytest.approx(float(end_w.sum()), abs=1.0)
-    target_w = float(own_w.sum()) + abs(part) * float((soon_w - own_w).sum())
+    resting_w = float(np.clip(own_w, lowest_w, highest_w).sum())
+    soon_w = float(np.clip(end_w, lowest_w, highest_w).sum())
+    target_w = resting_w + abs(part) * (soon_w - resting_w)
     level = block_level = 0.0
     for _ in range(5):
         curves = [sums.summed(fleet, rows_of(fleet), level, block_level) for fleet in fleets]
@@ -299,7 +306,7 @@ def test_twenty_thousand_devices_of_every_sort_end_exact(part: float, partitions
         setpoint_w = division.setpoints(fleet, rows_of(fleet), level, block_level)
         numbers = fleet.device_nos(rows_of(fleet))
         made_w[numbers] = np.where(np.isnan(setpoint_w), fleet.own_w, setpoint_w)
-    made_w = own_w + np.clip(made_w - own_w, -reach_w, reach_w)
+    made_w = np.clip(made_w, lowest_w, highest_w)
     assert abs(float(made_w.sum()) - target_w) < 5.0
     # Nobody is before his turn: of those without steps, tiers below are full, those above rest.
     plain = (block.steps == 0) & ~slow
