@@ -46,7 +46,8 @@ from kapelle.journal.store import check_moved
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Adapter, Clock, Directory, Journal, Link
 from kapelle.registry.directory import Directory as Enrolments
-from kapelle.registry.service import OutboxPump
+from kapelle.registry.persons import People
+from kapelle.registry.service import OutboxPump, PeopleWatch
 from kapelle.registry.store import Registry
 from kapelle.runtime.archive import noted_backup_ns
 from kapelle.runtime.clock import SystemClock
@@ -247,7 +248,10 @@ async def _let_go(doors: Doors) -> None:
 class Plant:
     """All roles in one process, on the embedded journal."""
 
-    def __init__(self, doors: Doors, registry: Registry, api: Api, watch: Watch) -> None:
+    def __init__(
+        self, doors: Doors, registry: Registry, api: Api, watch: Watch, people: People
+    ) -> None:
+        self.people = people
         self.doors = doors
         self.registry = registry
         self.api = api
@@ -266,8 +270,11 @@ class Plant:
         )
         # Whoever connects first must be known already.
         await pump.turn()
+        tokens = PeopleWatch(registry=self.registry, people=self.people, clock=self.doors.clock)
+        await tokens.turn()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pump.run(), name="registry outbox")
+            tasks.create_task(tokens.run(), name="registry persons")
             tasks.create_task(run_fleet(self.doors), name="fleet")
             tasks.create_task(run_dispatch(self.doors), name="dispatch")
             tasks.create_task(run_gateway(self.doors), name="gateway")
@@ -343,9 +350,11 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             hold_file=data_dir / HOLD_FILE,
         )
         watch = Watch(journal=journal, clock=clock, partitions=config.plant.partitions)
+        people = People()
         application = server.build(
             journal=journal,
             watch=watch,
+            people=people,
             clock=clock,
             settings=config.api,
             token=token,
@@ -371,7 +380,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             dispatch=config.dispatch,
         )
         api = Api(application=application, watch=watch, settings=config.api)
-        yield Plant(doors, registry, api, watch)
+        yield Plant(doors, registry, api, watch, people)
 
 
 def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: SystemClock) -> Sources:

@@ -77,6 +77,7 @@ def make_older(url: str) -> None:
         younger = ("meter_rollover_wh", "meter_resolution_wh", "tier", "priority", "steps")
         for column in (*younger, "min_on_s", "min_off_s", "must_run", "opted_out_until_ns"):
             connection.execute(text(f"ALTER TABLE devices DROP COLUMN {column}"))
+        connection.execute(text("DROP TABLE persons"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()
 

@@ -83,6 +83,7 @@ class Client(Connection):
         target_w: float,
         resource: str = "all",
         duration_s: float = 900.0,
+        starts_at: str | None = None,
         staged: bool | None = None,
         randomise_s: float | None = None,
     ) -> SelectionTold:
@@ -91,6 +92,7 @@ class Client(Connection):
             target_w=target_w,
             resource=resource,
             duration_s=duration_s,
+            starts_at=starts_at,
             staged=staged,
             randomise_s=randomise_s,
         )

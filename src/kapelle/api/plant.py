@@ -16,6 +16,7 @@ from kapelle.api.watch import Watch
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.plant import PlantView
 from kapelle.ports import Clock, Directory
+from kapelle.registry.persons import People
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Plant:
     directory: Directory | None = None
     persons: Mapping[str, str] = field(default_factory=dict)
     """Tokens of further persons, by name."""
+    people: People = field(default_factory=People)
+    """Those who have tokens in the registry."""
     fleets: Callable[[], Mapping[int, Fleet]] = dict
     """The live picture of each partition this process keeps: to read at once, and let go."""
 

@@ -36,6 +36,7 @@ from kapelle.api.watch import Watch
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
 from kapelle.ports import Clock, Directory, Journal
+from kapelle.registry.persons import People
 from kapelle.safety.settings import SafetySettings
 
 TELEMETRY_PATH = "/v1/telemetry"
@@ -58,6 +59,7 @@ def build(
     sources: Sources | None = None,
     stop: Stop | None = None,
     persons: Mapping[str, str] | None = None,
+    people: People | None = None,
     safety: SafetySettings | None = None,
     dispatch: DispatchSettings | None = None,
 ) -> Application:
@@ -79,6 +81,7 @@ def build(
         sources: What else status and metrics are drawn from; read at each request.
         stop: Holds the plant before the journal has heard of it; None without a last hop here.
         persons: Tokens of further persons, by name.
+        people: Those who have tokens in the registry; None: nobody.
         safety: What takes two persons.
         dispatch: How much is kept in reserve.
     """
@@ -98,6 +101,7 @@ def build(
         clock=clock,
         token=token,
         persons=persons if persons is not None else {},
+        people=people if people is not None else People(),
         counters=counters if counters is not None else {},
         sessions=sessions if sessions is not None else {},
         damage=journal.damage,

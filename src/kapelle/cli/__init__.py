@@ -18,6 +18,7 @@ from kapelle.cli import (
     history,
     live,
     orders,
+    persons,
     quarantine,
     report,
     running,
@@ -60,6 +61,7 @@ devices.devices.command("why")(live.why)
 app.add_typer(envelopes.envelopes, name="envelope")
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.resources, name="resources")
+app.add_typer(persons.persons, name="person")
 app.add_typer(quarantine.dlq, name="dlq")
 app.add_typer(configuration.commands, name="config")
 simulation.sim.command()(acceptance.accept)

@@ -1,5 +1,6 @@
 """`kapelle order select`, `operate`: one person selects a large order, another one lets it go."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ from kapelle.cli.orders import (
     watts,
 )
 from kapelle.cli.output import Exit, Json, out, print_told, say
-from kapelle.cli.quantities import duration_s
+from kapelle.cli.quantities import duration_s, moment
 
 Selection = Annotated[int, typer.Argument(metavar="SELECTION")]
 
@@ -27,6 +28,7 @@ def select(
     kw: Kilowatts = None,
     length: Annotated[str, typer.Option("--for", help="How long: 90s, 20m, 1h30m.")] = "15m",
     resource: Annotated[str, typer.Option(help="Named set of devices.")] = "all",
+    at: Annotated[str | None, typer.Option(help="Start: +5m, 14:30 (UTC), RFC 3339.")] = None,
     staged: Staged = False,
     randomise: Randomise = None,
     config: File = None,
@@ -40,6 +42,7 @@ def select(
             target_w=target_w,
             resource=resource,
             duration_s=seconds,
+            starts_at=moment(at, datetime.now(UTC)) if at else None,
             staged=staged or None,
             randomise_s=duration_s(randomise) if randomise else None,
         )

@@ -14,11 +14,13 @@ from kapelle.model.plant import Members
 from kapelle.ports import Clock, Journal
 from kapelle.registry.directory import Directory
 from kapelle.registry.outbox import Due
+from kapelle.registry.persons import People
 from kapelle.registry.rows import Stored, to_bearer, to_enrolled
 from kapelle.registry.settings import RegistrySettings
 from kapelle.registry.store import Cursor, Registry
 
 WRITER = "registry"
+_PEOPLE_S = 1.0
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -177,3 +179,39 @@ def _blocks(rows: Sequence[Stored], partitions: int) -> list[tuple[int, Enrolled
     for row in rows:
         of.setdefault(row.device_no % partitions, []).append(row)
     return [(partition, to_enrolled(of[partition])) for partition in sorted(of)]
+
+
+class PeopleWatch:
+    """Keeps those whose tokens are good as new as the registry, to within a second."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        people: People,
+        clock: Clock,
+        offload: Offload = asyncio.to_thread,
+    ) -> None:
+        self._registry = registry
+        self._people = people
+        self._clock = clock
+        self._offload = offload
+        self._is_lost = False
+
+    async def run(self) -> None:
+        """Follow until cancelled. Without a registry nobody loses or gets a token."""
+        while True:
+            await self.turn()
+            await self._clock.sleep(_PEOPLE_S)
+
+    async def turn(self) -> None:
+        """Take over who has a token now."""
+        try:
+            found = await self._offload(self._registry.persons)
+        except RegistryUnavailable as error:
+            if not self._is_lost:
+                _log.warning("tokens are not known anew", extra={"reason": str(error)})
+            self._is_lost = True
+            return
+        self._is_lost = False
+        self._people.know(found)

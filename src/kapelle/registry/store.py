@@ -16,9 +16,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kapelle.errors import Invalid, NotFound, Problem, RegistryUnavailable
 from kapelle.model.ids import ALL, Ints
-from kapelle.registry import credentials, enrolment, outbox, schema
+from kapelle.registry import credentials, enrolment, outbox, persons, schema
 from kapelle.registry.device import Device, id_flaws
 from kapelle.registry.membership import apply_devices, apply_resource
+from kapelle.registry.persons import Person
 from kapelle.registry.rows import COLUMNS, Stored
 from kapelle.registry.selection import parse
 from kapelle.registry.shape import Shape, shape_of
@@ -280,6 +281,23 @@ class Registry:
             found = np.array(connection.scalars(query).all(), np.int32)
         found.sort()
         return found
+
+    # Persons.
+
+    def add_person(self, name: str, now_ns: int) -> str:
+        """Give a person a token and return it: shown here and never again. Raises Invalid."""
+        with self._writing() as connection:
+            return persons.add(connection, name, now_ns)
+
+    def revoke_person(self, name: str, now_ns: int) -> None:
+        """Take a person's token back. Raises NotFound."""
+        with self._writing() as connection:
+            persons.revoke(connection, name, now_ns)
+
+    def persons(self) -> list[Person]:
+        """Return all who ever had a token, by name."""
+        with self._reading() as connection:
+            return persons.everyone(connection)
 
     # Changes, for the outbox pump and the directory.
 

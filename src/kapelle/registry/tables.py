@@ -110,6 +110,18 @@ resource_members = Table(
     Column("device_no", Integer, ForeignKey("devices.device_no"), primary_key=True, index=True),
 )
 
+persons = Table(
+    "persons",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    # The part of the token that may be shown, and by which it is found.
+    Column("prefix", String(16), nullable=False, unique=True),
+    # Salt and hash; NULL once the token is revoked.
+    Column("credential", LargeBinary),
+    Column("created_at_ns", BigInteger, nullable=False),
+    Column("revoked_at_ns", BigInteger),
+)
+
 # What the journal has yet to hear: *that* something changed. What it is now is read when it is
 # sent: entries replace what was said before as a whole, so newer is never wrong.
 outbox = Table(
