@@ -8,6 +8,7 @@ from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division
 from kapelle.fleet.curve.corners import TIER
 from kapelle.fleet.enrol import apply_enrolled
+from kapelle.fleet.envelopes import Book, StandingCap
 from kapelle.fleet.why import Why, why
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Metric, Phase
 from kapelle.model.ids import NS_PER_S
@@ -153,6 +154,20 @@ def test_of_two_orders_the_first_has_it_and_prices_of_its_groups_are_told() -> N
     assert (found.order_no, found.resource) == (9, "north")
     assert codes(found)[DIRECTIONS:] == ["price", "claimed"]
     assert found.reasons[DIRECTIONS].value == 0.25
+    assert found.depth == pytest.approx(0.25)
+    assert found.used == pytest.approx(0.9 * 0.25)
+
+
+def test_the_envelope_of_its_site_and_a_start_that_waits_are_told() -> None:
+    fleet = lone(0.5)
+    site = fleet.names["site"][fleet.site[0]]
+    fleet.envelopes = Book(standing=(StandingCap(site=site, export_limit_w=1500.0),))
+    found = {reason.code: reason for reason in why(fleet, 0).reasons}
+    assert found["envelope"].value == pytest.approx(1500.0)
+    assert "of 4,000 W" in found["envelope"].text
+    fleet.waits[0] = True
+    assert "waits" in codes(why(fleet, 0))
+    assert np.isnan(why(fleet, 0).asked_w)
 
 
 def test_a_least_time_begins_when_the_meter_shows_it() -> None:

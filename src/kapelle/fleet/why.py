@@ -9,6 +9,7 @@ from kapelle.fleet.claims import active_rows, by_rank
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, dwell
 from kapelle.fleet.curve.corners import TIER
+from kapelle.fleet.curve.groups import paid
 from kapelle.fleet.curve.limits import CONSUMES_ONLY, HOLD_S_MIN, bounds
 from kapelle.fleet.curve.steps import turn
 from kapelle.fleet.desired import in_force
@@ -86,11 +87,13 @@ def why(fleet: Fleet, row: int) -> Why:
     if signal is not None:
         asked_w = _asked_w(fleet, rows, signal)
         level = signal.block_level if part.switched[0] else signal.level
-        into = min(max(abs(level) - float(fleet.tier[row]) * TIER, 0.0), TIER)
+        reached = abs(level) - float(paid(fleet, rows, signal.prices)[0])
+        into = min(max(reached - float(fleet.tier[row]) * TIER, 0.0), TIER)
     own_w, up_w, down_w = float(part.own_w[0]), float(part.up_w[0]), float(part.down_w[0])
     reasons = [
         _upward(fleet, row, horizon, float(upper_w[0])),
         _downward(fleet, row, horizon, float(lower_w[0])),
+        *_envelope(part, division.free_shares(fleet, rows, horizon, rationing)),
         *_particular(fleet, rows, part, signal, into),
         *_groups(fleet, row, signal),
         *_trust(fleet, row),
@@ -117,7 +120,7 @@ def _asked_w(fleet: Fleet, rows: Ints, signal: Signal) -> float:
     horizon = division.horizon_s(fleet, signal.resource, rationing)
     levels = signal.level, signal.block_level
     setpoint_w = division.setpoints(fleet, rows, *levels, horizon, rationing, signal.prices)
-    return float(setpoint_w[0])
+    return nan if fleet.waits[rows[0]] else float(setpoint_w[0])
 
 
 def _used(asked_w: float, own_w: float, up_w: float, down_w: float) -> float:
@@ -185,6 +188,19 @@ def _tightest(limits: list[Limit], found_w: float, way: str, sign: float) -> Rea
     return Reason(code, f"{way} it ends at {_watts(found_w)}: {text}", found_w, "W")
 
 
+def _envelope(part: division.Shares, free: division.Shares) -> list[Reason]:
+    """Return what the envelope of its site takes of its room."""
+    found = []
+    for way, left_w, had_w in (
+        ("export", float(part.up_w[0]), float(free.up_w[0])),
+        ("import", float(part.down_w[0]), float(free.down_w[0])),
+    ):
+        if left_w < had_w - _CLOSE_W:
+            text = f"the {way} limit of its site leaves it {_watts(left_w)} of {_watts(had_w)}"
+            found.append(Reason("envelope", text, left_w, "W"))
+    return found
+
+
 def _particular(
     fleet: Fleet, rows: Ints, part: division.Shares, signal: Signal | None, into: float
 ) -> list[Reason]:
@@ -231,6 +247,8 @@ def _turn(
     tier, level = int(fleet.tier[row]), signal.level
     if part.switched[0]:
         level = signal.block_level
+    if fleet.waits[row]:
+        return [Reason("waits", "its order begins step by step, and it is not its turn to start")]
     if abs(level) < tier * TIER:
         text = f"tier {tier} is not reached: lower tiers meet the target (level {abs(level):.4g})"
         return [Reason("tier_not_reached", text, float(tier))]

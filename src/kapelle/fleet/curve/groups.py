@@ -9,7 +9,8 @@ import numpy as np
 from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.envelopes import Caps
 from kapelle.fleet.reconciliation.conditions import VOID
-from kapelle.model.enums import Exclusion
+from kapelle.fleet.traits import any_of, has, opted_out
+from kapelle.model.enums import Exclusion, Trait
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
 
 FAMILIES = ("feeder", "zone", "vendor")
@@ -80,6 +81,8 @@ def asked_soon(fleet: Fleet, rows: Ints) -> Flags:
     at = span(rows)
     asked: Flags = is_heard(fleet.freshness[at]) & fleet.active[at] & fleet.connected[at]
     asked &= (fleet.condition[at] & VOID) == 0
+    if has(any_of(fleet.traits[at]), Trait.OPTED_OUT):
+        asked &= ~opted_out(fleet, rows)
     trusted = fleet.excluded[at] == np.uint8(Exclusion.NONE)
     asked &= trusted | (fleet.excluded_until_ns[at] <= fleet.now_ns + _PROBED_AHEAD_NS)
     return asked
