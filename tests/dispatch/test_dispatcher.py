@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from kapelle.dispatch.service import Dispatcher
@@ -14,7 +15,18 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Cancel, Curve, Hold, Notice, Order, ResourceSummary, Summary
+from kapelle.model.plant import (
+    Cancel,
+    Curve,
+    Hold,
+    Notice,
+    Order,
+    Plan,
+    Prospect,
+    ResourceSummary,
+    Room,
+    Summary,
+)
 from kapelle.runtime.clock import SystemClock
 
 SETTINGS = DispatchSettings(lease_s=0.6, cycle_wait_s=0.1)
@@ -369,3 +381,53 @@ def test_it_does_not_dispatch_from_the_middle_of_what_was_ordered() -> None:
             await stage.dispatcher().run()
 
     asyncio.run(play())
+
+
+class WatchedJournal(SlowJournal):
+    """Keeps what dispatch wrote at once."""
+
+    def __init__(self, clock: SystemClock) -> None:
+        super().__init__(clock)
+        self.at_once: list[list[Body]] = []
+
+    async def append(self, topic: str, bodies: Sequence[Body], **line: Any) -> int:
+        if line["writer"] == "dispatch":
+            self.at_once.append(list(bodies))
+        return await super().append(topic, bodies, **line)
+
+
+def test_what_could_be_promised_is_written_by_itself() -> None:
+    """A full disk takes plans and notices still, and only where nothing else is among them."""
+    way = [1e4, 1e4, 0.0, 1e7]
+    room = Room(600.0, {"0/acme": [10.0, *way, *way]}, {"acme": {0: [1e4, 1e4]}})
+
+    async def play() -> list[list[Body]]:
+        stage = Stage()
+        stage.journal = watched = WatchedJournal(stage.clock)
+
+        async def speak() -> None:
+            for partition in range(2):
+                body = summary(partition, stage.clock.now_ns())
+                parts = [msgspec.structs.replace(part, room=room) for part in body.resources]
+                body = msgspec.structs.replace(body, resources=parts)
+                await stage.journal.append(PLANT, [body], writer=f"owner/{partition}")
+
+        async def act() -> None:
+            for number, kind in ((1, Kind.PLAN), (2, Kind.PROSPECT)):
+                # The second is declined, in the cycle that tells of the first one's window.
+                await stage.order(number, for_s=600.0)
+                await asyncio.sleep(0.05)
+                await speak()
+
+                async def said(kind: Kind = kind) -> bool:
+                    return bool(await stage.bodies(PLANT, kind))
+
+                await stage.wait(said)
+
+        await beside(stage.dispatcher(), act())
+        return watched.at_once
+
+    at_once = asyncio.run(play())
+    assert sum(isinstance(body, Plan) for bodies in at_once for body in bodies) == 2
+    for bodies in at_once:
+        assert len({isinstance(body, Prospect) for body in bodies}) == 1

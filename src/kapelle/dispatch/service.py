@@ -212,9 +212,12 @@ class Dispatcher:
             except ExceptionGroup as errors:
                 # A full journal is answered by name, also where several appends met it.
                 raise errors.exceptions[0] from errors
-        rest: list[Body] = [*others, *outcome.cancels, *outcome.notices, *outcome.prospects]
+        rest: list[Body] = [*others, *outcome.cancels, *outcome.notices]
         if rest:
             await self._append(PLANT, rest)
+        if outcome.prospects:
+            # By themselves: on a full disk what the others say may still be written.
+            await self._append(PLANT, outcome.prospects)
         self._full = False
 
     async def _append(self, topic: str, bodies: Sequence[Body]) -> None:

@@ -219,13 +219,16 @@ def _watch_prospects(view: PlantView, tick_ns: int) -> None:
         return
     if any(summary.tick_ns != tick_ns for summary in view.summaries.values()):
         return
+    powers_w: dict[str, float] = {}
     for order_no in list(windows):
         order = view.orders.get(order_no)
         if order is None or order.plan is None:
             kept.drop(view.firmness.kept, order_no)
             continue
-        changed_w = total(view, order.order.resource).net_w - order.baseline_w
-        kept.watch(view.firmness.kept, order_no, changed_w, tick_ns)
+        resource = order.order.resource
+        if resource not in powers_w:
+            powers_w[resource] = total(view, resource).net_w
+        kept.watch(view.firmness.kept, order_no, powers_w[resource] - order.baseline_w, tick_ns)
 
 
 def _apply_amend(view: PlantView, amend: Amend) -> None:
