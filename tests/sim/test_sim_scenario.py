@@ -139,3 +139,41 @@ def test_all_mistakes_are_named_at_once() -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=r"nowhere\.toml"):
         read_scenario(tmp_path / "nowhere.toml")
+
+
+RESOURCES = """
+duration_s = 60
+[resources.stores]
+kind = ["battery", "ev"]
+[resources.north]
+vendor = ["acme"]
+[[orders]]
+at_s = 1
+duration_s = 9
+fraction = 0.5
+resource = "stores"
+"""
+
+
+def test_orders_name_resources_of_the_fleet() -> None:
+    found = parse_scenario(RESOURCES)
+    assert found.orders[0].resource == "stores"
+    assert found.resources["stores"].kind == ("battery", "ev")
+    assert found.resources["north"].vendor == ("acme",)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "place"),
+    [
+        ('resource = "stores"', 'resource = "store"', "orders[0].resource"),
+        ('vendor = ["acme"]', 'vendor = ["acne"]', "resources.north.vendor"),
+        ('kind = ["battery", "ev"]', 'kind = ["batery"]', "resources.stores.kind"),
+        ('kind = ["battery", "ev"]', "kind = []", "resources.stores.kind"),
+        ('kind = ["battery", "ev"]', 'kinds = ["ev"]', "resources.stores.kinds"),
+        ("[resources.north]", "[resources.all]", "resources"),
+    ],
+)
+def test_a_resource_that_is_not_there_is_named(was: str, now: str, place: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_scenario(RESOURCES.replace(was, now))
+    assert [problem.where for problem in refused.value.problems] == [place]

@@ -52,7 +52,7 @@ async def give_order(play: Play, number: int, plan: OrderPlan) -> None:
         profile = _profile(plan, signed_w, now_ns)
         order = Order(
             order_no=number,
-            resource=ALL,
+            resource=plan.resource,
             target_w=largest_w(profile) if profile else signed_w,
             starts_at_ns=now_ns,
             ends_at_ns=now_ns + round(plan.duration_s * NS_PER_S),
@@ -60,6 +60,8 @@ async def give_order(play: Play, number: int, plan: OrderPlan) -> None:
             issued_by="scenario",
             key=f"order-{number}",
             profile=profile,
+            staged=plan.staged,
+            randomise_s=plan.randomise_s,
         )
         try:
             await play.journal.append(PLANT, [order], writer="api")
@@ -84,11 +86,11 @@ async def _target_w(play: Play, plan: OrderPlan) -> float:
         return plan.target_w
     waited_s = 0.0
     while waited_s < _CAPABILITY_WAIT_S:
-        known = total(play.view, ALL, play.clock.now_ns())
+        known = total(play.view, plan.resource, play.clock.now_ns())
         if known.complete and known.age_s < 5.0:
             break
         waited_s += 1.0
         await play.clock.sleep(1.0)
-    known = total(play.view, ALL)
+    known = total(play.view, plan.resource)
     able_w = known.headroom_up_w if plan.direction == "up" else known.headroom_down_w
     return (plan.fraction or 0.0) * able_w

@@ -11,6 +11,7 @@ from kapelle.sim.clock import HostClock, VirtualClock
 from kapelle.sim.devices import Devices
 from kapelle.sim.disk import Disk
 from kapelle.sim.link import SimAdapter
+from kapelle.sim.resources import NetPower
 from kapelle.sim.result import Published
 from kapelle.sim.scenario import Scenario
 from kapelle.sim.world import World
@@ -38,6 +39,8 @@ class Play:
     power_w: list[float] = field(default_factory=list)
     worst_w: list[float] = field(default_factory=list)
     """What the devices would do if each obeyed everything it may still obey; as `power_w`. [W]"""
+    net: NetPower | None = None
+    """The true power of named resources; None where the fleet has none."""
     published: list[Published] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)

@@ -17,6 +17,7 @@ from kapelle.fleet.plant import PlantView
 from kapelle.fleet.profiles import parts
 from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal
+from kapelle.model.entries import Body
 from kapelle.model.ids import ALL, NS_PER_S, partition_topic
 from kapelle.model.plant import Order, Plan
 from kapelle.ports import Clock
@@ -34,6 +35,7 @@ from kapelle.sim.measured import Measured
 from kapelle.sim.operator import give_order, observe
 from kapelle.sim.overshoot import worst_pct
 from kapelle.sim.play import Play
+from kapelle.sim.resources import NetPower, told
 from kapelle.sim.result import (
     IntervalResult,
     Ordered,
@@ -125,11 +127,15 @@ def prepare(
     at_s: list[float] = []
     power_w: list[float] = []
     worst: list[float] = []
+    view = PlantView(scenario.fleet.partitions)
+    net = NetPower(devices, scenario.resources) if scenario.resources else None
 
     def watch(now_ns: int) -> None:
         at_s.append((now_ns - start_ns) / NS_PER_S)
         power_w.append(world.sum_w())
         worst.append(worst_w(world, adapter.asked, now_ns) if thorough else nan)
+        if net is not None:
+            net.note(view, world.physics)
 
     adapter = SimAdapter(world, clock, link_rng, on_step=watch)
     # Where the host's clock is set, the plant's own keeps the time for it; else both are one.
@@ -160,7 +166,8 @@ def prepare(
             adapters=[adapter],
             holder="simulated",
         ),
-        view=PlantView(partitions),
+        view=view,
+        net=net,
         start_ns=start_ns,
         registers_wh=float((world.physics.export_wh - world.physics.import_wh).sum()),
         at_s=at_s,
@@ -221,7 +228,9 @@ async def enrol(play: Play) -> None:
     for partition in range(partitions):
         part = play.devices.part(partition, partitions)
         if len(part):
-            await play.journal.append(partition_topic(partition), [part], writer="registry")
+            resources = told(play.devices, play.scenario.resources, partition, partitions)
+            bodies: list[Body] = [part, *resources]
+            await play.journal.append(partition_topic(partition), bodies, writer="registry")
 
 
 def _directory(devices: Devices, partitions: int) -> Directory:
@@ -319,6 +328,8 @@ def _commands_per_device_hour(play: Play, found: Audit) -> float:
 
 
 def _order_result(play: Play, track: Track, order: Order) -> OrderResult:
+    if play.net is not None:
+        track = Track(track.at_s, np.array(play.net.power_w[order.resource]))
     state = play.view.orders.get(order.order_no)
     plan = state.plan if state is not None else None
     faults, duration_s = play.scenario.faults, play.scenario.duration_s

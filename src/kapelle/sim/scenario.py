@@ -1,20 +1,31 @@
 """The scenario file: what fleet, what goes wrong, what is ordered. One TOML file, read strictly."""
 
 import datetime
-import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from kapelle.errors import Invalid, Problem
 from kapelle.model.enums import DeviceKind
-from kapelle.model.ids import NS_PER_S
+from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.sim.clock import NOON_NS
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import ClockStep, FaultPlan, GroupLoss, Restart, Rival
+from kapelle.sim.resources import ResourcePlan
+from kapelle.sim.strict import (
+    Rule,
+    checked,
+    count,
+    is_real,
+    nearest,
+    one_of,
+    real,
+    shares,
+    some,
+    tables,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +47,14 @@ class OrderPlan:
     """Of the capability the plant publishes at that moment; this or `target_w`."""
     target_w: float | None = None
     direction: Literal["up", "down"] = "up"
+    resource: str = ALL
+    """A named resource of the fleet; else all of it."""
     profile: Sequence[ProfilePart] = ()
     """Its intervals, which last `duration_s` together; none: one target."""
+    staged: bool = False
+    """Begins with a few devices, and grows as their meters prove them."""
+    randomise_s: float = 0.0
+    """Each device begins and ends at its own moment within this. [s]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +65,8 @@ class Scenario:
     fleet: FleetPlan = field(default_factory=FleetPlan)
     faults: FaultPlan = field(default_factory=FaultPlan)
     orders: Sequence[OrderPlan] = field(default_factory=tuple)
+    resources: Mapping[str, ResourcePlan] = field(default_factory=dict)
+    """Named resources by name; they may share devices."""
     start_ns: int = NOON_NS
     """UTC at which the run begins; the sun stands where it stood then."""
 
@@ -78,33 +97,37 @@ def parse_scenario(text: str, where: str = "scenario") -> Scenario:
 
 
 def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None:
-    top = _checked(table, "", _TOP, problems, required=("duration_s",))
-    fleet = _checked(table.get("fleet", {}), "fleet", _FLEET, problems)
-    faults = _checked(table.get("faults", {}), "faults", _FAULTS, problems)
+    top = checked(table, "", _TOP, problems, required=("duration_s",))
+    fleet = checked(table.get("fleet", {}), "fleet", _FLEET, problems)
+    faults = checked(table.get("faults", {}), "faults", _FAULTS, problems)
     losses = [
-        _checked(each, f"faults.group_loss[{i}]", _LOSS, problems, ("by", "name", "at_s"))
-        for i, each in enumerate(_tables(faults.pop("group_loss", ())))
+        checked(each, f"faults.group_loss[{i}]", _LOSS, problems, ("by", "name", "at_s"))
+        for i, each in enumerate(tables(faults.pop("group_loss", ())))
     ]
     restarts = [
-        _checked(each, f"faults.restart[{i}]", _RESTART, problems, ("role", "at_s"))
-        for i, each in enumerate(_tables(faults.pop("restart", ())))
+        checked(each, f"faults.restart[{i}]", _RESTART, problems, ("role", "at_s"))
+        for i, each in enumerate(tables(faults.pop("restart", ())))
     ]
     rivals = [
-        _checked(each, f"faults.rival[{i}]", _RIVAL, problems, ("role", "at_s", "for_s"))
-        for i, each in enumerate(_tables(faults.pop("rival", ())))
+        checked(each, f"faults.rival[{i}]", _RIVAL, problems, ("role", "at_s", "for_s"))
+        for i, each in enumerate(tables(faults.pop("rival", ())))
     ]
     steps = [
-        _checked(each, f"faults.clock_step[{i}]", _STEP, problems, ("at_s", "by_s"))
-        for i, each in enumerate(_tables(faults.pop("clock_step", ())))
+        checked(each, f"faults.clock_step[{i}]", _STEP, problems, ("at_s", "by_s"))
+        for i, each in enumerate(tables(faults.pop("clock_step", ())))
     ]
     orders = [
-        _checked(each, f"orders[{i}]", _ORDER, problems, ("at_s", "duration_s"))
-        for i, each in enumerate(_tables(table.get("orders", ())))
+        checked(each, f"orders[{i}]", _ORDER, problems, ("at_s", "duration_s"))
+        for i, each in enumerate(tables(table.get("orders", ())))
     ]
+    resources = {
+        name: checked(each, f"resources.{name}", _RESOURCE, problems)
+        for name, each in _named(table.get("resources", {}), problems).items()
+    }
     for i, order in enumerate(orders):
         intervals = [
-            _checked(each, f"orders[{i}].profile[{n}]", _INTERVAL, problems, tuple(_INTERVAL))
-            for n, each in enumerate(_tables(order.get("profile", ())))
+            checked(each, f"orders[{i}].profile[{n}]", _INTERVAL, problems, tuple(_INTERVAL))
+            for n, each in enumerate(tables(order.get("profile", ())))
         ]
         order["profile"] = intervals
     if problems:
@@ -121,6 +144,7 @@ def _scenario(table: dict[str, Any], problems: list[Problem]) -> Scenario | None
             clock_step=tuple(ClockStep(**each) for each in steps),
         ),
         orders=tuple(_order(order) for order in orders),
+        resources={name: ResourcePlan(**each) for name, each in resources.items()},
         start_ns=NOON_NS if start is None else round(start.timestamp()) * NS_PER_S,
     )
     problems += list(_across(scenario))
@@ -143,18 +167,27 @@ def _across(scenario: Scenario) -> Iterable[Problem]:
     for i, loss in enumerate(scenario.faults.group_loss):
         where = f"faults.group_loss[{i}]"
         if loss.name not in known[loss.by]:
-            near = _near(loss.name, known[loss.by])
+            hint = nearest(loss.name, known[loss.by])
             yield Problem(
                 f"{where}.name",
                 f"no {loss.by} is called {loss.name!r}",
-                f"{near}name one of this fleet, such as {known[loss.by][0]!r}",
+                f"{hint}name one of this fleet, such as {known[loss.by][0]!r}",
             )
         if loss.return_s is not None and loss.return_s <= loss.at_s:
             yield Problem(
                 f"{where}.return_s", "not after at_s", "let it return later, or leave it out"
             )
+    for name, resource in scenario.resources.items():
+        for vendor in sorted(set(resource.vendor) - set(known["vendor"])):
+            hint = nearest(vendor, known["vendor"])
+            remedy = f"{hint}name one of this fleet, such as {known['vendor'][0]!r}"
+            yield Problem(f"resources.{name}.vendor", f"no vendor is called {vendor!r}", remedy)
     for i, order in enumerate(scenario.orders):
         where = f"orders[{i}]"
+        if order.resource not in (ALL, *scenario.resources):
+            hint = nearest(order.resource, list(scenario.resources))
+            remedy = f"{hint}name it as [resources.{order.resource}], or leave it out for all"
+            yield Problem(f"{where}.resource", f"there is no {order.resource!r}", remedy)
         if (order.fraction is None) == (order.target_w is None):
             yield Problem(where, "needs one of fraction and target_w", "give exactly one of them")
         lasts_s = sum(interval.duration_s for interval in order.profile)
@@ -177,125 +210,51 @@ def _numbered(prefix: str, digits: int, size: int, scenario: Scenario) -> list[s
     return [f"{prefix}{number:0{digits}d}" for number in range(count)]
 
 
-def _checked(
-    table: object,
-    where: str,
-    rules: Mapping[str, "_Rule"],
-    problems: list[Problem],
-    required: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the table's values, having listed all that is wrong with them."""
-    if not isinstance(table, dict):
-        problems.append(Problem(where, "is not a table", f"write it as [{where}]"))
+def _named(table: object, problems: list[Problem]) -> dict[str, object]:
+    """Return the tables of resources by their names."""
+    if not isinstance(table, dict) or ALL in table:
+        problem = f"{ALL!r} is the whole fleet" if isinstance(table, dict) else "is not a table"
+        problems.append(Problem("resources", problem, "write each as [resources.NAME]"))
         return {}
-    dot = f"{where}." if where else ""
-    good: dict[str, Any] = {}
-    for key, value in table.items():
-        rule = rules.get(key)
-        if rule is None:
-            remedy = f"{_near(key, list(rules))}known here: {', '.join(sorted(rules))}"
-            problems.append(Problem(f"{dot}{key}", "no such key", remedy))
-        elif not rule.accepts(value):
-            problems.append(Problem(f"{dot}{key}", f"is {value!r}", f"give {rule.wanted}"))
-        else:
-            good[key] = rule.take(value)
-    problems += [
-        Problem(f"{dot}{key}", "is missing", f"give {rules[key].wanted}")
-        for key in required
-        if key not in table
-    ]
-    return good
+    return table
 
 
-def _near(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {close[0]!r}? " if close else ""
-
-
-def _tables(value: object) -> Sequence[object]:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """What one key may hold."""
-
-    wanted: str
-    accepts: Callable[[object], bool]
-    take: Callable[[Any], object] = lambda value: value
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _real(low: float, high: float, unit: str = "") -> _Rule:
-    wanted = f"a number from {low:g} to {high:g}{unit}"
-    return _Rule(wanted, lambda v: _is_real(v) and low <= cast("float", v) <= high, float)
-
-
-def _count(low: int, high: int) -> _Rule:
-    def accepts(value: object) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-    return _Rule(f"a whole number from {low} to {high}", accepts)
-
-
-def _one_of(*words: str) -> _Rule:
-    return _Rule(f"one of {', '.join(words)}", lambda value: value in words)
-
-
-def _shares(known: Sequence[str] = ()) -> _Rule:
-    """Accept names with shares that sum to one; only known names where there are any."""
-
-    def accepts(value: object) -> bool:
-        return (
-            isinstance(value, dict)
-            and bool(value)
-            and all(not known or name in known for name in value)
-            and all(_is_real(share) and share >= 0 for share in value.values())
-            and abs(sum(value.values()) - 1.0) < 1e-6
-        )
-
-    names = f" of {', '.join(known)}" if known else ""
-    return _Rule(f"a table{names} with shares that sum to 1", accepts)
-
-
-_ANY = _Rule("tables", lambda value: isinstance(value, dict | list))
-_TEXT = _Rule("a name", lambda value: isinstance(value, str) and bool(value))
-_MOMENT = _Rule(
+_ANY = Rule("tables", lambda value: isinstance(value, dict | list))
+_TEXT = Rule("a name", lambda value: isinstance(value, str) and bool(value))
+_MOMENT = Rule(
     "a moment with its offset, such as 2026-06-21T12:00:00Z",
     lambda value: isinstance(value, datetime.datetime) and value.tzinfo is not None,
 )
-_SHARE = _real(0, 1)
-_YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
-_SECONDS = _real(0, 31_536_000, " s")
-_SOME_SECONDS = _real(0.001, 31_536_000, " s")
-_HOURS = _Rule(
+_SHARE = real(0, 1)
+_YES_OR_NO = Rule("true or false", lambda value: isinstance(value, bool))
+_SECONDS = real(0, 31_536_000, " s")
+_SOME_SECONDS = real(0.001, 31_536_000, " s")
+_HOURS = Rule(
     "a list of hours, such as [2.0, 2.7]",
-    lambda v: isinstance(v, list) and bool(v) and all(_is_real(h) and h > 0 for h in v),
+    lambda v: isinstance(v, list) and bool(v) and all(is_real(h) and h > 0 for h in v),
     tuple,
 )
 _TOP = {
-    "duration_s": _real(1, 31_536_000, " s"),
+    "duration_s": real(1, 31_536_000, " s"),
     "start": _MOMENT,
     "fleet": _ANY,
     "faults": _ANY,
     "orders": _ANY,
+    "resources": _ANY,
 }
 _FLEET = {
-    "devices": _count(1, 1_000_000),
-    "partitions": _count(1, 256),
-    "telemetry_period_s": _real(0.5, 86_400, " s"),
-    "mix": _shares([kind.name.lower() for kind in DeviceKind]),
-    "vendors": _shares(),
-    "providers": _shares(),
-    "devices_per_feeder": _count(1, 1_000_000),
-    "devices_per_gateway": _count(1, 1_000_000),
-    "revert_s": _real(5, 86_400, " s"),
+    "devices": count(1, 1_000_000),
+    "partitions": count(1, 256),
+    "telemetry_period_s": real(0.5, 86_400, " s"),
+    "mix": shares([kind.name.lower() for kind in DeviceKind]),
+    "vendors": shares(),
+    "providers": shares(),
+    "devices_per_feeder": count(1, 1_000_000),
+    "devices_per_gateway": count(1, 1_000_000),
+    "revert_s": real(5, 86_400, " s"),
     "no_revert_fraction": _SHARE,
     "battery_h": _HOURS,
-    "ev_min_w": _real(0, 3000, " W"),
+    "ev_min_w": real(0, 3000, " W"),
 }
 _FAULTS = {
     **dict.fromkeys(
@@ -333,39 +292,44 @@ _FAULTS = {
         ),
         _SECONDS,
     ),
-    "flap_s": _real(1, 86_400, " s"),
-    "register_jitter_wh": _real(0, 1000, " Wh"),
-    "register_rollover_wh": _real(0, 1e12, " Wh"),
+    "flap_s": real(1, 86_400, " s"),
+    "register_jitter_wh": real(0, 1000, " Wh"),
+    "register_rollover_wh": real(0, 1e12, " Wh"),
     "group_loss": _ANY,
     "restart": _ANY,
     "rival": _ANY,
     "clock_step": _ANY,
 }
-_STEP = {"at_s": _SECONDS, "by_s": _real(-86_400, 86_400, " s")}
+_STEP = {"at_s": _SECONDS, "by_s": real(-86_400, 86_400, " s")}
 _LOSS = {
-    "by": _one_of("vendor", "provider", "feeder", "gateway"),
+    "by": one_of("vendor", "provider", "feeder", "gateway"),
     "name": _TEXT,
     "at_s": _SECONDS,
     "return_s": _SOME_SECONDS,
     "stops": _YES_OR_NO,
 }
 _RESTART = {
-    "role": _one_of("all", "gateway", "fleet", "dispatch"),
+    "role": one_of("all", "gateway", "fleet", "dispatch"),
     "at_s": _SECONDS,
     "down_s": _SECONDS,
 }
 _RIVAL = {
-    "role": _one_of("fleet", "dispatch"),
+    "role": one_of("fleet", "dispatch"),
     "at_s": _SECONDS,
     "for_s": _SOME_SECONDS,
-    "how": _one_of("paused", "cut-off"),
+    "how": one_of("paused", "cut-off"),
 }
 _ORDER = {
     "at_s": _SECONDS,
     "duration_s": _SOME_SECONDS,
-    "fraction": _real(0.001, 10),
-    "target_w": _real(1, 1e12, " W"),
-    "direction": _one_of("up", "down"),
+    "fraction": real(0.001, 10),
+    "target_w": real(1, 1e12, " W"),
+    "direction": one_of("up", "down"),
+    "resource": _TEXT,
     "profile": _ANY,
 }
-_INTERVAL = {"duration_s": _SOME_SECONDS, "part": _real(-1, 1)}
+_RESOURCE = {
+    "kind": some([kind.name.lower() for kind in DeviceKind]),
+    "vendor": some(),
+}
+_INTERVAL = {"duration_s": _SOME_SECONDS, "part": real(-1, 1)}
