@@ -50,7 +50,8 @@ class Client(Connection):
     def create_order(
         self,
         *,
-        target_w: float,
+        target_w: float | None = None,
+        profile: list[dict[str, float]] | None = None,
         resource: str = "all",
         duration_s: float | None = None,
         starts_at: str | None = None,
@@ -62,9 +63,13 @@ class Client(Connection):
         staged: bool | None = None,
         randomise_s: float | None = None,
     ) -> OrderTold:
-        """Order a change of power. `key`: sending the same again gives the same order. [W] [s]"""
+        """Order a change of power. `key`: sending the same again gives the same order. [W] [s]
+
+        `profile` instead of `target_w` and an end: intervals, each `duration_s` and `target_w`.
+        """
         asked = _said(
             target_w=target_w,
+            profile=profile,
             resource=resource,
             duration_s=duration_s,
             starts_at=starts_at,
@@ -107,10 +112,21 @@ class Client(Connection):
         return self._ask(OrderWhyTold, "GET", f"/v1/orders/{order_no}/why")
 
     def preview_order(
-        self, *, target_w: float, resource: str = "all", duration_s: float = 900.0
+        self,
+        *,
+        target_w: float | None = None,
+        profile: list[dict[str, float]] | None = None,
+        resource: str = "all",
+        duration_s: float | None = None,
     ) -> PreviewTold:
-        """Say what would be promised now, and order nothing."""
-        asked = _said(target_w=target_w, resource=resource, duration_s=duration_s, dry_run=True)
+        """Say what would be promised now, for 15 minutes unless said; order nothing."""
+        asked = _said(
+            target_w=target_w,
+            profile=profile,
+            resource=resource,
+            duration_s=900.0 if duration_s is None and profile is None else duration_s,
+            dry_run=True,
+        )
         return self._ask(PreviewTold, "POST", "/v1/orders", asked)
 
     def amend_order(
@@ -118,11 +134,12 @@ class Client(Connection):
         order_no: int,
         *,
         target_w: float | None = None,
+        profile: list[dict[str, float]] | None = None,
         duration_s: float | None = None,
         ends_at: str | None = None,
     ) -> OrderTold:
-        """Change an order's target or end (`duration_s` counts from now)."""
-        asked = _said(target_w=target_w, duration_s=duration_s, ends_at=ends_at)
+        """Change an order's target, end or profile (from now, as `duration_s` is)."""
+        asked = _said(target_w=target_w, profile=profile, duration_s=duration_s, ends_at=ends_at)
         return self._ask(OrderTold, "PATCH", f"/v1/orders/{order_no}", asked)
 
     def cancel_order(self, order_no: int) -> OrderTold:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kapelle.adapters.http.problems import Fault, Refused
-from kapelle.api import rules
+from kapelle.api import profiles, rules
 from kapelle.api.quota import Quota
 from kapelle.api.selections import Rearm, Selected, Selections
 from kapelle.api.settings import ApiSettings
@@ -73,7 +73,7 @@ class OrderDesk:
         Returns:
             The order, and whether it is new: the same key and body give the same order again.
         """
-        self._check_alone(asked.target_w)
+        self._check_alone(profiles.asked_w(asked))
         return await self._create(asked, key, issued_by, "")
 
     def select(self, asked: OrderAsked, selected_by: str) -> tuple[Selected, Preview]:
@@ -135,8 +135,12 @@ class OrderDesk:
         """Change an order's target or end, and wait for dispatch's new plan."""
         if asked.target_w is not None:
             self._check_alone(asked.target_w)
-        if asked.target_w is None and asked.ends_at is None and asked.duration_s is None:
-            raise Refused(422, "nothing-to-change", "give target_w, ends_at or duration_s")
+        if asked.profile is not None:
+            self._check_alone(profiles.asked_w(asked))
+        profiles.check_end(asked)
+        changes = (asked.target_w, asked.profile, asked.ends_at, asked.duration_s)
+        if all(change is None for change in changes):
+            raise Refused(422, "nothing-to-change", "give target_w, profile, ends_at or duration_s")
         async with self._turn:
             for _ in range(_TRIES):
                 expected = await self._catch_up()
@@ -144,7 +148,9 @@ class OrderDesk:
                 self._check_quota()
                 now_ns = self._clock.now_ns()
                 ends_at_ns = rules.end_of(asked, now_ns, state.order.ends_at_ns)
-                target_w = state.order.target_w if asked.target_w is None else asked.target_w
+                target_w, ends_at_ns, profile = profiles.amended(
+                    state.order, asked, now_ns, ends_at_ns
+                )
                 self._check_window(max(now_ns, state.order.starts_at_ns), ends_at_ns)
                 rules.check_target(target_w)
                 rules.check_overlap(
@@ -154,7 +160,7 @@ class OrderDesk:
                     ends_at_ns,
                     besides=order_no,
                 )
-                amend = Amend(order_no, target_w, ends_at_ns, now_ns, issued_by)
+                amend = Amend(order_no, target_w, ends_at_ns, now_ns, issued_by, profile)
                 if await self._append(amend, expected):
                     break
             else:
@@ -217,16 +223,19 @@ class OrderDesk:
 
     def _order(self, asked: OrderAsked, mark: str, issued_by: str, operated_by: str = "") -> Order:
         view, now_ns = self._watch.view, self._clock.now_ns()
-        rules.check_target(asked.target_w)
+        target_w = profiles.asked_w(asked)
+        rules.check_target(target_w)
+        profiles.check_end(asked)
         starts_at_ns = now_ns if asked.starts_at is None else to_ns(asked.starts_at)
-        if asked.ends_at is None and asked.duration_s is None:
+        profile, ends_at_ns = profiles.laid_out(asked.profile, starts_at_ns)
+        if not profile and asked.ends_at is None and asked.duration_s is None:
             raise Refused(
                 422,
                 "order-endless",
                 "an order has an end",
                 faults=[Fault("/duration_s", "give duration_s or ends_at")],
             )
-        ends_at_ns = rules.end_of(asked, starts_at_ns, 0)
+        ends_at_ns = rules.end_of(asked, starts_at_ns, ends_at_ns)
         if starts_at_ns < now_ns - 60 * NS_PER_S:
             raise Refused(
                 422,
@@ -242,7 +251,7 @@ class OrderDesk:
         return Order(
             order_no=order_no,
             resource=asked.resource,
-            target_w=asked.target_w,
+            target_w=target_w,
             starts_at_ns=starts_at_ns,
             ends_at_ns=ends_at_ns,
             issued_at_ns=now_ns,
@@ -254,6 +263,7 @@ class OrderDesk:
             why=asked.why,
             staged=asked.staged,
             randomise_s=asked.randomise_s,
+            profile=profile,
         )
 
     def _check_available(self, order: Order) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 import numpy as np
 
 from kapelle.api import report_delivery as delivery
+from kapelle.api.report_intervals import intervals, of_all
 from kapelle.api.report_shapes import (
     AmendTold,
     CancelTold,
@@ -36,6 +37,7 @@ _OVER = (OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.DECLINED)
 def make_report(found: Evidence) -> ReportTold:
     """Return all that can be said of an order, and whether it delivered."""
     order, status, told = found.order, status_of(found), delivery.said(found)
+    judged = intervals(found, told, status)
     occurred = [_occurred(kind, body) for kind, body in found.around]
     everything = np.ones(len(told.at_ns), np.bool_)
     through_ns = int(told.at_ns[-1]) if len(told.at_ns) else 0
@@ -57,7 +59,8 @@ def make_report(found: Evidence) -> ReportTold:
         # Dispatch's last word comes after every total of the window, in the same topic.
         is_complete=any(plan["status"] in _OVER for plan in found.plans),
         recorded_through=to_datetime(through_ns) if through_ns else None,
-        judged=delivery.judge(found, told, status),
+        judged=of_all(delivery.judge(found, told, status), judged),
+        intervals=judged,
         plans=[_plan(plan) for plan in found.plans],
         amends=[_amend(amend) for amend in found.amends],
         cancelled=next((_cancel(cancel) for cancel in found.cancels), None),

@@ -23,7 +23,7 @@ from kapelle.api.times import to_datetime
 from kapelle.history.evidence import Event, Evidence
 from kapelle.history.tables import MINUTE_NS, QUARTER_NS
 from kapelle.model.enums import OrderStatus
-from kapelle.model.ids import NS_PER_S, Floats, Longs
+from kapelle.model.ids import NS_PER_S, Flags, Floats, Longs
 
 POINTS_MAX = 300
 HOLD_NS = 30 * NS_PER_S
@@ -89,10 +89,28 @@ def mwh(watt_seconds: float) -> int:
 
 def target_of(found: Evidence) -> Steps:
     """Return what was asked over time. [W]"""
-    asked = [(found.starts_at_ns, float(found.order["target_w"]))]
-    # What is changed before it starts counts from its start.
-    asked += [(max(found.starts_at_ns, a["at_ns"]), float(a["target_w"])) for a in found.amends]
+    asked = _stretches(found.order, found.starts_at_ns, "target_w")
+    for amend in found.amends:
+        # What is changed before it starts counts from its start.
+        at_ns = max(found.starts_at_ns, int(amend["at_ns"]))
+        asked = _from(asked, at_ns, _stretches(amend, at_ns, "target_w"))
     return Steps.of(asked)
+
+
+def _stretches(body: Event, at_ns: int, name: str) -> list[tuple[int, float]]:
+    """Return what an order, amendment or plan says from a moment on, by interval if it has any."""
+    steps = [(int(step["starts_at_ns"]), float(step[name])) for step in body.get("profile") or ()]
+    if not steps:
+        return [(at_ns, float(body[name] or 0.0))]
+    begun = [value for starts_ns, value in steps if starts_ns <= at_ns]
+    now = (at_ns, begun[-1] if begun else steps[0][1])
+    return [now, *(step for step in steps if step[0] > at_ns)]
+
+
+def _from(
+    before: list[tuple[int, float]], at_ns: int, after: list[tuple[int, float]]
+) -> list[tuple[int, float]]:
+    return [*(step for step in before if step[0] < at_ns), *after]
 
 
 def committed_of(found: Evidence) -> Steps:
@@ -106,9 +124,10 @@ def committed_of(found: Evidence) -> Steps:
     first = [max(found.starts_at_ns, plan["at_ns"]) for plan in active]
     if first:
         first[0] = found.starts_at_ns
-    return Steps.of(
-        [(at, _committed(plan)) for at, plan in zip(first, active, strict=True)]
-    )
+    promised: list[tuple[int, float]] = []
+    for at_ns, plan in zip(first, active, strict=True):
+        promised = _from(promised, at_ns, _stretches(plan, at_ns, "committed_w"))
+    return Steps.of(promised)
 
 
 def _committed(plan: Event) -> float:
@@ -153,13 +172,23 @@ def said(found: Evidence) -> Said:
 
 def judge(found: Evidence, told: Said, status: OrderStatus) -> JudgedTold:
     """Say whether an order delivered: its mean, once settled, lies within its tolerance."""
-    length_ns = found.ends_at_ns - found.starts_at_ns
-    settle_ns = min(SETTLE_NS, int(SETTLE_PART * length_ns))
+    left_out_ns = settle_ns(found.ends_at_ns - found.starts_at_ns)
     changes = [found.starts_at_ns, *(amend["at_ns"] for amend in found.amends)]
     chosen = np.ones(len(told.at_ns), np.bool_)
     for change_ns in changes:
-        chosen &= (told.at_ns < change_ns) | (told.at_ns >= change_ns + settle_ns)
-    chosen &= ~np.isnan(told.delivered_w)
+        chosen &= (told.at_ns < change_ns) | (told.at_ns >= change_ns + left_out_ns)
+    return judged(found, told, chosen & ~np.isnan(told.delivered_w), left_out_ns, status)
+
+
+def settle_ns(length_ns: int) -> int:
+    """Return how much after each change is left out of the judgement of so long a time."""
+    return min(SETTLE_NS, int(SETTLE_PART * length_ns))
+
+
+def judged(
+    found: Evidence, told: Said, chosen: Flags, left_out_ns: int, status: OrderStatus
+) -> JudgedTold:
+    """Judge the mean over some of the published ticks."""
     tolerance = float(found.order["tolerance"])
     target_w = told.mean(told.target_w, chosen)
     committed_w = told.mean(told.committed_w, chosen)
@@ -170,7 +199,7 @@ def judge(found: Evidence, told: Said, status: OrderStatus) -> JudgedTold:
         verdict=verdict,
         text=_TEXTS[verdict],
         tolerance=tolerance,
-        settle_s=settle_ns / NS_PER_S,
+        settle_s=left_out_ns / NS_PER_S,
         judged_s=float(told.held_ns[chosen].sum()) / NS_PER_S,
         target_w=known(target_w),
         delivered_w=known(delivered_w),

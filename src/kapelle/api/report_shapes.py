@@ -181,6 +181,17 @@ class JudgedTold(BaseModel):
     within_share: float | None = Field(description="Of that time, within the tolerance. 0-1")
 
 
+class IntervalJudgedTold(BaseModel):
+    """One interval of an order whose target changes."""
+
+    starts_at: datetime
+    ends_at: datetime
+    asked_mwh: int
+    promised_mwh: int
+    published_mwh: int | None = Field(description="Delivered, as the plant said at the time.")
+    judged: JudgedTold
+
+
 class ReportTold(BaseModel):
     """An order as the long record knows it."""
 
@@ -200,7 +211,10 @@ class ReportTold(BaseModel):
     is_over: bool
     is_complete: bool = Field(description="Whether it is over and the record has all of it.")
     recorded_through: datetime | None = Field(description="Last tick of the window on record.")
-    judged: JudgedTold
+    judged: JudgedTold = Field(description="Of a profile as its worst interval.")
+    intervals: list[IntervalJudgedTold] = Field(
+        default=[], description="Where its target changed, each by itself."
+    )
     plans: list[PlanTold]
     amends: list[AmendTold]
     cancelled: CancelTold | None

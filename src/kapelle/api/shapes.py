@@ -13,11 +13,24 @@ class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class IntervalAsked(_Asked):
+    """One part of an order whose target changes."""
+
+    duration_s: Annotated[FiniteFloat, Field(ge=1)]
+    target_w: FiniteFloat = Field(description="As of an order; 0 and both signs may occur. [W]")
+
+
+Profile = Annotated[list[IntervalAsked], Field(min_length=1, max_length=96)]
+
+
 class OrderAsked(_Asked):
     """A target for a resource: change its power by this much against its baseline."""
 
-    target_w: FiniteFloat = Field(
-        description="Change against the baseline, positive towards the grid. [W]"
+    target_w: FiniteFloat | None = Field(
+        default=None, description="Change against the baseline, positive towards the grid. [W]"
+    )
+    profile: Profile | None = Field(
+        default=None, description="Instead of `target_w` and an end: intervals, one after another."
     )
     resource: Name = Field(default="all", description="Named set of enrolled devices.")
     starts_at: AwareDatetime | None = Field(
@@ -51,6 +64,9 @@ class AmendAsked(_Asked):
     target_w: FiniteFloat | None = None
     ends_at: AwareDatetime | None = Field(default=None, strict=False)
     duration_s: Positive | None = Field(default=None, description="From now. [s]")
+    profile: Profile | None = Field(
+        default=None, description="From now; instead of all that is not over yet."
+    )
 
 
 class HoldAsked(_Asked):
@@ -59,12 +75,21 @@ class HoldAsked(_Asked):
     reason: Annotated[str, Field(max_length=500)] = ""
 
 
+class IntervalTold(BaseModel):
+    """One part of an order whose target changes."""
+
+    starts_at: datetime
+    ends_at: datetime
+    target_w: float
+    committed_w: float | None = Field(description="What is promised of it; null: nothing said yet.")
+
+
 class OrderTold(BaseModel):
     """An order as it stands."""
 
     order_no: int
     resource: str
-    target_w: float
+    target_w: float = Field(description="Of a profile the largest in size. [W]")
     starts_at: datetime
     ends_at: datetime
     issued_at: datetime
@@ -97,6 +122,9 @@ class OrderTold(BaseModel):
     complete_at: datetime | None = Field(
         default=None, description="When it had come to all devices; from then the promise counts."
     )
+    profile: list[IntervalTold] = Field(
+        default=[], description="Where its target changes; empty: it has one."
+    )
 
 
 class PreviewTold(BaseModel):
@@ -119,6 +147,7 @@ class PreviewTold(BaseModel):
     devices: int
     excluded: dict[str, int]
     held_s: float = Field(description="How long the published headroom holds. [s]")
+    profile: list[IntervalTold] = []
 
 
 class SelectionTold(BaseModel):

@@ -1,9 +1,12 @@
 """Turns the plant view into answers. Unknown is null, never 0."""
 
+from collections.abc import Sequence
 from math import isnan
 
 from kapelle.api.health import Health
+from kapelle.api.profiles import asked_w
 from kapelle.api.shapes import (
+    IntervalTold,
     NoticeTold,
     OrderAsked,
     OrderTold,
@@ -16,9 +19,10 @@ from kapelle.dispatch.binding import in_force
 from kapelle.dispatch.preview import Preview
 from kapelle.dispatch.promise import parts_of
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView
+from kapelle.fleet.profiles import parts
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Notice
+from kapelle.model.plant import Notice, Order, Promised
 
 
 def tell_order(state: OrderState, view: PlantView | None = None) -> OrderTold:
@@ -54,14 +58,29 @@ def tell_order(state: OrderState, view: PlantView | None = None) -> OrderTold:
         complete_at=to_datetime(rollout.complete_at_ns)
         if rollout and rollout.complete_at_ns
         else None,
+        profile=_intervals(order, plan.profile if plan else ()),
     )
+
+
+def _intervals(order: Order, promised: Sequence[Promised]) -> list[IntervalTold]:
+    """Return the intervals of an order's profile, if it has one, with what is promised of each."""
+    committed_w = {step.starts_at_ns: step.committed_w for step in promised}
+    return [
+        IntervalTold(
+            starts_at=to_datetime(part.starts_at_ns),
+            ends_at=to_datetime(part.ends_at_ns),
+            target_w=part.target_w,
+            committed_w=committed_w.get(part.starts_at_ns),
+        )
+        for part in (parts(order) if order.profile else ())
+    ]
 
 
 def tell_preview(asked: OrderAsked, shown: Preview) -> PreviewTold:
     """Return what an order would be promised."""
     return PreviewTold(
         resource=asked.resource,
-        target_w=asked.target_w,
+        target_w=asked_w(asked),
         committed_w=shown.committed_w,
         firm_w=shown.firm_w,
         declined_w=shown.declined_w,
@@ -74,6 +93,7 @@ def tell_preview(asked: OrderAsked, shown: Preview) -> PreviewTold:
         devices=shown.devices,
         excluded=shown.excluded,
         held_s=shown.held_s,
+        profile=_intervals(shown.order, shown.profile),
     )
 
 

@@ -11,6 +11,7 @@ import typer
 
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import Exit, Json, out, power, print_table, print_told, say
+from kapelle.cli.profiles import profile_of, tell_intervals
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import Invalid, Problem, Unreachable
 
@@ -37,6 +38,15 @@ Randomise = Annotated[
 Kilowatts = Annotated[float | None, typer.Option("--kw", help="The same in kW.")]
 
 
+Length = Annotated[
+    str | None, typer.Option("--for", help="How long: 90s, 20m, 1h30m; default 15m.")
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="Instead of --kw and --for: 15m:500,15m:-200 (kW), or a CSV file: for,kw."),
+]
+
+
 @contextmanager
 def plant(file: Path | None, url: str | None) -> Iterator["Client"]:
     """Connect to the plant a configuration describes, or to another."""
@@ -53,7 +63,8 @@ def plant(file: Path | None, url: str | None) -> Iterator["Client"]:
 def create(
     mw: Megawatts = None,
     kw: Kilowatts = None,
-    length: Annotated[str, typer.Option("--for", help="How long: 90s, 20m, 1h30m.")] = "15m",
+    length: Length = None,
+    profile: Profile = None,
     resource: Annotated[str, typer.Option(help="Named set of devices.")] = "all",
     at: Annotated[str | None, typer.Option(help="Start: +5m, 14:30 (UTC), RFC 3339.")] = None,
     tolerance: Annotated[float, typer.Option(help="Accepted deviation, 0-1.")] = 0.02,
@@ -67,21 +78,29 @@ def create(
     json: Json = False,
 ) -> None:
     """Order a change of power against what the devices do now; + is towards the grid."""
-    target_w = watts(mw, kw)
-    seconds = duration_s(length)
+    intervals = profile_of(profile)
+    if intervals is not None and length is not None:
+        remedy = "leave out --for: a profile's intervals say how long it is"
+        raise Invalid("order", [Problem("--for", "stands beside --profile", remedy)])
+    target_w = watts(mw, kw) if intervals is None or mw is not None or kw is not None else None
+    seconds = duration_s(length or "15m") if intervals is None else None
     with plant(config, url) as client:
         if dry_run:
-            preview = client.preview_order(target_w=target_w, resource=resource, duration_s=seconds)
+            preview = client.preview_order(
+                target_w=target_w, profile=intervals, resource=resource, duration_s=seconds
+            )
             if json:
                 print_told(preview)
             else:
                 tell_promise(
                     preview.committed_w, preview.declined_w, preview.reason, preview.firm_w
                 )
+                tell_intervals(preview.profile)
                 say("nothing was ordered (--dry-run)")
             return
         made = client.create_order(
             target_w=target_w,
+            profile=intervals,
             resource=resource,
             duration_s=seconds,
             starts_at=moment(at, datetime.now(UTC)) if at else None,
@@ -121,18 +140,22 @@ def amend(
     mw: Megawatts = None,
     kw: Kilowatts = None,
     length: Annotated[str | None, typer.Option("--for", help="From now: 90s, 20m.")] = None,
+    profile: Profile = None,
     config: File = None,
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Change the target or the end of an order."""
+    """Change the target or the end of an order, or what is left of its profile."""
     target_w = watts(mw, kw) if mw is not None or kw is not None else None
-    if target_w is None and length is None:
-        problem = Problem("order amend", "nothing to change", "give --mw, --kw or --for")
+    intervals = profile_of(profile)
+    if target_w is None and length is None and intervals is None:
+        remedy = "give --mw, --kw, --for or --profile"
+        problem = Problem("order amend", "nothing to change", remedy)
         raise Invalid("order", [problem])
     seconds = duration_s(length) if length else None
     with plant(config, url) as client:
-        tell_order(client.amend_order(order, target_w=target_w, duration_s=seconds), json=json)
+        made = client.amend_order(order, target_w=target_w, profile=intervals, duration_s=seconds)
+    tell_order(made, json=json)
 
 
 @orders.command()
@@ -182,7 +205,7 @@ def order_row(order: "OrderTold") -> dict[str, object]:
         "order": order.order_no,
         "status": order.status,
         "resource": order.resource,
-        "target": power(order.target_w),
+        "target": power(order.target_w) + (" …" if order.profile else ""),
         "promised": power(order.committed_w),
         "starts": f"{order.starts_at:%Y-%m-%d %H:%M:%S}Z",
         "ends": f"{order.ends_at:%H:%M:%S}Z",
@@ -203,6 +226,7 @@ def tell_order(order: "OrderTold", *, json: bool) -> None:
     )
     if order.why:
         out().print(f"for: {order.why}", markup=False)
+    tell_intervals(order.profile)
     if order.planned:
         tell_promise(order.committed_w or 0.0, order.declined_w or 0.0, order.reason, order.firm_w)
     else:

@@ -7,7 +7,13 @@ from kapelle.cli.output import counted, energy, power
 
 if TYPE_CHECKING:
     # The record is costly to import: only the commands that need it do.
-    from kapelle.api.report_shapes import EnergyTold, JudgedTold, ReplacedTold, ReportTold
+    from kapelle.api.report_shapes import (
+        EnergyTold,
+        IntervalJudgedTold,
+        JudgedTold,
+        ReplacedTold,
+        ReportTold,
+    )
 
 MARKS = {
     "delivered": ("●", "green"),
@@ -35,6 +41,9 @@ def facts(told: "ReportTold") -> list[tuple[str, str]]:
         within = f"{percent(judged.within_share)} of {judged.judged_s:,.0f} s within the tolerance"
         left_out = f"the first {judged.settle_s:.0f} s after each change are not judged"
         found.append(("", f"{within}; {left_out}"))
+    found += [
+        (f"interval {number}", interval_text(each)) for number, each in enumerate(told.intervals, 1)
+    ]
     if told.measured_share is not None:
         guessed = percent(1.0 - told.measured_share)
         found.append(("evidence", f"{percent(told.measured_share)} measured, {guessed} estimated"))
@@ -44,6 +53,15 @@ def facts(told: "ReportTold") -> list[tuple[str, str]]:
         means = f"{power(worst.delivered_w)} of {power(worst.target_w)}"
         found.append(("worst 5 min", f"{when}: {power(worst.missing_w)} off, {means}"))
     return found
+
+
+def interval_text(each: "IntervalJudgedTold") -> str:
+    """Say what became of one interval of a profile."""
+    mark, _ = MARKS[each.judged.verdict]
+    asked = f"{clock(each.starts_at)} to {clock(each.ends_at)} {mark} {each.judged.verdict}"
+    if each.judged.delivered_w is None:
+        return asked
+    return f"{asked}: {delivered_text(each.judged)}"
 
 
 def delivered_text(judged: "JudgedTold") -> str:

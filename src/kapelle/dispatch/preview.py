@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from kapelle.dispatch.beside import same_resource
 from kapelle.dispatch.firm.orders import UNKNOWN, assurance
+from kapelle.dispatch.planning.outline import from_rooms
+from kapelle.dispatch.planning.promising import binds as binds_of
+from kapelle.dispatch.planning.promising import of_largest_w, promise
 from kapelle.dispatch.promise import binding, parts_of, room_of
-from kapelle.dispatch.reserve import reserve_of
+from kapelle.dispatch.reserve import reserve_of, share_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import PlantView, total
-from kapelle.model.plant import Order
+from kapelle.model.plant import Order, Promised
 
 _DEFAULTS = DispatchSettings()
 HELD_S = 900.0
@@ -38,6 +41,10 @@ class Preview:
     """Why devices are not counted on, and how many."""
     held_s: float
     """How long the promise holds as far as the published headroom tells. [s]"""
+    order: Order
+    """What was asked."""
+    profile: tuple[Promised, ...] = ()
+    """What would be promised of each interval, where the target changes."""
 
 
 def preview(view: PlantView, order: Order, settings: DispatchSettings = _DEFAULTS) -> Preview:
@@ -51,6 +58,14 @@ def preview(view: PlantView, order: Order, settings: DispatchSettings = _DEFAULT
     binds = sure.reason(order.target_w, committed_w)
     binds = binds or reserve.reason(order.target_w, committed_w)
     binds = binds or binding(known, order.target_w, committed_w, parts)
+    steps: tuple[Promised, ...] = ()
+    if order.profile:
+        told = from_rooms(view, order.resource)
+        kept = share_of(settings, order.resource)
+        steps = promise(
+            order, parts, order.starts_at_ns, bounded=sure.bounded_w, kept=kept, stores=told
+        )
+        committed_w, binds = of_largest_w(steps, order.target_w), binds_of(steps)
     if not known.devices:
         binds = f"resource {order.resource!r} has no devices that any partition has spoken of"
     in_the_way = same_resource(view, order)
@@ -71,4 +86,6 @@ def preview(view: PlantView, order: Order, settings: DispatchSettings = _DEFAULT
         devices=known.devices,
         excluded=known.excluded,
         held_s=HELD_S,
+        order=order,
+        profile=steps,
     )

@@ -6,6 +6,7 @@ import msgspec
 import pyarrow as pa
 
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView, apply_plant, total
+from kapelle.fleet.profiles import target_w
 from kapelle.fleet.snapshots import view_from_snapshot, view_to_snapshot
 from kapelle.history.store import Rows
 from kapelle.history.tables import TABLES, WHOLE_PLANT
@@ -84,7 +85,7 @@ class Publisher:
 
     def _target_w(self, resource: str) -> float | None:
         active = [
-            state.order.target_w
+            target_w(state.order, self._tick_ns)
             for state in self._view.orders.values()
             if _is_active(state) and resource in (state.order.resource, ALL)
         ]

@@ -24,7 +24,7 @@ _CHOICE = 0.05
 _LEEWAY = 1.1
 """Stores last for less with every second, and who lasts for less gets less: until the next plan the
 sum would sink by a few percent. So each may do a little more than its part."""
-_SLACK = 1e-6
+_SLACK = 1e-5
 """What one goal may lose to the next, as a part of everything wanted."""
 
 

@@ -1,6 +1,6 @@
 """What can be promised of each interval of a profile: the nearest that energy and power allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kapelle.dispatch.planning.groups import Window, groups, way_of, window
 from kapelle.dispatch.planning.lookahead import Unplanned, look_ahead
@@ -25,6 +25,7 @@ def promise(
     was: Sequence[Promised] = (),
     bounded: Callable[[float], float] = lambda power_w: power_w,
     kept: float = 0.0,
+    stores: Sequence[Mapping[str, Sequence[float]]] | None = None,
 ) -> tuple[Promised, ...]:
     """Return what is promised of each interval of an order; nothing for one without a profile.
 
@@ -40,11 +41,14 @@ def promise(
         was: The promise before an amendment.
         bounded: What of a power may be promised at most.
         kept: The part of power and energy that is kept free. 0-1
+        stores: What there is, where partitions have not been asked for it; None: what they told.
     """
     if not asked.profile:
         return ()
     left = window(parts(asked), now_ns, besides_w)
-    short_w = _short_w(asked, told, left, 1.0 - kept)
+    if stores is None:
+        stores = [part.stores for part in told if part.stores]
+    short_w = _short_w(asked, stores, left, 1.0 - kept)
     over = len(asked.profile) - len(left.want_w)
     before = {step.starts_at_ns: step for step in was}
     room = room_of(told)
@@ -84,13 +88,13 @@ def binds(steps: Sequence[Promised]) -> str:
 
 
 def _short_w(
-    asked: Order, told: Sequence[ResourceSummary], left: Window, free: float
+    asked: Order, stores: Sequence[Mapping[str, Sequence[float]]], left: Window, free: float
 ) -> Floats | None:
     """Return what will be missing in each interval that is left; None where nobody can say."""
-    if not any(part.stores for part in told):
+    if not stores:
         return None
     way = way_of(step.target_w for step in asked.profile)
-    there = groups((part.stores for part in told), left.lasts_s, way, len(left.want_w)).part(free)
+    there = groups(stores, left.lasts_s, way, len(left.want_w)).part(free)
     found = look_ahead(there, left)
     if isinstance(found, Unplanned) or violation(found, there, left):
         return None
