@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.dispatch.keeping import past_caps
+from kapelle.dispatch.keeping import in_doubt, past_caps
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.claims import active_rows, by_rank, not_yet, resting
 from kapelle.fleet.columns import Fleet
@@ -109,6 +109,9 @@ def _wanted(fleet: Fleet) -> _Wanted:
         setpoint_w[rows] = division.setpoints(
             fleet, rows, *levels, horizon, rationing, signal.prices
         )
+        if not fleet.envelopes.is_empty:
+            doubted = in_doubt(fleet, rows)
+            setpoint_w[doubted] = division.setpoints(fleet, doubted, 0.0, 0.0, horizon, rationing)
         order_no[rows] = signal.order_no
         ends_at_ns[rows] = signal.ends_at_ns
     setpoint_w[fleet.waits[:size]] = np.nan

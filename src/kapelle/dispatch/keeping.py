@@ -1,4 +1,4 @@
-"""Whom to tell of a slight change, so that no group drifts past its cap within dead-bands.
+"""What setpoints must heed where groups have caps, beside λ and prices.
 
 Devices whose setpoint falls by less than their dead-band are left as they are. In a group at its cap
 that would add up: there the largest such falls are told until the sum is what was asked.
@@ -12,9 +12,25 @@ from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve.groups import FAMILIES, capped_groups
+from kapelle.fleet.curve.trust import controllable
 from kapelle.model.ids import Flags, Floats, Ints
 
 _NOTHING_W = 1e-6
+
+Places = NDArray[np.intp]
+
+
+def in_doubt(fleet: Fleet, rows: Ints) -> Ints:
+    """Return those of some rows that are in a capped feeder or zone, or share what vendors may
+    carry, and are not counted on: no λ or price reckons with them. Tried again, they are asked for
+    no more than their own schedule."""
+    groups = capped_groups(fleet)
+    if groups is None:
+        return rows[:0]
+    capped = np.zeros(len(rows), np.bool_)
+    for family, place in zip(FAMILIES, groups.place, strict=True):
+        capped |= (place >= 0)[getattr(fleet, family)[rows]]
+    return rows[capped & ~controllable(fleet, rows)]
 
 
 def past_caps(fleet: Fleet, rows: Ints, want_w: Floats, left_w: Floats) -> tuple[Flags, Flags]:
@@ -34,14 +50,14 @@ def past_caps(fleet: Fleet, rows: Ints, want_w: Floats, left_w: Floats) -> tuple
             continue
         capped |= mine
         beyond_w = sign * (np.where(told, want_w, left_w) - want_w)
-        past_w = np.bincount(group[mine], beyond_w[mine], len(limit_w))
+        past_w = np.bincount(group[mine], beyond_w[mine], len(limit_w)).astype(np.float64)
         some = np.flatnonzero(mine & (beyond_w > 0.0))
         some = some[past_w[group[some]] > _NOTHING_W]
         told[some[_largest(group[some], beyond_w[some], past_w)]] = True
     return told, capped
 
 
-def _limits(fleet: Fleet, rows: Ints) -> Iterator[tuple[NDArray[np.intp], Floats, int]]:
+def _limits(fleet: Fleet, rows: Ints) -> Iterator[tuple[Places, Floats, int]]:
     """Yield by kind of group and direction: the group of each row, and the limit of each group."""
     sites = fleet.envelopes.caps("site", fleet.names["site"], fleet.now_ns)
     if sites is not None:
@@ -59,11 +75,12 @@ def _limits(fleet: Fleet, rows: Ints) -> Iterator[tuple[NDArray[np.intp], Floats
         yield group, np.where(shared, 0.0, np.array(groups.import_w)), -1
 
 
-def _largest(group: NDArray[np.intp], amount_w: Floats, past_w: Floats) -> NDArray[np.intp]:
+def _largest(group: Places, amount_w: Floats, past_w: Floats) -> Places:
     """Return the largest of each group that together make up what it is past its cap by."""
     order = np.lexsort((-amount_w, group))
     sums_w = np.cumsum(amount_w[order])
     first = np.append(True, np.diff(group[order]) != 0)[: len(order)]
     begun_w = (sums_w - amount_w[order])[first]
     before_w = sums_w - amount_w[order] - begun_w[np.cumsum(first) - 1]
-    return order[before_w < past_w[group[order]]]
+    largest: Places = order[before_w < past_w[group[order]]]
+    return largest

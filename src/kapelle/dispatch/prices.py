@@ -452,8 +452,9 @@ def _area(rows: Rows, level: Floats) -> Floats:
         np.minimum(rows.level, level[:, np.newaxis]), axis=1, append=level[:, np.newaxis]
     )
     width[:, -1] = np.maximum(level - rows.level[:, -1], 0.0)
-    slope = np.diff(rows.power_w, axis=1, append=rows.power_w[:, -1:])
-    slope[:, :-1] /= np.diff(rows.level, axis=1)
+    rise_w = np.diff(rows.power_w, axis=1, append=rows.power_w[:, -1:])
+    run = np.diff(rows.level, axis=1, append=np.inf)
+    slope = np.divide(rise_w, run, out=np.zeros(rise_w.shape), where=run > 0.0)
     area: Floats = (width * (rows.power_w + 0.5 * slope * width)).sum(axis=1)
     return area
 

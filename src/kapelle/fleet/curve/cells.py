@@ -177,10 +177,11 @@ def _at_worst_w(fleet: Fleet, rows: Rows) -> tuple[Floats, Floats]:
     up_w, down_w = furthest_w(fleet, rows, 1), furthest_w(fleet, rows, -1)
     doubtful = np.flatnonzero(asked_soon(fleet, rows) & ~controllable(fleet, rows))
     if len(doubtful):
-        # They may be tried again at any time, and then do all they can.
-        part = shares(fleet, rows[doubtful])
-        up_w[doubtful] = np.maximum(up_w[doubtful], part.own_w + part.up_w)
-        down_w[doubtful] = np.minimum(down_w[doubtful], part.own_w - part.down_w)
+        # They may be tried again at any time, with their own schedule (`dispatch.keeping`).
+        again = rows[doubtful]
+        part = shares(fleet, again)
+        up_w[doubtful] = np.maximum(up_w[doubtful], at_rest_w(fleet, again, part, 1))
+        down_w[doubtful] = np.minimum(down_w[doubtful], at_rest_w(fleet, again, part, -1))
     return up_w, down_w
 
 
@@ -275,12 +276,12 @@ def _cells(fleet: Fleet, groups: Groups) -> tuple[NDArray[np.int32], Places]:
         ranks.append((np.append(-1, place[capped]), size, int(capped.sum()) + 1))
         tables.append(rank * size)
         size *= ranks[-1][2]
-    key = np.zeros(fleet.size, np.int64 if size > _DENSE_MAX else np.int32)
+    key = np.zeros(fleet.size, np.int64)
     used = [(f, t) for f, t in zip(FAMILIES, tables, strict=True) if t.any()]
     for start in range(0, fleet.size, CHUNK):
         here = slice(start, min(start + CHUNK, fleet.size))
         for family, table in used:
-            key[here] += table.astype(key.dtype).take(getattr(fleet, family)[here])
+            key[here] += table.take(getattr(fleet, family)[here])
     if size <= _DENSE_MAX:
         present = np.zeros(size, np.bool_)
         present[key] = True
