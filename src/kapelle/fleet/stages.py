@@ -11,6 +11,7 @@ import numpy as np
 from kapelle.fleet.claims import active_rows, by_rank
 from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.desired import in_force
+from kapelle.fleet.reconciliation.conditions import distrusted
 from kapelle.model.enums import Exclusion, Phase
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
 from kapelle.model.plant import Signal
@@ -54,6 +55,9 @@ def counts(fleet: Fleet, rows: Ints, signal: Signal | None) -> dict[str, int]:
         for cause in _FAILED
     }
     trusted = follows & (excluded == np.uint8(Exclusion.NONE))
+    doubted = mine & (excluded == np.uint8(Exclusion.NONE)) & distrusted(fleet, rows)
+    failed["condition"] = int(np.count_nonzero(doubted))
+    trusted &= ~doubted
     verified = trusted & (fleet.phase[at] == np.uint8(Phase.VERIFIED))
     counted = {"verified": int(np.count_nonzero(verified)), **failed}
     asked = int(np.count_nonzero(trusted)) + sum(failed.values())

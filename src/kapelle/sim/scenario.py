@@ -327,6 +327,8 @@ _ORDER = {
     "direction": one_of("up", "down"),
     "resource": _TEXT,
     "profile": _ANY,
+    "staged": _YES_OR_NO,
+    "randomise_s": real(0, 600, " s"),
 }
 _RESOURCE = {
     "kind": some([kind.name.lower() for kind in DeviceKind]),
