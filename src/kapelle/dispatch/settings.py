@@ -59,7 +59,7 @@ class DispatchSettings:
     """The trim rests while less than this part of the power is measured."""
     summary_age_s_max: float = 10.0
     """Summaries older than this are no ground to start an order on. [s]"""
-    shortfall_after_s: float = 1.0
+    shortfall_after_s: float = 2.0
     """A target out of reach for so long is announced. [s]"""
     group_devices_min: int = 10
     """Smaller groups are not announced when they vanish or return."""
