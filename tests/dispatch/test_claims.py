@@ -114,9 +114,9 @@ moves = st.one_of(
 )
 
 
-# The fixture is a class: every example makes a plant of its own.
+# The fixture is a class: every example makes a plant of its own. Shrinking takes minutes.
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],

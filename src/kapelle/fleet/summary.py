@@ -142,8 +142,8 @@ def _summed(
         rationing=rationing,
         claimed=claims.counts(rows),
         rollout=stages.counts(fleet, free, signal),
-        others_w=claims.others_w(rows, bound),
-        leaving_w=claims.leaving_w(rows, bound),
+        others_w=claims.others_w(rows[bound]),
+        leaving_w=claims.leaving_w(rows[bound]),
         cells=None if cells is None else cells.told(),
         **tally.counts,
     )
