@@ -120,6 +120,8 @@ class Room(msgspec.Struct, frozen=True):
     what is known of such devices [W], what their own records add [W], headroom squared [W2]."""
     places: dict[str, dict[int, list[float]]]
     """By vendor and group of feeders: headroom up and down. [W]"""
+    providers: dict[str, dict[int, list[float]]] = {}
+    """The same by vendor and group of internet providers."""
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -131,6 +133,8 @@ class Reach(msgspec.Struct, frozen=True):
     """By `kind/vendor`: commands followed and not followed, since the beginning."""
     delays: list[int]
     """Answers since the last telling, by octave of their delay; empty for none."""
+    providers: dict[str, dict[int, list[float]]] = {}
+    """As `heard`, by vendor and group of internet providers."""
 
 
 class CellCorners(msgspec.Struct, frozen=True):

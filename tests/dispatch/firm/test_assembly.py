@@ -1,5 +1,6 @@
 """From what partitions tell to a promise: many vendors, none, and what was learned since."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -70,6 +71,23 @@ def test_the_promise_follows_what_is_learned() -> None:
     assert failed.promise_w[P95] < before.promise_w[P95]
     assert failed.worst is not None
     assert failed.worst.odds == pytest.approx(0.04, abs=0.005)
+
+
+def test_vendors_behind_one_provider_fail_together() -> None:
+    rooms, firmness = rooms_of({"a": 1e6, "b": 8e5, "c": 6e5}), Firmness()
+    apart = told(rooms, firmness)
+    shares = {"a": 0.9, "b": 0.9, "c": 0.1}
+    mine = rooms[0][ALL][3600.0]
+    nets = {
+        name: {5: [share * sum(at[0] for at in mine.places[name].values()), 0.0]}
+        for name, share in shares.items()
+    }
+    rooms[0][ALL][3600.0] = msgspec.structs.replace(mine, providers=nets)
+    firmness.outages.groups["provider:5"] = Record(60.0, 1_000.0, True)
+    together = told(rooms, firmness)
+    left_w = 0.1 * 1e6 + 0.1 * 8e5 + 0.9 * 6e5
+    assert together.promise_w[P95] < left_w < apart.promise_w[P95]
+    assert together.headroom_w == apart.headroom_w
 
 
 def test_a_resource_nobody_spoke_of_promises_nothing() -> None:

@@ -106,6 +106,26 @@ def test_groups_that_are_not_enumerated_count_as_well() -> None:
     assert (found_w < promise_w).mean() == pytest.approx(0.05, abs=0.01)
 
 
+def test_a_part_of_every_place_is_lost_like_places_of_its_own() -> None:
+    """Of a provider only the share of each vendor is known: the same as if it were told where."""
+    vendors = [vendor_of(f"v{n}", [Response(3e5, 1e9, 0.9, 0.04)]) for n in range(3)]
+    odds = {"provider:1": 0.03, "vendor:v0": 0.02}
+    row = np.array([[True], [False], [False]])
+    share = np.array([[0.4], [0.25], [0.0]])
+    whole = Portfolio(vendors, np.ones((3, 1)), ())
+    parted = Portfolio(vendors, np.hstack([share, 1.0 - share]), ())
+    there = np.hstack([share > 0.0, np.zeros((3, 1), np.bool_)])
+    for risk in RISKS:
+        told = [
+            mix(Portfolio(p.vendors, p.spread, grouped(within, odds, p.mean_w))).promise_w(risk)
+            for p, within in (
+                (whole, {"provider:1": share, "vendor:v0": row}),
+                (parted, {"provider:1": there, "vendor:v0": np.hstack([row, row])}),
+            )
+        ]
+        assert told[0] == pytest.approx(told[1], rel=1e-6)
+
+
 def test_bad_days_of_those_who_wander_are_worse_than_a_bell_says() -> None:
     maker = Maker({0: [1000.0] * 300}, share=0.9, share_std=0.08, odds=0.0)
     found_w = drawn_w([maker], {}, 40_000, 6)

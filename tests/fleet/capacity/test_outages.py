@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from kapelle.fleet.capacity.outages import Heard, Outages, Record, learn_outages, outage_odds
+from kapelle.fleet.capacity.outages import (
+    Heard,
+    Outages,
+    Record,
+    Through,
+    learn_outages,
+    outage_odds,
+)
 
 FEEDERS = 8
 NAMES = ("acme", "bolt", "core")
@@ -91,3 +98,30 @@ def test_longer_windows_fail_more_often_and_doubt_is_not_forgotten() -> None:
     assert 0.0005 < fresh < 0.005
     odds = [outage_odds(Outages(), ["vendor:a"], hours * 3600.0)["vendor:a"] for hours in (1, 4)]
     assert odds[0] < odds[1] < 4 * odds[0]
+
+
+def through(share_heard: dict[int, float]) -> Through:
+    """Return who is heard by provider: 160 devices of each vendor through each of two."""
+    return {
+        (name, net): (160.0, 160.0 * share_heard.get(net, 1.0)) for name in NAMES for net in (4, 9)
+    }
+
+
+def test_a_providers_outage_is_laid_to_it_and_to_no_region() -> None:
+    """Half of all devices are silent, and nearly all of one region's."""
+    outages = working()
+    gone = heard({p: 0.9 if p[1] == 1 else 0.1 for p in heard()})
+    learn_outages(outages, heard(), 10.0, False, FEEDERS, through({}))
+    learn_outages(outages, gone, 10.0, False, FEEDERS, through({9: 0.0}))
+    assert events(outages) == {"provider:9": pytest.approx(1.0)}
+    learn_outages(outages, heard(), 10.0, False, FEEDERS, through({}))
+    assert not outages.down("provider:9")
+
+
+def test_a_provider_is_judged_without_vendors_that_are_out() -> None:
+    outages = working()
+    gone = heard({p: 1.0 for p in heard() if p[0] == "bolt"})
+    learn_outages(outages, heard(), 10.0, False, FEEDERS, through({}))
+    nets = {at: (160.0, 0.0 if at[0] == "bolt" else 100.0) for at in through({})}
+    learn_outages(outages, gone, 10.0, False, FEEDERS, nets)
+    assert events(outages) == {"vendor:bolt": pytest.approx(1.0)}

@@ -17,7 +17,7 @@ from kapelle.dispatch.firm.portfolio import (
 from kapelle.fleet.capacity import responses
 from kapelle.fleet.capacity.learned import Firmness, Rooms, groups_of, prompt_share
 from kapelle.fleet.capacity.outages import outage_odds
-from kapelle.fleet.capacity.room import PLACES
+from kapelle.fleet.capacity.room import PLACES, PROVIDERS
 from kapelle.fleet.capacity.trials import vendor_of as vendor_in
 from kapelle.model.ids import NS_PER_S, Flags, Floats
 from kapelle.model.plant import Direction, Room
@@ -27,6 +27,7 @@ VENDORS = 16
 devices without a vendor do."""
 
 _WAYS: Mapping[Direction, int] = {"up": 0, "down": 1}
+_PROVIDERS = tuple(f"provider:{net}" for net in range(PROVIDERS))
 _SUMS = 4
 _Tables = dict[float, dict[str, Floats]]
 """By length of window and name: sums."""
@@ -63,10 +64,11 @@ def portfolio_of(
     every = sorted((v for v in every if v.head_w > 0), key=lambda v: (-v.mean_w, v.name))
     spread = np.array([_spread(places.get(v.name)) for v in every]).reshape(-1, PLACES)
     names = [_names(v.name, row) for v, row in zip(every, spread, strict=True)]
-    odds = outage_odds(
-        firmness.outages, sorted({n for row in names for each in row for n in each}), window_s
-    )
-    vendors, spread, within = _lumped(every, spread, odds)
+    known = {n for row in names for each in row for n in each}
+    odds = outage_odds(firmness.outages, sorted(known | set(_PROVIDERS)), window_s)
+    vendors, spread, places_of = _lumped(every, spread, odds)
+    nets = _at_window([_nets(each, way) for each in told], window_s)
+    within: dict[str, Flags | Floats] = {**places_of, **_through(every, nets)}
     portfolio = Portfolio(vendors, spread, ())
     groups: Sequence[Group] = grouped(within, odds, portfolio.mean_w)
     return Portfolio(vendors, spread, groups)
@@ -87,8 +89,15 @@ def _places(told: Mapping[float, Room], way: int) -> _Tables:
     }
 
 
-def _row(places: Mapping[int, Sequence[float]], way: int) -> Floats:
-    row = np.zeros(PLACES)
+def _nets(told: Mapping[float, Room], way: int) -> _Tables:
+    return {
+        window_s: {vendor: _row(nets, way, PROVIDERS) for vendor, nets in room.providers.items()}
+        for window_s, room in told.items()
+    }
+
+
+def _row(places: Mapping[int, Sequence[float]], way: int, width: int = PLACES) -> Floats:
+    row = np.zeros(width)
     for at, sums in places.items():
         row[at] = sums[way]
     return row
@@ -165,6 +174,28 @@ def _spread(places_w: Floats | None) -> Floats:
 
 def _names(vendor: str, row: Floats) -> list[tuple[str, str, str]]:
     return [groups_of(vendor, at) for at in np.flatnonzero(row).tolist()]
+
+
+def _through(every: Sequence[Vendor], nets: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return the part of every place that reaches us through each provider.
+
+    How a provider's devices of one vendor are spread over places nobody tells: evenly is assumed.
+    """
+    shares = np.zeros((len(every), PROVIDERS))
+    for row, vendor in enumerate(every):
+        through_w = nets.get(vendor.name)
+        if through_w is not None:
+            shares[row] = np.minimum(through_w / vendor.head_w, 1.0)
+    rest = every[VENDORS:]
+    if rest:
+        means_w = np.array([v.mean_w for v in rest])
+        lumped = means_w @ shares[VENDORS:] / max(means_w.sum(), 1e-9)
+        shares = np.vstack([shares[:VENDORS], lumped])
+    return {
+        name: np.repeat(shares[:, at : at + 1], PLACES, axis=1)
+        for at, name in enumerate(_PROVIDERS)
+        if shares[:, at].any()
+    }
 
 
 def _lumped(

@@ -47,8 +47,8 @@ class Group:
 
     name: str
     odds: float
-    within: Flags
-    """Which places they are at, shape (vendors, places)."""
+    within: Flags | Floats
+    """The part of each place that is theirs, shape (vendors, places). 0-1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +136,18 @@ def merged(rest: Sequence[Vendor], odds: Sequence[float]) -> Vendor:
 
 
 def grouped(
-    names: Mapping[str, Flags], odds: Mapping[str, float], mean_w: Floats
+    names: Mapping[str, Flags | Floats], odds: Mapping[str, float], mean_w: Floats
 ) -> Sequence[Group]:
     """Return the groups that have any power to lose, the weightiest first.
 
     Weight is what a group adds to the variance of the whole: q(1 - q)·M².
     """
+    power_w = {name: float((mean_w * within).sum()) for name, within in names.items()}
     groups = [
         Group(name, odds[name], within)
         for name, within in sorted(names.items())
-        if odds[name] > 0 and float(mean_w[within].sum()) > 0
+        if odds[name] > 0 and power_w[name] > 0
     ]
-    weight = [g.odds * (1 - g.odds) * float(mean_w[g.within].sum()) ** 2 for g in groups]
+    weight = [g.odds * (1 - g.odds) * power_w[g.name] ** 2 for g in groups]
     order = sorted(range(len(groups)), key=lambda at: (-weight[at], groups[at].name))
     return [groups[at] for at in order]

@@ -86,7 +86,8 @@ def _learn(firmness: Firmness) -> None:
         dt_s = (firmness.now_ns - firmness.looked_ns) / NS_PER_S
         broken = firmness.looked_ns == 0 or dt_s > _BREAK_S
         firmness.looked_ns = firmness.now_ns
-        learn_outages(firmness.outages, heard(told), dt_s, broken, FEEDERS)
+        by_net = through(told)
+        learn_outages(firmness.outages, heard(told), dt_s, broken, FEEDERS, by_net)
     slot = firmness.now_ns // (SLOT_S * NS_PER_S)
     if slot != firmness.slot:
         _end_slot(firmness)
@@ -141,6 +142,17 @@ def heard(told: list[Reach]) -> dict[Place, tuple[float, float]]:
                 place = (vendor, at // FEEDERS, at % FEEDERS)
                 before = sums.get(place, (0.0, 0.0))
                 sums[place] = (before[0] + known, before[1] + now)
+    return sums
+
+
+def through(told: list[Reach]) -> dict[tuple[str, int], tuple[float, float]]:
+    """Return the sum over partitions by vendor and group of internet providers."""
+    sums: dict[tuple[str, int], tuple[float, float]] = {}
+    for reach in told:
+        for vendor, nets in reach.providers.items():
+            for net, (known, now) in nets.items():
+                before = sums.get((vendor, net), (0.0, 0.0))
+                sums[vendor, net] = (before[0] + known, before[1] + now)
     return sums
 
 

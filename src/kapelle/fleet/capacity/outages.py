@@ -6,6 +6,7 @@ tell (empirical Bayes). A plant that hears no vendor any more has failed itself:
 """
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import cache
 from math import exp, log
 
@@ -17,6 +18,7 @@ HALF_LIFE_H = 180 * DAY_H
 PRIOR_EVENTS = 0.5
 PRIOR_H: Mapping[str, float] = {
     "vendor": 15 * DAY_H,
+    "provider": 60 * DAY_H,
     "region": 60 * DAY_H,
     "feeder": 180 * DAY_H,
 }
@@ -33,6 +35,9 @@ Place = tuple[str, int, int]
 """Vendor, region, and feeder group within it."""
 Heard = Mapping[Place, tuple[float, float]]
 """Devices that were ever heard, and those heard now."""
+Through = Mapping[tuple[str, int], tuple[float, float]]
+"""The same by vendor and group of internet providers."""
+_NOBODY: Through = {}
 
 
 class Record(msgspec.Struct):
@@ -46,7 +51,7 @@ class Record(msgspec.Struct):
 
 
 class Outages(msgspec.Struct):
-    """Every group's, by `vendor:NAME`, `region:N`, `feeder:N`."""
+    """Every group's, by `vendor:NAME`, `provider:N`, `region:N`, `feeder:N`."""
 
     groups: dict[str, Record] = {}
 
@@ -63,7 +68,14 @@ def group_names(place: Place, feeders: int) -> tuple[str, str, str]:
     return f"vendor:{vendor}", f"region:{region}", f"feeder:{region * feeders + feeder}"
 
 
-def learn_outages(outages: Outages, heard: Heard, dt_s: float, broken: bool, feeders: int) -> None:
+def learn_outages(
+    outages: Outages,
+    heard: Heard,
+    dt_s: float,
+    broken: bool,
+    feeders: int,
+    providers: Through = _NOBODY,
+) -> None:
     """Take in who is heard at one tick.
 
     Args:
@@ -72,8 +84,9 @@ def learn_outages(outages: Outages, heard: Heard, dt_s: float, broken: bool, fee
         dt_s: Time since the tick before. [s]
         broken: Whether there was a pause: then nobody knows what happened in it.
         feeders: Feeder groups in a region.
+        providers: The same devices by vendor and group of internet providers.
     """
-    shares = _shares(heard, feeders)
+    shares = _shares(heard, feeders, providers)
     if broken or not shares:
         for record in outages.groups.values():
             record.up = False
@@ -94,11 +107,12 @@ def learn_outages(outages: Outages, heard: Heard, dt_s: float, broken: bool, fee
             record.up = True
 
 
-def _shares(heard: Heard, feeders: int) -> dict[str, tuple[float, float]]:
+def _shares(heard: Heard, feeders: int, providers: Through) -> dict[str, tuple[float, float]]:
     """Return known and heard devices by group; what a larger outage explains is left out.
 
-    A vendor is judged by all its devices, a region without the vendors that are out, a feeder
-    without regions that are. Nothing is told where all vendors are out at once.
+    A vendor is judged by all its devices, a provider and a region without the vendors that are out,
+    a feeder without regions that are. Which devices of a region are a provider's nobody tells:
+    while one is out, no region is judged. Nothing is told where all vendors are out at once.
     """
     shares: dict[str, tuple[float, float]] = {}
     out: set[str] = set()
@@ -114,7 +128,26 @@ def _shares(heard: Heard, feeders: int) -> dict[str, tuple[float, float]]:
         if level == 0 and len(sums) > 1 and len(out) == len(sums):
             return {}
         shares |= sums
+        if level == 0:
+            nets = _nets(providers, out)
+            shares |= nets
+            if any(_is_out(*counts) for counts in nets.values()):
+                break
     return shares
+
+
+def _nets(providers: Through, out: AbstractSet[str]) -> dict[str, tuple[float, float]]:
+    """Return known and heard devices by provider, but for those of vendors that are out."""
+    sums: dict[str, tuple[float, float]] = {}
+    for (vendor, net), (ever, fresh) in sorted(providers.items()):
+        if f"vendor:{vendor}" not in out:
+            before = sums.get(f"provider:{net}", (0.0, 0.0))
+            sums[f"provider:{net}"] = (before[0] + ever, before[1] + fresh)
+    return sums
+
+
+def _is_out(known: float, now: float) -> bool:
+    return known >= _DEVICES_MIN and now < _OUT_BELOW * known
 
 
 def outage_odds(outages: Outages, names: Iterable[str], window_s: float) -> dict[str, float]:

@@ -26,6 +26,8 @@ REGIONS = 8
 """Regions fall into this many groups, and the feeders of each into `FEEDERS`: bounded."""
 FEEDERS = 8
 PLACES = REGIONS * FEEDERS
+PROVIDERS = 16
+"""Internet providers fall into so many groups; who has none is in none."""
 OWN_WEIGHT = 10.0
 """A device's own record counts as much as what is known of its like after so many commands."""
 DELAYS = 8
@@ -39,6 +41,7 @@ _MEMORY = 50.0
 _CHUNK = 1 << 15
 _KINDS = len(DeviceKind)
 _SUMS = 4
+_NETS = PROVIDERS + 1
 
 
 def window_due_s(now_ns: int) -> float | None:
@@ -61,7 +64,8 @@ def room(fleet: Fleet, rows: Ints, window_s: float) -> Room:
     sums = np.zeros((2 * _SUMS, vendors * _KINDS))
     places = np.zeros((2, vendors * PLACES))
     devices = np.zeros(vendors * _KINDS, np.int64)
-    zones = _zone_groups(fleet)
+    zones, nets = _zone_groups(fleet), _net_groups(fleet)
+    through = np.zeros((2, vendors * _NETS))
     for start in range(0, len(rows), _CHUNK):
         piece = rows[start : start + _CHUNK]
         counted = trust.controllable(fleet, piece)
@@ -73,6 +77,7 @@ def room(fleet: Fleet, rows: Ints, window_s: float) -> Room:
         vendor = fleet.vendor[at].astype(np.intp)
         cell = vendor * _KINDS + fleet.kind[at]
         place = _places(fleet, at, zones, vendor)
+        net = vendor * _NETS + nets[fleet.provider[at]]
         prior, own = _record(fleet, at)
         devices += np.bincount(cell[counted], minlength=len(devices))
         for way, could_w in enumerate((part.up_w, part.down_w)):
@@ -83,6 +88,7 @@ def room(fleet: Fleet, rows: Ints, window_s: float) -> Room:
             for total, each in zip(sums[way * _SUMS : (way + 1) * _SUMS], parts, strict=True):
                 total += np.bincount(cell, each, len(total))
             places[way] += np.bincount(place, head_w, places.shape[1])
+            through[way] += np.bincount(net, head_w, through.shape[1])
     names = fleet.names["vendor"]
     used = np.flatnonzero(devices)
     return Room(
@@ -91,7 +97,8 @@ def room(fleet: Fleet, rows: Ints, window_s: float) -> Room:
             cell_name(at % _KINDS, names[at // _KINDS]): [float(devices[at]), *sums[:, at].tolist()]
             for at in used.tolist()
         },
-        places=_by_vendor(names, places),
+        places=_by_vendor(names, places, PLACES),
+        providers=_by_provider(names, through),
     )
 
 
@@ -104,22 +111,27 @@ def reach(fleet: Fleet) -> Reach | None:
         return None
     vendors = len(fleet.names["vendor"])
     counts = np.zeros((2, vendors * PLACES))
+    through = np.zeros((2, vendors * _NETS))
     delays = np.zeros(DELAYS, np.int64)
-    zones = _zone_groups(fleet)
+    zones, nets = _zone_groups(fleet), _net_groups(fleet)
     for start in range(0, fleet.size, _CHUNK):
         at = slice(start, min(start + _CHUNK, fleet.size))
         freshness = fleet.freshness[at]
         known = fleet.active[at] & (freshness != np.uint8(Freshness.NEVER))
         heard = known & is_heard(freshness)
-        place = _places(fleet, at, zones, fleet.vendor[at].astype(np.intp))
-        for total, each in zip(counts, (known, heard), strict=True):
-            total += np.bincount(place[each], minlength=len(total))
+        vendor = fleet.vendor[at].astype(np.intp)
+        place = _places(fleet, at, zones, vendor)
+        net = vendor * _NETS + nets[fleet.provider[at]]
+        for way, each in enumerate((known, heard)):
+            counts[way] += np.bincount(place[each], minlength=counts.shape[1])
+            through[way] += np.bincount(net[each], minlength=through.shape[1])
         delays += _delays(fleet, at)
     names = fleet.names["vendor"]
     return Reach(
-        heard=_by_vendor(names, counts),
+        heard=_by_vendor(names, counts, PLACES),
         trials=fleet.trials.told(names),
         delays=delays.tolist() if delays.any() else [],
+        providers=_by_provider(names, through),
     )
 
 
@@ -164,8 +176,20 @@ def _zone_groups(fleet: Fleet) -> Ints:
     return np.array(groups, np.int32)
 
 
-def _by_vendor(names: list[str], sums: Floats) -> dict[str, dict[int, list[float]]]:
+def _net_groups(fleet: Fleet) -> Ints:
+    """Return the group of each internet provider, by code; the last one is that of none."""
+    names = fleet.names["provider"]
+    groups = [crc32(name.encode()) % PROVIDERS if name else PROVIDERS for name in names]
+    return np.array(groups, np.int32)
+
+
+def _by_vendor(names: list[str], sums: Floats, width: int) -> dict[str, dict[int, list[float]]]:
     told: dict[str, dict[int, list[float]]] = {}
     for at in np.flatnonzero(sums.any(axis=0)).tolist():
-        told.setdefault(names[at // PLACES], {})[at % PLACES] = sums[:, at].tolist()
+        told.setdefault(names[at // width], {})[at % width] = sums[:, at].tolist()
     return told
+
+
+def _by_provider(names: list[str], sums: Floats) -> dict[str, dict[int, list[float]]]:
+    sums.reshape(2, -1, _NETS)[:, :, PROVIDERS] = 0.0
+    return _by_vendor(names, sums, _NETS)
