@@ -84,7 +84,7 @@ class World:
                     head_w *= sum((column == code).sum() for column, code in self.of(level, name))
                     up_w, down_w = (own_w + self.draw.uniform(0, 0.8) * head_w for _ in "ud")
                     both = {"export_limit_w": max(up_w, 0.0), "import_limit_w": max(down_w, 0.0)}
-                    caps.append(StandingCap(**{level: name}, **both))  # type: ignore[arg-type]  # fields by name
+                    caps.append(StandingCap(**{level: name}, **both))
         return caps
 
     def of(self, level: str, name: str) -> list[tuple[np.ndarray, int]]:  # type: ignore[type-arg]  # of any codes

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from kapelle.dispatch.cells import Cap, Capped, Near
+from kapelle.dispatch.words import power
 from kapelle.model.plant import ResourceSummary
 
 _NAMED_MAX = 3
@@ -25,7 +26,7 @@ def words_of(parts: Sequence[ResourceSummary], target_w: float, committed_w: flo
         if cost_w > _NOTHING_W:
             named.append((cost_w, cap))
     named.sort(key=lambda each: (-each[0], each[1].group))
-    said = [f"{cap_words(cap)} costs {_power(cost_w)}" for cost_w, cap in named[:_NAMED_MAX]]
+    said = [f"{cap_words(cap)} costs {power(cost_w)}" for cost_w, cap in named[:_NAMED_MAX]]
     more = len(named) - _NAMED_MAX
     return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
 
@@ -54,22 +55,15 @@ def cap_words(cap: Cap) -> str:
     if level == "vendor":
         share = "its largest share"
         return f"vendor {name} at {share}" + (
-            f", {_power(cap.cap_w)}" if isfinite(cap.cap_w) else ""
+            f", {power(cap.cap_w)}" if isfinite(cap.cap_w) else ""
         )
-    return f"{level} {name} at its {cap.direction} limit of {_power(cap.cap_w)}"
+    return f"{level} {name} at its {cap.direction} limit of {power(cap.cap_w)}"
 
 
 def beyond_words(cap: Cap, over_w: float) -> str:
     """Say which group is beyond its cap, and by how much."""
     level, _, name = cap.group.partition("/")
     return (
-        f"{level} {name} is {_power(over_w)} beyond its {cap.direction} limit of"
-        f" {_power(cap.cap_w)} on its own"
+        f"{level} {name} is {power(over_w)} beyond its {cap.direction} limit of"
+        f" {power(cap.cap_w)} on its own"
     )
-
-
-def _power(power_w: float) -> str:
-    for unit_w, unit in ((1e6, "MW"), (1e3, "kW")):
-        if abs(power_w) >= unit_w:
-            return f"{power_w / unit_w:.4g} {unit}"
-    return f"{power_w:.3g} W"

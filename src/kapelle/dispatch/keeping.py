@@ -1,7 +1,7 @@
 """What setpoints must heed where groups have caps, beside λ and prices.
 
-Devices whose setpoint falls by less than their dead-band are left as they are. In a group at its cap
-that would add up: there the largest such falls are told until the sum is what was asked.
+Devices whose setpoint falls by less than their dead-band are left as they are. In a group at its
+cap that would add up: there the largest such falls are told until the sum is what was asked.
 """
 
 from collections.abc import Iterator
