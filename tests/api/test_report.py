@@ -289,14 +289,47 @@ def test_the_verdict_is_about_what_was_asked(
     assert found.energy.ledger_mwh is None
 
 
-def _steady(delivered_w: float) -> Rows:
+def _steady(delivered_w: float, others_w: float | None = None) -> Rows:
     said: list[Row] = []
     for at in range(START_NS, END_NS, 10 * NS_PER_S):
         # Devices need a moment: nothing of the first minute is judged.
         watts = 800.0 + (0.0 if at < START_NS + MINUTE_NS else delivered_w)
-        times: Row = {"at_ns": at, "computed_at_ns": at}
+        times: Row = {"at_ns": at, "computed_at_ns": at, "others_w": others_w}
+        watts += others_w or 0.0
         said.append({**times, "resource": "all", "complete": True, "power_w": watts})
     return rows_of("aggregates", said)
+
+
+@pytest.mark.parametrize("others_w", [500.0, -300.0])
+def test_what_devices_did_for_others_is_neither_credited_nor_debited(
+    tmp_path: Path, others_w: float
+) -> None:
+    """In no account: the judgement, the published, the corrected, and the ledger's energy."""
+    told: list[tuple[int, str, Body]] = [
+        (START_NS - NS_PER_S, "order", order()),
+        (START_NS, "plan", plan(START_NS, OrderStatus.ACTIVE, 1_000.0, 0.0)),
+        (END_NS, "plan", plan(END_NS, OrderStatus.COMPLETED, 1_000.0, 0.0)),
+    ]
+    found = {}
+    for name, watts in (("alone", None), ("beside", others_w)):
+        make_record(tmp_path / name)
+        record(tmp_path / name, [events(told), _steady(1_000.0, watts)])
+        found[name] = report(tmp_path / name)
+    alone, beside = found["alone"], found["beside"]
+    assert beside.judged.verdict == alone.judged.verdict == "delivered"
+    assert beside.judged.delivered_w == pytest.approx(1_000.0, rel=0.005)
+    assert beside.energy.published_mwh == pytest.approx(alone.energy.published_mwh, rel=0.005)
+    seconds = alone.energy.corrected_s
+    assert alone.energy.corrected_mwh is not None
+    assert beside.energy.corrected_mwh == pytest.approx(
+        alone.energy.corrected_mwh - others_w * seconds / 3.6, rel=0.01
+    )
+    for quarter, was in zip(beside.energy.quarters, alone.energy.quarters, strict=True):
+        assert quarter.net_mwh == was.net_mwh
+        # At each half hour the other record said for ten seconds that there was nothing.
+        assert quarter.others_mwh == pytest.approx(others_w * 900 / 3.6, rel=0.02)
+        assert was.delivered_mwh is not None
+        assert quarter.delivered_mwh == was.delivered_mwh - quarter.others_mwh
 
 
 def test_an_order_nobody_knows_is_refused_with_a_remedy(eventful: Path) -> None:
