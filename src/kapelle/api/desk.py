@@ -153,6 +153,8 @@ class OrderDesk:
                 )
                 self._check_window(max(now_ns, state.order.starts_at_ns), ends_at_ns)
                 rules.check_target(target_w)
+                if state.plan is not None:
+                    rules.check_stages(state.order, target_w, self.dispatch.stage_above_w)
                 rules.check_overlap(
                     self._watch.view,
                     state.order.resource,

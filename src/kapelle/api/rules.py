@@ -7,6 +7,7 @@ from kapelle.api.shapes import AmendAsked, OrderAsked
 from kapelle.api.times import to_ns
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.ids import ALL, NS_PER_S
+from kapelle.model.plant import Order
 
 _KEY_LENGTH_MAX = 200
 
@@ -56,12 +57,31 @@ def check_randomised(asked: OrderAsked, length_s: float) -> None:
             f"devices begin and end within {asked.randomise_s:g} s: it would never be whole",
             faults=[Fault("/randomise_s", f"at most half of its {length_s:g} s")],
         )
+    if asked.profile is not None and (asked.staged or asked.randomise_s):
+        raise Refused(
+            422,
+            "order-randomised",
+            "an order with a profile begins with all its devices at once",
+            faults=[Fault("/profile", "leave out staged and randomise_s, or give target_w")],
+        )
     if asked.staged and asked.randomise_s:
         raise Refused(
             422,
             "order-randomised",
             "an order begins in stages or at random",
             faults=[Fault("/randomise_s", "leave it out, or staged")],
+        )
+
+
+def check_stages(order: Order, target_w: float, stage_above_w: float) -> None:
+    """Refuse to make a large order of a small one that did not begin in stages."""
+    is_large = abs(target_w) > max(stage_above_w, abs(order.target_w))
+    if is_large and not order.staged and abs(order.target_w) <= stage_above_w:
+        raise Refused(
+            409,
+            "order-unstaged",
+            f"more than {stage_above_w:g} W begin in stages, which order {order.order_no} did not;"
+            " cancel it and give a new one",
         )
 
 

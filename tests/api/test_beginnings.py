@@ -1,0 +1,53 @@
+"""How an order may begin: in stages, each device at its own moment, or with all at once."""
+
+import pytest
+
+from kapelle.adapters.http.problems import Refused
+from kapelle.api import rules
+from kapelle.api.shapes import OrderAsked
+from kapelle.model.plant import Order
+
+
+def order(target_w: float, *, staged: bool = False) -> Order:
+    return Order(1, "all", target_w, 0, 600, 0, staged=staged)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, ""),
+        ({"staged": True}, ""),
+        ({"randomise_s": 300.0}, ""),
+        ({"randomise_s": 301.0}, "never be whole"),
+        ({"staged": True, "randomise_s": 60.0}, "in stages or at random"),
+    ],
+)
+def test_an_order_begins_in_one_way_and_is_whole_for_a_while(
+    more: dict[str, float], said: str
+) -> None:
+    asked = OrderAsked(target_w=1.0, duration_s=600.0, **more)
+    if not said:
+        rules.check_randomised(asked, 600.0)
+        return
+    with pytest.raises(Refused, match=said) as refused:
+        rules.check_randomised(asked, 600.0)
+    assert refused.value.status == 422
+    assert refused.value.faults[0].pointer == "/randomise_s"
+
+
+@pytest.mark.parametrize(
+    ("was", "target_w", "is_refused"),
+    [
+        (order(100.0), 1000.0, False),
+        (order(100.0), -1001.0, True),
+        (order(100.0, staged=True), 2000.0, False),
+        (order(1500.0), 2000.0, False),
+        (order(1500.0), 500.0, False),
+    ],
+)
+def test_no_amendment_goes_round_the_stages(was: Order, target_w: float, is_refused: bool) -> None:
+    if not is_refused:
+        rules.check_stages(was, target_w, 1000.0)
+        return
+    with pytest.raises(Refused, match="begin in stages"):
+        rules.check_stages(was, target_w, 1000.0)
