@@ -15,7 +15,7 @@ from kapelle.model.plant import Order
 from kapelle.ports import Snapshot
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
-from kapelle.safety import accounts
+from kapelle.safety import accounts, restart
 from kapelle.safety.gate import POWER, RAMP
 from kapelle.safety.restart import Line
 from kapelle.safety.service import LastHop
@@ -199,3 +199,14 @@ def test_a_finding_that_may_be_about_either_of_two_takes_nothing_back() -> None:
     assert told == [(50, [1], False), (50, [1], False)]
     assert heard(commands(1, 1), found(9, d1=SENT)) == [(50, [1, 1], False)]
     assert heard(found(9, d1=SENT)) == []
+
+
+def test_a_backlog_without_end_takes_no_memory_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(restart, "_ROWS_MAX", 10)
+    line, given_up = Line(50), 0
+    for number in range(1000):
+        given_up += sum(len(left.commands) for left in line.take(commands(number, number + 1)))
+        assert 2 * (number + 1) - given_up <= 10
+    assert given_up + sum(len(left.commands) for left in line.end()) == 2000

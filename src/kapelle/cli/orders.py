@@ -229,6 +229,8 @@ def tell_order(order: "OrderTold", *, json: bool) -> None:
     tell_intervals(order.profile)
     if order.planned:
         tell_promise(order.committed_w or 0.0, order.declined_w or 0.0, order.reason, order.firm_w)
+        if order.stage is not None and order.complete_at is None:
+            say(f"it begins in stages: {order.stage:.0%} of its devices so far")
     else:
         say("dispatch has not spoken yet: kapelle order watch " + str(order.order_no))
 
