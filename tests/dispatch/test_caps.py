@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kapelle.dispatch.cells import Capped, Near
+from kapelle.dispatch.cells import Near, beyond, told_by
 from kapelle.dispatch.keeping import in_doubt
 from kapelle.dispatch.promise import levels_for, room_at_rest_w, room_of
+from kapelle.dispatch.watch import Watch, step_caps
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import cells
 from kapelle.fleet.curve.division import setpoints, shares
 from kapelle.fleet.envelopes import StandingCap
+from kapelle.fleet.plant import PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric, Trait
@@ -236,9 +238,18 @@ def test_a_group_that_is_beyond_its_cap_gets_no_room_and_is_named() -> None:
         fleet.envelopes.standing = (cap,)
     world.caps = [cap]
     parts = world.parts()
-    capped = Capped(parts, 1)
-    ((beyond, over_w),) = capped.beyond()
-    assert beyond.group == "zone/z-0"
+    ((cap_told, over_w),) = beyond(told_by(parts), 1)
+    assert cap_told.group == "zone/z-0"
     assert over_w == pytest.approx(world.power_w("zone", "z-0", None), rel=0.2)
+    view, watch = PlantView(len(world.fleets)), Watch()
+    view.summaries = {f.partition: summarise(f, SETTINGS) for f in world.fleets}
+    (notice,) = step_caps(watch, view, 1)
+    assert notice.text.startswith("zone z-0 is ")
+    assert step_caps(watch, view, 2) == []
+    for fleet in world.fleets:
+        fleet.envelopes.standing = ()
+    view.summaries = {f.partition: summarise(f, SETTINGS) for f in world.fleets}
+    (notice,) = step_caps(watch, view, 3)
+    assert notice.text == "zone z-0 keeps its export limit again"
     found = levels_for(parts, room_of(parts).highest_w, 0.0)
     world.check_caps(world.setpoints(found.level, found.block_level, found.prices), 1)

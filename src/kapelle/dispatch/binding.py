@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import isfinite
 
-from kapelle.dispatch.cells import Cap, Capped, Near
+from kapelle.dispatch.cells import Cap, Capped, Near, beyond, told_by
 from kapelle.dispatch.words import power
 from kapelle.model.plant import ResourceSummary
 
@@ -16,13 +16,16 @@ def words_of(parts: Sequence[ResourceSummary], target_w: float, committed_w: flo
     """Say which caps keep part of a target from being promised, and how much each of them costs:
     what more could be promised if it alone were not there. Empty where no cap does.
     """
-    if not any(part.cells is not None for part in parts):
+    told = told_by(parts)
+    if not told:
         return ""
-    cells = Capped(parts, 1 if target_w > 0 else -1, committed_w)
+    cells = Capped(told, 1 if target_w > 0 else -1, committed_w)
     found = cells.solve(abs(committed_w) + 0.5 * _NOTHING_W, cells.blocks_end, Near())
+    # What a vendor may carry grows with what is committed, so it does not limit what could be.
+    could_be = Capped(told, cells.sign)
     named = []
     for cap in cells.binding(cells.prices(found)):
-        cost_w = min(cells.cost_w(cap.group), abs(target_w - committed_w))
+        cost_w = min(could_be.cost_w(cap.group), abs(target_w - committed_w))
         if cost_w > _NOTHING_W:
             named.append((cost_w, cap))
     named.sort(key=lambda each: (-each[0], each[1].group))
@@ -34,19 +37,16 @@ def words_of(parts: Sequence[ResourceSummary], target_w: float, committed_w: flo
 def in_force(parts: Sequence[ResourceSummary], committed_w: float) -> list[str]:
     """Say what keeps devices of a running order from more, now: the caps that have a price, the
     dearest first, and groups that are beyond their cap without any order."""
-    if not any(part.cells is not None for part in parts):
+    told = told_by(parts)
+    if not told:
         return []
-    cells = Capped(parts, 1 if committed_w >= 0 else -1, committed_w)
+    cells = Capped(told, 1 if committed_w >= 0 else -1, committed_w)
     prices: dict[str, float] = {}
-    for part in parts:
-        if part.cells is not None:
-            prices |= {
-                name: price
-                for name, price in zip(part.cells.groups, part.cells.prices, strict=True)
-                if price > 0.0
-            }
+    for each in told:
+        paid = zip(each.groups, each.prices, strict=True)
+        prices |= {name: price for name, price in paid if price > 0.0}
     said = [f"{cap_words(cap)} (price {cap.price:.3g})" for cap in cells.binding(prices)]
-    return said + [beyond_words(cap, over_w) for cap, over_w in cells.beyond()]
+    return said + [beyond_words(cap, over_w) for cap, over_w in beyond(told, cells.sign)]
 
 
 def cap_words(cap: Cap) -> str:

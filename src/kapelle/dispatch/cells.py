@@ -55,32 +55,19 @@ class Near:
 class Capped:
     """The cells of one resource over all partitions, in one direction."""
 
-    def __init__(
-        self, parts: Sequence[ResourceSummary], sign: int, committed_w: float = inf
-    ) -> None:
+    def __init__(self, told: Sequence[Cells], sign: int, committed_w: float = inf) -> None:
         """Join the cells of all partitions.
 
         Args:
-            parts: What each partition said.
+            told: What each partition said.
             sign: 1 towards export, -1 towards consumption.
             committed_w: What the order commits: vendors carry a part of it at most. [W]
         """
-        told = [part.cells for part in parts if part.cells is not None]
         self.vendor_share = min((cells.vendor_share for cells in told), default=1.0)
         vendor_w = self.vendor_share * abs(committed_w) if self.vendor_share < 1.0 else inf
-        names = sorted({name for cells in told for name in cells.groups})
+        names, used_w, cap_w = _use(told, sign)
         place = {name: number for number, name in enumerate(names)}
-        self.names = names
-        self.sign = sign
-        used_w, cap_w = np.zeros(len(names)), np.full(len(names), inf)
-        for cells in told:
-            at = np.array([place[name] for name in cells.groups], np.intp)
-            power_w, limit_w = (
-                (cells.up_w, cells.export_w) if sign > 0 else (cells.down_w, cells.import_w)
-            )
-            np.add.at(used_w, at, sign * np.array(power_w))
-            np.minimum.at(cap_w, at, np.array(limit_w))
-        self.used_w = used_w
+        self.names, self.sign, self.used_w = names, sign, used_w
         is_vendor = np.array([name.startswith("vendor/") for name in names], np.bool_)
         self.cap_w = np.where(is_vendor, vendor_w, cap_w)
         self.room_w = np.where(is_vendor, vendor_w, np.maximum(cap_w - used_w, 0.0))
@@ -142,15 +129,6 @@ class Capped:
         share = 1.0 if group.startswith("vendor/") else self.vendor_share
         return reach_w(full_w, without, self._of[-1], share) - self.reach_w()
 
-    def beyond(self) -> list[tuple[Cap, float]]:
-        """Return the groups that are beyond their caps on their own schedules, and how far. [W]"""
-        direction = "export" if self.sign > 0 else "import"
-        over_w = self.used_w - self.cap_w
-        return [
-            (Cap(self.names[place], direction, float(self.cap_w[place]), 0.0), float(over_w[place]))
-            for place in np.flatnonzero(over_w > _MET_W).tolist()
-        ]
-
     def is_kept_at(self, level: float, block_level: float) -> bool:
         """Tell whether every cap is kept without a price."""
         if not self._families:
@@ -178,6 +156,39 @@ class Capped:
         return sorted(found, key=lambda cap: (-cap.price, cap.group))
 
 
+def told_by(parts: Sequence[ResourceSummary]) -> list[Cells]:
+    """Return the cells of each partition that has some."""
+    return [part.cells for part in parts if part.cells is not None]
+
+
+def beyond(told: Sequence[Cells], sign: int) -> list[tuple[Cap, float]]:
+    """Return the groups that are beyond their caps on their own schedules, and how far. [W]"""
+    direction = "export" if sign > 0 else "import"
+    names, used_w, cap_w = _use(told, sign)
+    over_w = used_w - cap_w
+    return [
+        (Cap(names[place], direction, float(cap_w[place]), 0.0), float(over_w[place]))
+        for place in np.flatnonzero(over_w > _MET_W).tolist()
+    ]
+
+
+def _use(told: Sequence[Cells], sign: int) -> tuple[list[str], Floats, Floats]:
+    """Return the groups of all partitions, what they give without the order, and their caps, in one
+    direction. [W]"""
+    names = sorted({name for cells in told for name in cells.groups})
+    place = {name: number for number, name in enumerate(names)}
+    used_w, cap_w = np.zeros(len(names)), np.full(len(names), inf)
+    for cells in told:
+        at = np.array([place[name] for name in cells.groups], np.intp)
+        if sign > 0:
+            power_w, limit_w = cells.up_w, cells.export_w
+        else:
+            power_w, limit_w = cells.down_w, cells.import_w
+        np.add.at(used_w, at, sign * np.array(power_w))
+        np.minimum.at(cap_w, at, np.array(limit_w))
+    return names, used_w, cap_w
+
+
 def capped(
     parts: Sequence[ResourceSummary],
     free: Solution,
@@ -202,7 +213,7 @@ def capped(
         committed_w: As of `Capped`.
     """
     sign = 1 if power_w >= own_w else -1
-    cells = Capped(parts, sign, committed_w)
+    cells = Capped(told_by(parts), sign, committed_w)
     change_w = abs(power_w - own_w)
     with_way = sign * free.block_level >= 0.0
     if with_way and sign * free.level >= 0.0 and cells.is_kept_at(free.level, free.block_level):

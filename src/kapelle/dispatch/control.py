@@ -13,7 +13,7 @@ from kapelle.dispatch.rollout import is_held, roll_on
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.starting import decline, is_amended, promise_anew, start
 from kapelle.dispatch.steering import drive
-from kapelle.dispatch.watch import step_groups, step_partitions
+from kapelle.dispatch.watch import step_caps, step_groups, step_partitions
 from kapelle.fleet.plant import OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL
@@ -48,6 +48,7 @@ def step(
                 drive(state, cycle, order.order, order.plan)
         elif now_ns >= order.order.starts_at_ns:
             start(state, cycle, order)
+    cycle.out.notices += step_caps(state.watch, view, now_ns)
     cycle.out.notices += step_partitions(state.watch, silent, waits, now_ns, settings)
     cycle.out.prospects += step_prospects(state, cycle)
     return cycle.out

@@ -11,7 +11,7 @@ from kapelle.dispatch.allocation import (
     solve_with_blocks,
 )
 from kapelle.dispatch.binding import words_of
-from kapelle.dispatch.cells import Capped, Near, capped
+from kapelle.dispatch.cells import Capped, Near, capped, told_by
 from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate, PlantView
 from kapelle.model.plant import ResourceSummary
@@ -63,9 +63,10 @@ def room_of(parts: Sequence[ResourceSummary]) -> Room:
     own_w = room_at_rest_w(parts)
     lowest_w = sum(p.continuous.power_w[0] + p.blocks.power_w[0] for p in parts)
     highest_w = sum(p.continuous.power_w[-1] + p.blocks.power_w[-1] for p in parts)
-    if any(part.cells is not None for part in parts):
-        highest_w = own_w + min(highest_w - own_w, Capped(parts, 1).reach_w())
-        lowest_w = own_w - min(own_w - lowest_w, Capped(parts, -1).reach_w())
+    told = told_by(parts)
+    if told:
+        highest_w = own_w + min(highest_w - own_w, Capped(told, 1).reach_w())
+        lowest_w = own_w - min(own_w - lowest_w, Capped(told, -1).reach_w())
     return Room(own_w, lowest_w, highest_w)
 
 
@@ -89,7 +90,7 @@ def levels_for(
     free = solve_with_blocks(
         [p.continuous for p in parts], [p.blocks for p in parts], power_w, block_level
     )
-    if all(part.cells is None for part in parts):
+    if not told_by(parts):
         return free
     own_w = room_at_rest_w(parts)
     return capped(parts, free, own_w, power_w, block_level, near or Near(), committed_w)

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kapelle.dispatch.binding import beyond_words
+from kapelle.dispatch.cells import beyond, told_by
+from kapelle.dispatch.promise import parts_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.words import power
-from kapelle.fleet.plant import Aggregate
-from kapelle.model.ids import NS_PER_S
+from kapelle.fleet.plant import Aggregate, PlantView
+from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Notice, Order
 
 _LOST_BELOW = 0.5
 _BACK_ABOVE = 0.8
+_BEYOND = 0.02
+"""Own schedules wander about a limit: beyond it by this part of it is worth a word."""
 _FADING = 0.01
 """How fast, per cycle, the usual number of live devices follows a slow decline."""
 
@@ -41,6 +46,33 @@ class Watch:
     unheard_since_ns: int = 0
     """Since when orders wait for partitions that have not spoken; 0 where none does."""
     unheard_said: bool = False
+    beyond: set[str] = field(default_factory=set)
+    """Groups that are beyond their cap on their own schedules, `export feeder/f-12`."""
+
+
+def step_caps(watch: Watch, view: PlantView, now_ns: int) -> list[Notice]:
+    """Return notices of groups that are beyond their cap without any order, or are so no more."""
+    told = told_by(parts_of(view, ALL))
+    if not told and not watch.beyond:
+        return []
+    found = {
+        f"{cap.direction} {cap.group}": (cap, over_w)
+        for sign in (1, -1)
+        for cap, over_w in beyond(told, sign)
+    }
+    notices = []
+    for key, (cap, over_w) in sorted(found.items()):
+        if key not in watch.beyond and over_w > _BEYOND * cap.cap_w:
+            watch.beyond.add(key)
+            text = beyond_words(cap, over_w)
+            notices.append(Notice(now_ns, "cap-beyond", text, power_w=over_w, group=cap.group))
+    for key in sorted(watch.beyond - set(found)):
+        watch.beyond.discard(key)
+        direction, _, group = key.partition(" ")
+        level, _, name = group.partition("/")
+        text = f"{level} {name} keeps its {direction} limit again"
+        notices.append(Notice(now_ns, "cap-kept", text, group=group))
+    return notices
 
 
 def step_groups(

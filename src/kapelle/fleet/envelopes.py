@@ -176,7 +176,9 @@ class Book:
 
 
 def _is_covered(window: Window, new: Window) -> bool:
-    return new.starts_at_ns <= window.starts_at_ns and window.ends_at_ns <= new.ends_at_ns
+    # What was before it was told does not matter any more.
+    begins_ns = max(window.starts_at_ns, new.at_ns)
+    return new.starts_at_ns <= begins_ns and window.ends_at_ns <= new.ends_at_ns
 
 
 def _at(windows: list[Window], now_ns: int) -> Limits:
