@@ -12,7 +12,8 @@ def held_back_w(
 
     With everyone who may still act acting, the resource then does what was promised and at most the
     budget more: a part of the promise, or the one device that could do most. In the direction of
-    the promise alone: what may be missing is made good when it is.
+    the promise alone: what may be missing is made good when it is. Nothing promised (an interval of
+    a profile) has no direction.
 
     Args:
         parts: What each partition last said about the resource.
@@ -21,6 +22,8 @@ def held_back_w(
     """
     one_w = max((part.doubt_most_w for part in parts), default=0.0)
     budget_w = max(overshoot_budget * abs(committed_w), one_w)
+    if committed_w == 0.0:
+        return 0.0
     if committed_w > 0.0:
         return -max(sum(part.doubt_up_w for part in parts) - budget_w, 0.0)
     return max(sum(part.doubt_down_w for part in parts) - budget_w, 0.0)
