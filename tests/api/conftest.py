@@ -14,6 +14,7 @@ from kapelle.api.server import build
 from kapelle.api.service import Api
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import OrderStatus
@@ -77,6 +78,7 @@ def running(
     journal: MemoryJournal | None = None,
     persons: Mapping[str, str] | None = None,
     safety: SafetySettings | None = None,
+    dispatch_settings: DispatchSettings | None = None,
 ) -> Iterator[Running]:
     clock = SystemClock()
     journal = journal if journal is not None else MemoryJournal(clock)
@@ -90,6 +92,7 @@ def running(
         token=TOKEN,
         persons=persons,
         safety=safety,
+        dispatch=dispatch_settings,
     )
     api = Api(application=application, watch=watch, settings=settings)
 

@@ -12,6 +12,7 @@ import pytest
 from kapelle.api.capacity_book import CapacityBook
 from kapelle.api.capacity_shapes import CapacityTold
 from kapelle.api.client import Client
+from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import NotFound, Unreachable
 from kapelle.fleet.plant import PlantView
 from kapelle.model.plant import Reach, Room, Summary
@@ -62,6 +63,18 @@ def test_every_promise_stands_beside_what_it_hides(run_api: Start) -> None:
             assert each.without_worst_w is not None
             assert each.without_worst_w <= min(each.promise_w, 4e5)
         assert told.down == told.up
+
+
+def test_no_promise_reaches_into_the_reserve(run_api: Start) -> None:
+    kept = DispatchSettings(reserve={"all": 0.9})
+    with run_api(dispatch_settings=kept) as running:
+        say_room(running)
+        with running.client() as client:
+            told = client.capacity(window_s=3600.0, direction="up").up
+        assert told is not None
+        assert told.reserve_w == pytest.approx(0.9 * told.headroom_w)
+        assert told.levels[0].promise_w == pytest.approx(0.1 * told.headroom_w)
+        assert all(each.promise_w <= 0.1 * told.headroom_w + 1e-6 for each in told.levels)
 
 
 def test_one_direction_is_told_where_one_is_asked(run_api: Start) -> None:

@@ -1,6 +1,7 @@
 """Firm capacity: what a resource can promise over a window."""
 
 import asyncio
+import math
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -12,6 +13,7 @@ from kapelle.api.routes import authenticate
 from kapelle.api.times import to_datetime
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import FirmCapacity, answer
+from kapelle.dispatch.reserve import share_of
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.plant import Direction
@@ -57,7 +59,8 @@ async def read_capacity(
     # Some 15 ms each, in which others are served.
     learned = view.firmness.kept.recalibration
     answers = [await asyncio.to_thread(answer, each, learned) for each in portfolios]
-    found = {way: _tell(each) for way, each in zip(ways, answers, strict=True)}
+    share = share_of(plant.desk.dispatch, name)
+    found = {way: _tell(each, share) for way, each in zip(ways, answers, strict=True)}
     return CapacityTold(
         resource=name,
         at=to_datetime(tick_ns),
@@ -70,17 +73,20 @@ async def read_capacity(
     )
 
 
-def _tell(capacity: FirmCapacity) -> DirectionTold:
+def _tell(capacity: FirmCapacity, reserve_share: float) -> DirectionTold:
     worst = capacity.worst
+    reserve_w = reserve_share * capacity.headroom_w
+    most_w = capacity.headroom_w - reserve_w if reserve_w > 0.0 else math.inf
     return DirectionTold(
         headroom_w=capacity.headroom_w,
+        reserve_w=reserve_w,
         expected_w=capacity.expected_w,
         levels=[
             LevelTold(
                 level=level,
-                promise_w=capacity.promise_w[at],
+                promise_w=min(capacity.promise_w[at], most_w),
                 alone_w=capacity.alone_w[at],
-                without_worst_w=worst.left_w[at] if worst else None,
+                without_worst_w=min(worst.left_w[at], most_w) if worst else None,
             )
             for at, level in enumerate(LEVELS)
         ],

@@ -22,6 +22,9 @@ class DirectionTold(BaseModel):
     """What can be promised in one direction. Every power is a size: >= 0."""
 
     headroom_w: float = Field(description="If everybody followed. [W]")
+    reserve_w: float = Field(
+        default=0.0, description="Of it, never promised: no promise here is more than the rest. [W]"
+    )
     expected_w: float
     levels: list[LevelTold] = Field(description="The least certain first.")
     worst_vendor: str | None

@@ -56,6 +56,8 @@ def show(told: "CapacityTold", window: str) -> None:
 def _show_direction(way: str, found: "DirectionTold", about: str) -> None:
     sign = _SIGNS[way]
     head = f"{sign}{power(found.headroom_w)} headroom, {sign}{power(found.expected_w)} expected"
+    if found.reserve_w > 0.0:
+        head += f", {power(found.reserve_w)} kept in reserve"
     out().print(f"{way} ({_WORDS[way]}) · {about} · {head}", markup=False, style="bold")
     rows: list[dict[str, object]] = [
         {
