@@ -359,7 +359,7 @@ def _horizon_s(fleet: Fleet) -> float:
             division.horizon_s(fleet, resource, division.rationing_of(fleet, resource))
             for resource in fleet.signals
         ),
-        default=0.0,
+        default=limits.HOLD_S_MIN,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.curve import division, rations, trust
-from kapelle.fleet.curve.limits import HOLD_S_MIN
+from kapelle.fleet.curve.limits import MOMENT_S
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S, Ints
 from kapelle.model.plant import Signal
@@ -33,7 +33,7 @@ def stores(fleet: Fleet, rows: Ints, signal: Signal) -> dict[str, list[float]]:
     for start in range(0, len(rows), division.CHUNK):
         piece = rows[start : start + division.CHUNK]
         piece = piece[trust.controllable(fleet, piece)]
-        part = division.shares(fleet, piece, HOLD_S_MIN)
+        part = division.shares(fleet, piece, MOMENT_S)
         is_free = np.isnan(fleet.energy_wh[piece])
         free[:2] += part.up_w[is_free].sum(), part.down_w[is_free].sum()
         limited = np.flatnonzero(~is_free)

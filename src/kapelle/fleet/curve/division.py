@@ -10,7 +10,7 @@ from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.curve import dwell
 from kapelle.fleet.curve.corners import LATER, TIER
 from kapelle.fleet.curve.groups import asked_soon, furthest_w, paid
-from kapelle.fleet.curve.limits import HOLD_S, HOLD_S_MIN, bounds
+from kapelle.fleet.curve.limits import HOLD_S, HOLD_S_MIN, MOMENT_S, bounds
 from kapelle.fleet.curve.ramps import Reach, reach
 from kapelle.fleet.curve.sites import Heads, capped_rows, cut_heads
 from kapelle.fleet.curve.steps import (
@@ -63,8 +63,9 @@ def horizon_s(fleet: Fleet, resource: str, rationing: Rationing | None = None) -
     signal = fleet.signals.get(resource)
     if signal is None or signal.order_no == 0 or signal.ends_at_ns <= fleet.now_ns:
         return HOLD_S
-    until_ns = signal.ends_at_ns if rationing is None else rationing.until_ns
-    return max((until_ns - fleet.now_ns) / NS_PER_S, HOLD_S_MIN)
+    if rationing is not None:
+        return max((rationing.until_ns - fleet.now_ns) / NS_PER_S, MOMENT_S)
+    return max((signal.ends_at_ns - fleet.now_ns) / NS_PER_S, HOLD_S_MIN)
 
 
 def rationing_of(fleet: Fleet, resource: str, *, announced: bool = False) -> Rationing | None:

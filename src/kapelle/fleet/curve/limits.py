@@ -12,6 +12,8 @@ from kapelle.model.plant import Rationing
 HOLD_S = 900.0
 """How long a setpoint must be possible where no order says otherwise. [s]"""
 HOLD_S_MIN = 60.0
+MOMENT_S = 5.0
+"""How long at least where a plan says what comes after: a store may end empty. [s]"""
 
 CONSUMES_ONLY = np.isin(
     np.arange(256), [int(DeviceKind.HEAT_PUMP), int(DeviceKind.WATER_HEATER), int(DeviceKind.LOAD)]
@@ -91,7 +93,7 @@ def _bound_by_energy(
 ) -> None:
     at = span(rows)
     soc = fleet.value[Metric.SOC][at]
-    w_per_soc = fleet.energy_wh[at] * (3600.0 / max(horizon, HOLD_S_MIN))
+    w_per_soc = fleet.energy_wh[at] * (3600.0 / max(horizon, MOMENT_S))
     give_w = np.maximum((soc - fleet.reserve_soc[at]) * w_per_soc, 0.0)
     take_w = np.minimum((soc - 1.0) * w_per_soc, 0.0)
     # NaN compares false: devices without storage keep their bounds.

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from kapelle.model.ids import NS_PER_S, Floats
 from kapelle.model.plant import Rationing
 
-KNOTS = 44
-_SHORTEST_S = 60.0
+KNOTS = 58
+_SHORTEST_S = 5.0
 _PER_OCTAVE = 4
 KNOTS_S: Floats = np.append(0.0, _SHORTEST_S * 2.0 ** (np.arange(KNOTS - 1) / _PER_OCTAVE))
-"""Durations, ascending: nothing, then from a minute to a day. Who lasts longer lasts a day. [s]"""
+"""Durations, ascending: nothing, then five seconds to a day. Who lasts longer lasts a day. [s]"""
 EFFICIENCY = 0.95
 """One way into or out of a store, of every one: what planning reckons with."""
 
