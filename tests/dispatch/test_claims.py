@@ -16,7 +16,7 @@ from kapelle.fleet.plant import total
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
-from kapelle.model.plant import Amend, Cancel, Members, Plan, Signal
+from kapelle.model.plant import Amend, Cancel, Members, Order, Plan, Signal
 
 DEVICES = 24
 NAMES = ("north", "south", "storage", ALL)
@@ -240,20 +240,11 @@ def test_a_second_order_on_a_resource_is_declined_and_told_what_to_do(make_box: 
 def test_an_order_that_follows_another_on_its_resource_is_not_in_its_way(make_box: Any) -> None:
     box = make_box(devices=24)
     box.run(10)
-    box.order(2_000.0, 10, ALL, 1)
-    box.run(19)
-    box.say(PLANT, _later(box.order(2_000.0, 10, "elsewhere", 9), box.now_ns + NS_PER_S))
-    box.run(24)
-    assert box.view.orders[2].status == OrderStatus.ACTIVE
-
-
-def _later(order: Any, starts_at_ns: int) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(
-        order,
-        order_no=2,
-        resource=ALL,
-        starts_at_ns=starts_at_ns,
-        ends_at_ns=starts_at_ns + 20 * NS_PER_S,
-    )
+    first = box.order(2_000.0, 10, ALL, 1)
+    ends_ns = first.ends_at_ns
+    box.say(PLANT, Order(2, ALL, -2_000.0, ends_ns, ends_ns + 20 * NS_PER_S, box.now_ns))
+    box.run(25)
+    second = box.view.orders[2]
+    assert second.status == OrderStatus.ACTIVE
+    # What devices still did for the first is no part of the second's baseline.
+    assert second.baseline_w == pytest.approx(box.view.orders[1].baseline_w, abs=200.0)
