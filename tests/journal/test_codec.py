@@ -64,6 +64,8 @@ def _strategy(kind):
         return st.dictionaries(_strategy(arguments[0]), _strategy(arguments[1]), max_size=3)
     if origin in (Union, UnionType):
         return st.one_of([st.none() if a is type(None) else _strategy(a) for a in arguments])
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return st.lists(_strategy(arguments[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*(_strategy(a) for a in arguments))
     if origin is Literal:
@@ -72,6 +74,7 @@ def _strategy(kind):
         int: st.integers(-(2**63), 2**63 - 1),
         float: st.floats(allow_nan=False),
         str: st.text(max_size=8),
+        bytes: st.binary(max_size=8),
         bool: st.booleans(),
     }[kind]
 
