@@ -110,7 +110,8 @@ def _tell(result: "Result") -> None:
     for title, part in (
         *((f"order {k}", msgspec.to_builtins(o)) for k, o in enumerate(result.orders, start=1)),
         ("aggregate", msgspec.to_builtins(result.aggregate)),
-        ("commands", result.commands),
+        ("redispatch", msgspec.to_builtins(result.redispatch)),
+        ("commands", {**result.commands, "per_device_hour": result.commands_per_device_hour}),
         ("readings", result.readings),
         ("firm", result.firm),
     ):
