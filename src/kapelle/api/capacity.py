@@ -56,7 +56,7 @@ async def read_capacity(
     portfolios = [
         portfolio_of(view.rooms, view.firmness, name, way, window_s, notice_s) for way in ways
     ]
-    # Some 15 ms each, in which others are served.
+    # Some 20 ms each, in which others are served.
     learned = view.firmness.kept.recalibration
     answers = [await asyncio.to_thread(answer, each, learned) for each in portfolios]
     share = share_of(plant.desk.dispatch, name)

@@ -1,6 +1,6 @@
 """What every resource can promise for an hour, as metrics show it: some answers old, none late.
 
-An answer takes some 15 ms and what it rests on is up to a minute old. So each scrape renews those
+An answer takes some 20 ms and what it rests on is up to a minute old. So each scrape renews those
 that are oldest, a few at most and beside the event loop, and shows the others as they were.
 """
 
