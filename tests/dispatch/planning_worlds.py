@@ -3,13 +3,16 @@
 Beside it what a linear program that knows every device says is possible: the yardstick.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import highspy
 import numpy as np
 
 from kapelle.dispatch.control import step
-from kapelle.dispatch.memory import ControlState
+from kapelle.dispatch.memory import ControlState, Running
+from kapelle.dispatch.planning.groups import Groups, Window
+from kapelle.dispatch.planning.lookahead import Ahead, Unplanned
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division
@@ -21,7 +24,7 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.entries import KIND_OF, Entry
 from kapelle.model.enums import DeviceKind, Freshness, Metric
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, Floats
-from kapelle.model.plant import Interval, Notice, Order, Plan, Small
+from kapelle.model.plant import Interval, Notice, Order, Plan, Rationing, Small
 
 T0 = 1_700_000_000 * NS_PER_S
 STEP_S = 15.0
@@ -127,6 +130,15 @@ class Plant:
         found = self.view.orders[1].plan
         assert found is not None
         return found
+
+    @property
+    def rationing(self) -> Rationing | None:
+        """What is in force for setpoints."""
+        return division.rationing_of(self.fleet, ALL)
+
+    def solve_with(self, solve: Callable[[Groups, Window], Ahead | Unplanned]) -> None:
+        """Have plans of a running order made otherwise from now on."""
+        self.state.running.setdefault(1, Running()).horizon.solve = solve
 
     def order(self, targets_w: Floats, length_s: float) -> None:
         """Order a profile of intervals that are equally long."""

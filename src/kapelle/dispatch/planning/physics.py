@@ -56,7 +56,7 @@ def _of_energy(plan: Ahead, groups: Groups, window: Window) -> str:
     limited = np.isfinite(whole_wh)
     empty = (left_wh < -spare_wh) & limited
     if empty.any():
-        part = float((left_wh / np.maximum(whole_wh, 1e-9))[:, limited].min())
+        part = float((left_wh[:, limited] / np.maximum(whole_wh[limited], 1e-9)).min())
         return f"energy falls to {part:.0%} of what a group can give in interval {_first(empty)}"
     full = (left_wh > whole_wh + spare_wh) & limited
     if full.any():
