@@ -248,3 +248,21 @@ def test_an_order_that_follows_another_on_its_resource_is_not_in_its_way(make_bo
     assert second.status == OrderStatus.ACTIVE
     # What devices still did for the first is no part of the second's baseline.
     assert second.baseline_w == pytest.approx(box.view.orders[1].baseline_w, abs=200.0)
+
+
+def test_who_was_announced_and_then_declined_claims_nothing(make_box: Any) -> None:
+    box = make_box(devices=24)
+    members(box, "north", range(12))
+    box.run(10)
+    box.order(2_000.0, 30, ALL, 1)
+    box.run(14)
+    # Longer than curves are usually made for: it is announced first.
+    box.order(2_000.0, 2_000, "north", 2)
+    box.run(18)
+    assert 2 in {signal.order_no for signal in box.signals}
+    declined = box.view.orders[2]
+    assert declined.status == OrderStatus.DECLINED
+    assert "12 follow order 1" in declined.plan.reason
+    assert [fleet.signals["north"].order_no for fleet in box.fleets] == [0, 0]
+    box.run(45)
+    assert total(box.view, "north").claimed == {}

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from kapelle.dispatch.memory import ControlState, Cycle
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.enums import OrderStatus
-from kapelle.model.plant import Order
+from kapelle.model.plant import Order, Signal
 
 
 def same_resource(
@@ -61,6 +61,12 @@ def earlier(view: PlantView, order_no: int, rank: int) -> list[int]:
 def is_followed(view: PlantView, order_no: int) -> bool:
     """Tell whether any partition still has an order's signal in force."""
     return order_no in _followed(view)
+
+
+def release(cycle: Cycle, asked: Order) -> Signal:
+    """Return what ends an order's claims: its devices are the next one's, or released."""
+    over_ns = min(asked.ends_at_ns, cycle.now_ns)
+    return Signal(asked.resource, 0, 0.0, 0.0, cycle.epoch, over_ns, ended_no=asked.order_no)
 
 
 def _followed(view: PlantView) -> Iterable[int]:

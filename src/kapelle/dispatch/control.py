@@ -6,7 +6,7 @@ of the state starts anew.
 
 from math import nan
 
-from kapelle.dispatch.beside import is_followed
+from kapelle.dispatch.beside import is_followed, release
 from kapelle.dispatch.firm.orders import step_prospects
 from kapelle.dispatch.memory import ControlState, Cycle, Outcome, Running
 from kapelle.dispatch.rollout import is_held, roll_on
@@ -17,7 +17,7 @@ from kapelle.dispatch.watch import step_caps, step_groups, step_partitions
 from kapelle.fleet.plant import OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL
-from kapelle.model.plant import Order, Plan, Signal
+from kapelle.model.plant import Plan
 
 
 def step(
@@ -60,7 +60,7 @@ def _rest(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         return
     running = state.running.setdefault(order.order.order_no, Running())
     if running.signal is None or running.signal.order_no:
-        running.signal = _release(order.order, cycle)
+        running.signal = release(cycle, order.order)
         running.signalled_at_ns = cycle.now_ns
         running.trim_w = 0.0
         cycle.out.signals.append(running.signal)
@@ -75,7 +75,7 @@ def _end(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     # One that was announced has a signal without a plan, and a restart forgets announcements.
     announced = asked.order_no in state.running or is_followed(cycle.view, asked.order_no)
     if plan is not None or announced:
-        cycle.out.signals.append(_release(asked, cycle))
+        cycle.out.signals.append(release(cycle, asked))
     status = OrderStatus.CANCELLED if order.cancelled_at_ns else OrderStatus.COMPLETED
     cycle.out.plans.append(
         Plan(
@@ -94,8 +94,3 @@ def _end(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         )
     )
     state.watch.shortfalls.pop(asked.order_no, None)
-
-
-def _release(asked: Order, cycle: Cycle) -> Signal:
-    over_ns = min(asked.ends_at_ns, cycle.now_ns)
-    return Signal(asked.resource, 0, 0.0, 0.0, cycle.epoch, over_ns, ended_no=asked.order_no)

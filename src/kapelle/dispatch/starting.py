@@ -2,7 +2,7 @@
 
 from math import isclose, nan
 
-from kapelle.dispatch.beside import all_know, is_ending, same_resource
+from kapelle.dispatch.beside import all_know, is_ending, is_followed, release, same_resource
 from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.planning.promising import binds, of_largest_w, promise
@@ -141,6 +141,9 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
 
 def decline(cycle: Cycle, asked: Order, reason: str) -> None:
     """Say that nothing of an order is promised, and why."""
+    if is_followed(cycle.view, asked.order_no):
+        # It was announced, and has claimed devices since.
+        cycle.out.signals.append(release(cycle, asked))
     cycle.out.plans.append(
         Plan(
             order_no=asked.order_no,
