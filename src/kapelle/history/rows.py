@@ -15,6 +15,7 @@ from kapelle.model.plant import (
     Amend,
     Cancel,
     Correction,
+    Envelopes,
     Hold,
     Members,
     Notice,
@@ -46,6 +47,7 @@ KINDS = (
     Kind.NOTICE,
     Kind.CORRECTION,
     Kind.VERDICT,
+    Kind.ENVELOPES,
 )
 """What the record follows. Ticks are not kept: with them it follows a topic that else stands."""
 
@@ -170,6 +172,8 @@ def _event(entry: Entry) -> dict[str, object] | None:
             at_ns, about = body.at_ns, {"device_no": body.device_no, "code": body.method}
         case Verdict():
             at_ns, about = body.at_ns, {"code": body.verdict}
+        case Envelopes():
+            at_ns, about = body.at_ns, {"code": body.level}
         case _:
             return None
     return about | {
