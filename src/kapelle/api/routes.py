@@ -144,9 +144,7 @@ async def list_orders(
 
 
 @guarded.get("/orders/{order_no}", tags=["orders"])
-async def read_order(
-    order_no: int, desk: Desk, plant: PlantNow, response: Response
-) -> OrderTold:
+async def read_order(order_no: int, desk: Desk, plant: PlantNow, response: Response) -> OrderTold:
     """Read one order."""
     state = desk.find(order_no)
     response.headers["ETag"] = etag(state)
