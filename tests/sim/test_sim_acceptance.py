@@ -38,6 +38,7 @@ GOOD = Seen(
     double_effects=0,
     stranded=0,
     fencing=0,
+    restarts=0,
     problems=[],
     wall_s=1.0,
 )

@@ -32,7 +32,9 @@ def test_a_role_that_loses_its_lease_as_it_is_ended_is_not_started_again(
         play = prepare(parse_scenario("duration_s = 5\n[fleet]\ndevices = 3\npartitions = 1"), 1)
         try:
             async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-                stage.Stage(play.doors, play.disk, group).start(["dispatch"])
+                dying = stage.Stage(play.doors, play.disk, group)
+                play.clock.call_later(5, dying.close)
+                dying.start(["dispatch"])
         except TimeoutError:
             pass
         return play.elapsed_s()

@@ -193,6 +193,8 @@ async def _play(
             stage = Stage(play.doors, play.disk, group)
             group.create_task(play.adapter.drive(), name="world")
             group.create_task(observe(play), name="observer")
+            # Whoever dies of something else as the run ends is not started again.
+            play.clock.call_later(scenario.duration_s, stage.close)
             stage.start()
             for role in sorted({rival.role for rival in scenario.faults.rival}):
                 stage.stand_by(role)

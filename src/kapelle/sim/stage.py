@@ -116,12 +116,8 @@ class Stage:
                 # Another took over, the lease ran out or the disk did not answer: the process
                 # ends, and its supervisor starts it again.
                 self.restarts += 1
-            task = asyncio.current_task()
-            assert task is not None
-            if task.cancelling():
-                # A group that is cancelled while one of its tasks fails tells only of the failure.
-                raise asyncio.CancelledError
-            if task in self._stalled:
+            # A group that is cancelled while one of its tasks fails tells only of the failure.
+            if self._is_closed or asyncio.current_task() in self._stalled:
                 return
             await clock.sleep(_PAUSE_S)
 

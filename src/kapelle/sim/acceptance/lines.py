@@ -191,7 +191,7 @@ def _rivals() -> Iterator[Line]:
             f"two-{role}",
             f"{title}: one paused, then one cut off, for 40 s",
             _scenario(replace(_LOSES, rival=rivals)),
-            DELIVERS,
+            RESTORES,
         )
 
 

@@ -64,6 +64,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     stranded: int
     fencing: int
     """Commands of a deposed epoch that took effect, and entries of a deposed writer."""
+    restarts: int
+    """Lives of roles that ended and began anew."""
     problems: list[str]
     """Every other promise that was broken."""
     wall_s: float
@@ -126,6 +128,7 @@ def measure(line: Line, done: Performance, detected_s: float | None, made_by: st
         double_effects=agents.double_effects,
         stranded=done.result.stranded,
         fencing=agents.stale_effects + len(deposed),
+        restarts=done.result.restarts,
         problems=broken(done),
         wall_s=done.result.wall_s,
     )
