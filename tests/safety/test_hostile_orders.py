@@ -19,7 +19,7 @@ from kapelle.ports import Snapshot
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate
 from kapelle.safety.accounts import restore, to_snapshot
-from kapelle.safety.gate import PHASE_OF, RULES, GateState, charge_again, check, know
+from kapelle.safety.gate import PHASE_OF, RULES, GateState, charge_again, check, go_on, know
 from kapelle.safety.restart import Left, Line
 from kapelle.safety.settings import GroupLimit, SafetySettings
 
@@ -234,6 +234,7 @@ class Hop:
         for at_ns, commands, sure in [*left, *line.end()]:
             known = know(self.state, self.book, commands.device_no)
             charge_again(self.state, commands, known, at_ns, PARTITIONS, self.settings, sure=sure)
+        go_on(self.state, now_ns)
 
 
 class Court:
@@ -303,7 +304,8 @@ def play(
             court.hop.journal.append(asked)
         else:
             court.hear(asked, now_s, latest_s, fair=whole, said=mishap != "crash")
-        if mishap == "save":
+        # Between two savings the journal does not tell where a device was (docs/safety.md).
+        if mishap in ("save", "move"):
             court.hop.save()
         if mishap in ("restart", "crash", "missed"):
             whole = False

@@ -195,6 +195,12 @@ def check(
     return broken
 
 
+def go_on(state: GateState, now_ns: int) -> None:
+    """Take note that it is this late, though nobody asks: time does not go back on a restart."""
+    state.now_ns = max(state.now_ns, now_ns)
+    _advance(state)
+
+
 def charge_again(
     state: GateState,
     commands: Commands,
@@ -217,8 +223,7 @@ def charge_again(
         sure: Whether they left. Where nobody knows, they count as sent, a release as lost, and
             their devices as told who knows what.
     """
-    state.now_ns = max(state.now_ns, at_ns)
-    _advance(state)
+    go_on(state, at_ns)
     rows = np.arange(len(commands))
     is_known = ~np.isnan(known.nameplate_w[0])
     _is_stale(state, commands, is_known, partitions)

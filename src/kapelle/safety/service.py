@@ -28,7 +28,16 @@ from kapelle.model.ids import NS_PER_S, PLANT, Bytes, Flags, partition_topic
 from kapelle.model.plant import Cancel, Hold, Notice, Tick
 from kapelle.ports import Clock, Directory, Journal, Link
 from kapelle.safety.accounts import TOPIC, restore, to_snapshot
-from kapelle.safety.gate import PHASE_OF, RULES, GateState, charge_again, check, know, rearm
+from kapelle.safety.gate import (
+    PHASE_OF,
+    RULES,
+    GateState,
+    charge_again,
+    check,
+    go_on,
+    know,
+    rearm,
+)
 from kapelle.safety.restart import Left, Line
 from kapelle.safety.settings import SafetySettings
 
@@ -207,6 +216,7 @@ class LastHop:
                     ready[topic] += await self._read_again(topic, line, ends[topic])
             waiting = [topic for topic in ends if ready[topic]]
             if not waiting:
+                go_on(self._state, now_ns)
                 return
             at_ns, commands, sure = ready[min(waiting, key=lambda t: ready[t][0].at_ns)].popleft()
             known = know(self._state, self._directory, commands.device_no)
