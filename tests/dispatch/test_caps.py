@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapelle.dispatch.cells import Near, beyond, told_by
-from kapelle.dispatch.keeping import in_doubt
+from kapelle.dispatch.keeping import in_doubt, past_caps
 from kapelle.dispatch.promise import levels_for, room_at_rest_w, room_of
 from kapelle.dispatch.watch import Watch, step_caps
 from kapelle.fleet.columns import Fleet
@@ -20,7 +20,7 @@ from kapelle.fleet.plant import PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric, Trait
-from kapelle.model.ids import NS_PER_S, Floats
+from kapelle.model.ids import NS_PER_S, Floats, Ints
 from kapelle.model.plant import ResourceSummary, Signal
 
 SETTINGS = FleetSettings()
@@ -85,11 +85,14 @@ class World:
                     own_w, head_w = self.power_w(level, name, None), 9e3
                     head_w *= sum((column == code).sum() for column, code in self.of(level, name))
                     up_w, down_w = (own_w + self.draw.uniform(0, 0.8) * head_w for _ in "ud")
-                    both = {"export_limit_w": max(up_w, 0.0), "import_limit_w": max(down_w, 0.0)}
-                    caps.append(StandingCap(**{level: name}, **both))
+                    export_w, import_w = max(up_w, 0.0), max(down_w, 0.0)
+                    of = {each: name if each == level else "" for each in LEVELS}
+                    caps.append(
+                        StandingCap(of["site"], of["feeder"], of["zone"], export_w, import_w)
+                    )
         return caps
 
-    def of(self, level: str, name: str) -> list[tuple[np.ndarray, int]]:  # type: ignore[type-arg]  # of any codes
+    def of(self, level: str, name: str) -> list[tuple[Ints, int]]:
         return [
             (getattr(fleet, level), fleet.names[level].index(name))
             for fleet in self.fleets
@@ -253,3 +256,25 @@ def test_a_group_that_is_beyond_its_cap_gets_no_room_and_is_named() -> None:
     assert notice.text == "zone z-0 keeps its export limit again"
     found = levels_for(parts, room_of(parts).highest_w, 0.0)
     world.check_caps(world.setpoints(found.level, found.block_level, found.prices), 1)
+
+
+@given(seed=st.integers(0, 1 << 32))
+@settings(max_examples=40, deadline=None)
+def test_dead_bands_carry_no_group_past_what_is_asked_of_it(seed: int) -> None:
+    world = World(seed, partitions=1)
+    (fleet,) = world.fleets
+    rows = np.arange(fleet.size, dtype=np.int32)
+    want_w = world.draw.uniform(-1e3, 1e3, fleet.size)
+    left_w = want_w + world.draw.uniform(-100, 100, fleet.size)
+    sign = int(world.draw.choice([1, -1]))
+    told, capped = past_caps(fleet, rows, sign, want_w, left_w)
+    after_w = np.where(told, want_w, left_w)
+    for level in LEVELS:
+        caps = fleet.envelopes.caps(level, fleet.names[level], fleet.now_ns)
+        if caps is not None:
+            group, limit_w = getattr(fleet, level), caps.export_w if sign > 0 else caps.import_w
+            past_w = np.bincount(group, sign * (after_w - want_w), len(limit_w))
+            assert (past_w[limit_w < inf] <= 1e-3).all()
+            assert capped[(limit_w < inf)[group]].all()
+    # Only who goes further than asked is told, and only where a group has a cap.
+    assert not told[~capped | (sign * (left_w - want_w) <= 0.0)].any()

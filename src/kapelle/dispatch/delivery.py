@@ -14,6 +14,7 @@ from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.claims import active_rows, by_rank, not_yet, resting
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, limits, steps, trust
+from kapelle.fleet.curve.ramps import SOON_S
 from kapelle.fleet.desired import holds_setpoint, in_force
 from kapelle.fleet.reconciliation.conditions import VOID
 from kapelle.model.blocks import Commands, Phases
@@ -182,7 +183,7 @@ def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates
     for signal in in_force(fleet):
         rows = every[wanted.order_no[every] == signal.order_no]
         if len(rows):
-            _choose(fleet, settings, wanted, rows, chosen)
+            _choose(fleet, settings, wanted, rows, 1 if signal.level >= 0 else -1, chosen)
     return chosen
 
 
@@ -191,6 +192,7 @@ def _choose(
     settings: DispatchSettings,
     wanted: _Wanted,
     rows: NDArray[np.intp],
+    upwards: int,
     chosen: Flags,
 ) -> None:
     """Choose from the rows of one order, as `_moved` says."""
@@ -201,8 +203,11 @@ def _choose(
     capped = np.zeros(len(rows), np.bool_)
     if not fleet.envelopes.is_empty:
         told_w = np.where(large, want_w, desired_w)
-        past, capped = past_caps(fleet, rows.astype(np.int32), want_w, told_w)
+        past, capped = past_caps(fleet, rows.astype(np.int32), upwards, want_w, told_w)
         large |= past
+        # Slow devices are told no further than they get soon there: within the dead-band, for some.
+        slow = (fleet.traits[rows] & np.uint8(Trait.SLOW)) != 0
+        large |= slow & (np.abs(change_w) > 0.5 * SOON_S * fleet.ramp_w_per_s[rows])
     chosen[rows[large]] = True
     share_w = float(np.abs(want_w - fleet.own_w[rows]).sum())
     small = ~large

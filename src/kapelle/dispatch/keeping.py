@@ -33,17 +33,20 @@ def in_doubt(fleet: Fleet, rows: Ints) -> Ints:
     return rows[capped & ~controllable(fleet, rows)]
 
 
-def past_caps(fleet: Fleet, rows: Ints, want_w: Floats, left_w: Floats) -> tuple[Flags, Flags]:
+def past_caps(
+    fleet: Fleet, rows: Ints, sign: int, want_w: Floats, left_w: Floats
+) -> tuple[Flags, Flags]:
     """Return who has to be told, and who is in any group with a cap.
 
     Args:
         fleet: The partition.
         rows: Devices with a setpoint in force.
+        sign: 1 where their order moves them towards export, -1 towards consumption.
         want_w: What is asked of them now. [W]
         left_w: What they have been told, and are left with unless told anew. [W]
     """
     told, capped = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
-    for group, limit_w, sign in _limits(fleet, rows):
+    for group, limit_w in _limits(fleet, rows, sign):
         mine = group >= 0
         mine[mine] = limit_w[group[mine]] < inf
         if not mine.any():
@@ -57,22 +60,19 @@ def past_caps(fleet: Fleet, rows: Ints, want_w: Floats, left_w: Floats) -> tuple
     return told, capped
 
 
-def _limits(fleet: Fleet, rows: Ints) -> Iterator[tuple[Places, Floats, int]]:
-    """Yield by kind of group and direction: the group of each row, and the limit of each group."""
+def _limits(fleet: Fleet, rows: Ints, sign: int) -> Iterator[tuple[Places, Floats]]:
+    """Yield by kind of group the group of each row, and the limit of each group. [W]"""
     sites = fleet.envelopes.caps("site", fleet.names["site"], fleet.now_ns)
     if sites is not None:
-        site = fleet.site[rows].astype(np.intp)
-        yield site, sites.export_w, 1
-        yield site, sites.import_w, -1
+        yield fleet.site[rows].astype(np.intp), sites.export_w if sign > 0 else sites.import_w
     groups = capped_groups(fleet)
     if groups is None:
         return
-    shared = np.array([name.startswith("vendor/") for name in groups.names], np.bool_)
+    limit_w = np.array(groups.export_w if sign > 0 else groups.import_w)
+    # A share is a limit, too.
+    limit_w[[name.startswith("vendor/") for name in groups.names]] = 0.0
     for family, place in zip(FAMILIES, groups.place, strict=True):
-        group = place[getattr(fleet, family)[rows]].astype(np.intp)
-        # A share holds both ways.
-        yield group, np.where(shared, 0.0, np.array(groups.export_w)), 1
-        yield group, np.where(shared, 0.0, np.array(groups.import_w)), -1
+        yield place[getattr(fleet, family)[rows]].astype(np.intp), limit_w
 
 
 def _largest(group: Places, amount_w: Floats, past_w: Floats) -> Places:
