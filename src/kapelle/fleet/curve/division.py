@@ -323,7 +323,9 @@ def _slow_down(
         return
     which = found.which
     soon_w = np.clip(moved_w[which], found.lowest_w, found.highest_w)
-    lowest_w, highest_w = found.lowest_w - found.stride_w, found.highest_w + found.stride_w
+    # Where groups have caps, nobody is told more than is counted: it could be held for long.
+    stride_w = found.stride_w if fleet.envelopes.is_empty else 0.0
+    lowest_w, highest_w = found.lowest_w - stride_w, found.highest_w + stride_w
     moved_w[which] = np.clip(moved_w[which], lowest_w, highest_w)
     last = np.broadcast_to(np.clip(reached - LATER * TIER, 0.0, 1.0), len(rows))[which]
     if last.any():
