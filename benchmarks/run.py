@@ -22,6 +22,7 @@ NAMES = (
     "fleet",
     "energy",
     "allocation",
+    "planning",
     "mqtt",
     "http_bulk",
     "estimation",
