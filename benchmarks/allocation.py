@@ -18,7 +18,7 @@ from kapelle.fleet.envelopes import StandingCap
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import DeviceKind, Freshness, Metric
 from kapelle.model.ids import NS_PER_S, Floats, Ints
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 Row = dict[str, object]
 _MIX = {

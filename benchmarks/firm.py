@@ -27,7 +27,7 @@ from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.enums import AckStatus, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import ALL, NS_PER_S, Flags, Ints
-from kapelle.model.plant import Summary
+from kapelle.model.summaries import Summary
 from kapelle.sim.devices import FleetPlan, make_fleet
 
 SETTINGS = FleetSettings()

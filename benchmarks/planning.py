@@ -12,7 +12,7 @@ from kapelle.dispatch.planning.physics import violation
 from kapelle.fleet.profiles import Part
 from kapelle.fleet.stores import stores
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 Row = dict[str, object]
 _PLAN_MS = 50.0

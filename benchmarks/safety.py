@@ -7,7 +7,7 @@ import numpy as np
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Order
+from kapelle.model.orders import Order
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety.accounts import restore, to_snapshot
 from kapelle.safety.gate import GateState, charge_again, check, know

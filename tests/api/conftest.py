@@ -19,7 +19,8 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT
-from kapelle.model.plant import Amend, Cancel, Curve, Order, Plan, ResourceSummary, Summary
+from kapelle.model.orders import Amend, Cancel, Order, Plan
+from kapelle.model.summaries import Curve, ResourceSummary, Summary
 from kapelle.runtime.clock import SystemClock
 from kapelle.safety.settings import SafetySettings
 

@@ -5,7 +5,7 @@ import pytest
 from kapelle.adapters.http.problems import Refused
 from kapelle.api import rules
 from kapelle.api.shapes import OrderAsked
-from kapelle.model.plant import Order
+from kapelle.model.orders import Order
 
 
 def order(target_w: float, *, staged: bool = False) -> Order:

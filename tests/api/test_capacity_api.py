@@ -15,7 +15,7 @@ from kapelle.api.client import Client
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import NotFound, Unreachable
 from kapelle.fleet.plant import PlantView
-from kapelle.model.plant import Reach, Room, Summary
+from kapelle.model.summaries import Reach, Room, Summary
 
 Start = Callable[..., AbstractContextManager[Any]]
 """`conftest.Running`; modules in `tests/` cannot import one another."""

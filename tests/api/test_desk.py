@@ -19,7 +19,7 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT
-from kapelle.model.plant import Order, Plan
+from kapelle.model.orders import Order, Plan
 from kapelle.runtime.clock import SystemClock
 
 QUICK = ApiSettings(plan_wait_s=0.0, orders_per_minute=1_000)

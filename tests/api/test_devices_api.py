@@ -37,7 +37,8 @@ from kapelle.model.enums import (
     SessionEvent,
 )
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Members, Signal
+from kapelle.model.plant import Members
+from kapelle.model.signals import Signal
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
 

@@ -15,7 +15,7 @@ from kapelle.ingest.breaker import Breaker
 from kapelle.ingest.settings import IngestSettings
 from kapelle.journal.metrics import JournalMetrics, Timings
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Summary
+from kapelle.model.summaries import Summary
 
 NOW = 1_790_000_000 * NS_PER_S
 HOUR_NS = 3_600 * NS_PER_S

@@ -38,7 +38,8 @@ from kapelle.journal.metrics import Timings as Timings_
 from kapelle.journal.settings import JournalSettings
 from kapelle.model.entries import Entry, Kind
 from kapelle.model.enums import OrderStatus, Phase
-from kapelle.model.plant import Curve, Order, Plan, ResourceSummary, Spread, Summary
+from kapelle.model.orders import Order, Plan
+from kapelle.model.summaries import Curve, ResourceSummary, Spread, Summary
 from kapelle.registry.directory import Directory
 from kapelle.runtime.clock import SystemClock
 

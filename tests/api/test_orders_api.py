@@ -10,7 +10,7 @@ import pytest
 from kapelle.api.settings import ApiSettings
 from kapelle.errors import Conflict, Invalid, NotFound, Unreachable
 from kapelle.model.entries import Kind
-from kapelle.model.plant import Order
+from kapelle.model.orders import Order
 
 pytestmark = pytest.mark.integration
 

@@ -28,7 +28,8 @@ from kapelle.history.tables import QUARTER_NS
 from kapelle.model.entries import Body
 from kapelle.model.enums import AckStatus, OrderStatus, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Amend, Cancel, Hold, Notice, Order, Plan
+from kapelle.model.orders import Amend, Cancel, Hold, Order, Plan
+from kapelle.model.plant import Notice
 
 START_NS = ns("2025-03-30T10:00:00+00:00")
 MINUTE_NS = 60 * NS_PER_S

@@ -13,7 +13,8 @@ from kapelle.api.service import Api
 from kapelle.api.settings import ApiSettings
 from kapelle.errors import Invalid, Unreachable
 from kapelle.journal.memory import MemoryJournal
-from kapelle.model.plant import Notice, Summary
+from kapelle.model.plant import Notice
+from kapelle.model.summaries import Summary
 from kapelle.runtime.clock import SystemClock
 
 pytestmark = pytest.mark.integration

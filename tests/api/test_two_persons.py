@@ -12,7 +12,7 @@ from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import OrderAsked
 from kapelle.model.entries import Kind
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Hold, Order
+from kapelle.model.orders import Hold, Order
 from kapelle.safety.settings import SafetySettings
 
 pytestmark = pytest.mark.integration

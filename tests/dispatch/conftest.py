@@ -19,7 +19,9 @@ from kapelle.model.blocks import Acks, Commands, Enrolled, Phases, Readings, Ses
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.enums import AckStatus, DeviceKind, Metric, Phase, SessionEvent
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
-from kapelle.model.plant import Notice, Order, Plan, Signal, Tick
+from kapelle.model.orders import Order, Plan
+from kapelle.model.plant import Notice, Tick
+from kapelle.model.signals import Signal
 
 START_NS = 1_800_000_000 * NS_PER_S
 VENDORS = (b"acme", b"bolt", b"core", b"dyna")

@@ -8,14 +8,9 @@ from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import PlantView, apply_plant
 from kapelle.model.entries import KIND_OF, Entry
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import (
-    Curve,
-    Order,
-    Plan,
-    ResourceSummary,
-    Small,
-    Summary,
-)
+from kapelle.model.orders import Order, Plan
+from kapelle.model.plant import Small
+from kapelle.model.summaries import Curve, ResourceSummary, Summary
 
 SETTINGS = DispatchSettings()
 EPOCH = 3

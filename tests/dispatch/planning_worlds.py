@@ -24,7 +24,9 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.entries import KIND_OF, Entry
 from kapelle.model.enums import DeviceKind, Freshness, Metric
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, Floats
-from kapelle.model.plant import Interval, Notice, Order, Plan, Rationing, Small
+from kapelle.model.orders import Interval, Order, Plan
+from kapelle.model.plant import Notice, Small
+from kapelle.model.signals import Rationing
 
 T0 = 1_700_000_000 * NS_PER_S
 STEP_S = 15.0

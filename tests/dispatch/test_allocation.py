@@ -33,7 +33,8 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import DeviceKind, Freshness
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Curve, Signal
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import Curve
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric, Trait
 from kapelle.model.ids import NS_PER_S, Floats, Ints
-from kapelle.model.plant import ResourceSummary, Signal
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import ResourceSummary
 
 SETTINGS = FleetSettings()
 LEVELS = ("site", "feeder", "zone")

@@ -16,7 +16,9 @@ from kapelle.fleet.plant import total
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
-from kapelle.model.plant import Amend, Cancel, Members, Order, Plan, Signal
+from kapelle.model.orders import Amend, Cancel, Order, Plan
+from kapelle.model.plant import Members
+from kapelle.model.signals import Signal
 
 DEVICES = 24
 NAMES = ("north", "south", "storage", ALL)

@@ -12,7 +12,7 @@ from kapelle.fleet.desired import apply_acks, apply_commands, apply_phases, step
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, DeviceKind, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 from kapelle.safety.gate import HOLD, PHASE_OF, RATE
 
 SETTINGS = DispatchSettings()

@@ -15,18 +15,9 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import (
-    Cancel,
-    Curve,
-    Hold,
-    Notice,
-    Order,
-    Plan,
-    Prospect,
-    ResourceSummary,
-    Room,
-    Summary,
-)
+from kapelle.model.orders import Cancel, Hold, Order, Plan, Prospect
+from kapelle.model.plant import Notice
+from kapelle.model.summaries import Curve, ResourceSummary, Room, Summary
 from kapelle.runtime.clock import SystemClock
 
 SETTINGS = DispatchSettings(lease_s=0.6, cycle_wait_s=0.1)

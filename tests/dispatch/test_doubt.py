@@ -8,7 +8,7 @@ from tests.dispatch.control_worlds import Plant, s
 
 from kapelle.dispatch.doubt import held_back_w
 from kapelle.dispatch.promise import parts_of
-from kapelle.model.plant import ResourceSummary
+from kapelle.model.summaries import ResourceSummary
 
 BUDGET = 0.02
 

@@ -5,10 +5,8 @@ from tests.dispatch.control_worlds import EPOCH, SETTINGS, Plant, only, s
 from kapelle.dispatch.memory import ControlState, Outcome
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import (
-    Amend,
-    Signal,
-)
+from kapelle.model.orders import Amend
+from kapelle.model.signals import Signal
 
 
 def test_a_new_dispatcher_goes_on_from_the_plans() -> None:

@@ -7,7 +7,7 @@ from kapelle.fleet.plant import PlantView, apply_plant
 from kapelle.model.entries import Entry, Kind
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL, NS_PER_S, PLANT
-from kapelle.model.plant import Cancel, Order, Plan
+from kapelle.model.orders import Cancel, Order, Plan
 
 STARTS_S, ENDS_S = 10_000, 13_600
 

@@ -24,7 +24,7 @@ from kapelle.fleet.traits import AHEAD_S
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import DeviceKind, Metric, Phase
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 CASES = 1_000
 

@@ -16,7 +16,7 @@ from kapelle.fleet.curve import rations
 from kapelle.fleet.profiles import Part
 from kapelle.fleet.stores import stores
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 LENGTH_S = 900.0
 JUST = 0.95

@@ -9,13 +9,8 @@ from tests.dispatch.control_worlds import EPOCH, SETTINGS, Plant, only, s
 
 from kapelle.dispatch.preview import preview
 from kapelle.model.enums import OrderStatus
-from kapelle.model.plant import (
-    Amend,
-    Cancel,
-    Hold,
-    Order,
-    Signal,
-)
+from kapelle.model.orders import Amend, Cancel, Hold, Order
+from kapelle.model.signals import Signal
 
 
 def test_an_order_is_promised_and_driven_at_once() -> None:

@@ -10,7 +10,8 @@ from kapelle.fleet.stages import place, step_stages
 from kapelle.model.blocks import Enrolled
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Signal, Tick
+from kapelle.model.plant import Tick
+from kapelle.model.signals import Signal
 
 DEVICES = 10_000
 WINDOW_S = 600

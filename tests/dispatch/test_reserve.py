@@ -15,7 +15,7 @@ from kapelle.dispatch.reserve import reserve_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid
 from kapelle.model.enums import OrderStatus
-from kapelle.model.plant import Amend
+from kapelle.model.orders import Amend
 
 KEPT = replace(SETTINGS, reserve_share=0.25, reserve={"north": 0.5})
 powers = st.floats(0.0, 1e6)

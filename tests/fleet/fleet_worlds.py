@@ -15,7 +15,8 @@ from kapelle.model.blocks import Acks, Commands, Enrolled, Phases, Readings, Ses
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.enums import AckStatus, DeviceKind, Metric, Phase, SessionEvent
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Members, Signal, Tick
+from kapelle.model.plant import Members, Tick
+from kapelle.model.signals import Signal
 
 T0 = 1_700_000_100 * NS_PER_S
 """A multiple of every window of the fleet's settings."""

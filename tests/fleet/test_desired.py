@@ -13,7 +13,7 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 NOW_NS = 1_000 * NS_PER_S
 

@@ -29,7 +29,8 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.blocks import Quarantined
 from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.enums import DeviceKind, SessionEvent
-from kapelle.model.plant import Members, Signal, Tick
+from kapelle.model.plant import Members, Tick
+from kapelle.model.signals import Signal
 from kapelle.ports import Snapshot
 
 

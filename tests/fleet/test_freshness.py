@@ -21,7 +21,7 @@ from kapelle.fleet.columns import Fleet
 from kapelle.fleet.snapshots import digest
 from kapelle.model.enums import Freshness, Metric, Phase, SessionEvent
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 LIVE, LATE, STALE, LOST = Freshness.LIVE, Freshness.LATE, Freshness.STALE, Freshness.LOST
 

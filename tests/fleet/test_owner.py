@@ -18,7 +18,8 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import Freshness, Phase, SessionEvent
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Signal, Tick
+from kapelle.model.plant import Tick
+from kapelle.model.signals import Signal
 
 QUICK = FleetSettings(lease_ttl_s=3.0, lease_wait_s=10.0)
 

@@ -25,7 +25,10 @@ from kapelle.fleet.snapshots import view_from_snapshot, view_to_snapshot
 from kapelle.fleet.summary import summarise
 from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Freshness, Metric, OrderStatus, Phase, SessionEvent
-from kapelle.model.plant import Amend, Cancel, Hold, Members, Notice, Order, Plan, Signal, Summary
+from kapelle.model.orders import Amend, Cancel, Hold, Order, Plan
+from kapelle.model.plant import Members, Notice
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import Summary
 from kapelle.ports import Snapshot
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kapelle.fleet.profiles import is_for, largest_w, parts, present, promised, target_w
-from kapelle.model.plant import Interval, Order, Plan, Promised
+from kapelle.model.orders import Interval, Order, Plan, Promised
 
 STEPS = (Interval(100, 5.0), Interval(200, -9.0), Interval(300, 0.0))
 ORDER = Order(1, "all", -9.0, 100, 400, 0, profile=STEPS)

@@ -14,7 +14,8 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT
-from kapelle.model.plant import Amend, Cancel, Hold, Notice, Order, Plan
+from kapelle.model.orders import Amend, Cancel, Hold, Order, Plan
+from kapelle.model.plant import Notice
 from kapelle.runtime.clock import SystemClock
 
 

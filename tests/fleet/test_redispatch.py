@@ -9,7 +9,8 @@ from kapelle.model.blocks import Phases
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.enums import Exclusion, Freshness, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Signal, Tick
+from kapelle.model.plant import Tick
+from kapelle.model.signals import Signal
 
 START_S = 1_000
 

@@ -26,7 +26,8 @@ from kapelle.model.blocks import Commands, Readings
 from kapelle.model.entries import Body, Entry
 from kapelle.model.enums import AckStatus, DeviceKind, Metric, Phase, SessionEvent
 from kapelle.model.ids import NS_PER_S, Longs
-from kapelle.model.plant import Members, Signal, Tick
+from kapelle.model.plant import Members, Tick
+from kapelle.model.signals import Signal
 
 SEEDS = [int(os.environ["KAPELLE_SEED"])] if "KAPELLE_SEED" in os.environ else list(range(1, 9))
 DEVICES = 24

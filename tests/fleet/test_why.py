@@ -12,7 +12,8 @@ from kapelle.fleet.envelopes import Book, StandingCap
 from kapelle.fleet.why import Why, why
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Metric, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Members, Signal
+from kapelle.model.plant import Members
+from kapelle.model.signals import Signal
 
 DIRECTIONS = 2
 """Of the reasons, so many say where a device ends upwards and downwards."""

@@ -25,7 +25,8 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Enrolled
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Cancel, Hold, Members, Notice, Order, Plan, Tick
+from kapelle.model.orders import Cancel, Hold, Order, Plan
+from kapelle.model.plant import Members, Notice, Tick
 
 
 def test_a_reading_is_found_once_and_the_journal_may_forget_it(

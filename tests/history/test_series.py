@@ -16,7 +16,7 @@ from kapelle.history.store import Rows, Store
 from kapelle.history.tables import TABLES
 from kapelle.model.entries import Entry, Kind
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Curve, ResourceSummary, Summary
+from kapelle.model.summaries import Curve, ResourceSummary, Summary
 
 MINUTE_NS = 60 * NS_PER_S
 FIRST_NS = START_NS // (15 * MINUTE_NS) * 15 * MINUTE_NS

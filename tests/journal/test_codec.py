@@ -20,7 +20,8 @@ from kapelle.journal.codec import JournalNewer, decode, encode
 from kapelle.model.blocks import Enrolled
 from kapelle.model.entries import BODY_OF, KIND_OF, Kind
 from kapelle.model.enums import Metric
-from kapelle.model.plant import Signal, Tick
+from kapelle.model.plant import Tick
+from kapelle.model.signals import Signal
 
 BLOCKS = [kind for kind, body in BODY_OF.items() if hasattr(body, "COLUMNS")]
 SMALL = [kind for kind in Kind if kind not in BLOCKS]

@@ -17,7 +17,8 @@ from kapelle.journal.settings import JournalSettings
 from kapelle.journal.sqlite import SqliteJournal, open_journal
 from kapelle.model.blocks import Readings
 from kapelle.model.enums import Metric
-from kapelle.model.plant import Hold, Tick
+from kapelle.model.orders import Hold
+from kapelle.model.plant import Tick
 from kapelle.ports import Snapshot
 from kapelle.runtime.clock import SystemClock
 

@@ -5,7 +5,8 @@ import asyncio
 from tests.journal.conftest import check, follow_until, ticks, times
 
 from kapelle.model.entries import Kind
-from kapelle.model.plant import Hold, Tick
+from kapelle.model.orders import Hold
+from kapelle.model.plant import Tick
 
 
 def test_reading_is_limited_and_chooses_kinds(backend):

@@ -12,7 +12,7 @@ from kapelle.model.blocks import Commands
 from kapelle.model.entries import KIND_OF, Entry
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Amend, Cancel, Order
+from kapelle.model.orders import Amend, Cancel, Order
 from kapelle.ports import Places
 from kapelle.safety import gate
 from kapelle.safety.authority import OrderBook

@@ -11,7 +11,7 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Commands
 from kapelle.model.entries import Body, Kind
 from kapelle.model.ids import NS_PER_S, PLANT, Flags
-from kapelle.model.plant import Hold, Order
+from kapelle.model.orders import Hold, Order
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
 from kapelle.safety.service import LastHop

@@ -14,7 +14,7 @@ from tests.safety.referee import Device, Referee, Told
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.enums import DeviceKind, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Order
+from kapelle.model.orders import Order
 from kapelle.ports import Snapshot
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate

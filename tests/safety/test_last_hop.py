@@ -14,7 +14,7 @@ from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Kind
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S, PLANT, Flags, Floats, Ints
-from kapelle.model.plant import Hold, Order
+from kapelle.model.orders import Hold, Order
 from kapelle.ports import Places
 from kapelle.runtime.clock import SystemClock
 from kapelle.safety.gate import HOLD, NAMEPLATE

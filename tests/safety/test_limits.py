@@ -7,7 +7,7 @@ from kapelle.config import parse
 from kapelle.errors import Invalid
 from kapelle.model.blocks import Commands
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Order
+from kapelle.model.orders import Order
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate
 from kapelle.safety.gate import RULES, GateState, check, know

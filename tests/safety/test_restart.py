@@ -11,7 +11,7 @@ from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Kind
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S, PLANT, Flags
-from kapelle.model.plant import Order
+from kapelle.model.orders import Order
 from kapelle.ports import Snapshot
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock

@@ -11,7 +11,8 @@ from kapelle.journal.memory import MemoryJournal
 from kapelle.model.blocks import Commands
 from kapelle.model.entries import Kind
 from kapelle.model.ids import NS_PER_S, PLANT, Flags
-from kapelle.model.plant import Amend, Hold, Notice, Order
+from kapelle.model.orders import Amend, Hold, Order
+from kapelle.model.plant import Notice
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
 from kapelle.safety.gate import HOLD, RULES, GateState, check, know, rearm

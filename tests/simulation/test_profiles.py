@@ -6,7 +6,7 @@ from tests.dispatch.planning_worlds import Stores, feasible_w
 
 from kapelle.fleet.profiles import largest_w
 from kapelle.model.ids import ALL, NS_PER_S, PLANT
-from kapelle.model.plant import Interval, Order
+from kapelle.model.orders import Interval, Order
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import FaultPlan, Restart
 from kapelle.sim.invariants import broken

@@ -19,7 +19,7 @@ from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.entries import Body
 from kapelle.model.ids import NS_PER_S, PLANT
-from kapelle.model.plant import Amend, Cancel, Hold, Order, Plan
+from kapelle.model.orders import Amend, Cancel, Hold, Order, Plan
 from kapelle.ports import Clock, Journal
 from kapelle.safety.settings import SafetySettings
 

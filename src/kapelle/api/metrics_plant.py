@@ -12,7 +12,7 @@ from kapelle.fleet.spread import AGE_BOUNDS_S, SKEW_BOUNDS_S
 from kapelle.fleet.timings import GIVEN_UP, Timings
 from kapelle.model.enums import Freshness, Phase, Standing
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Spread
+from kapelle.model.summaries import Spread
 
 
 def fleet(view: PlantView) -> Iterator[Metric]:

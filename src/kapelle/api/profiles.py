@@ -4,7 +4,7 @@ from kapelle.adapters.http.problems import Fault, Refused
 from kapelle.api.shapes import AmendAsked, IntervalAsked, OrderAsked
 from kapelle.fleet.profiles import largest_w
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Interval, Order
+from kapelle.model.orders import Interval, Order
 
 INTERVALS_MAX = 96
 

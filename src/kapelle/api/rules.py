@@ -7,7 +7,7 @@ from kapelle.api.shapes import AmendAsked, OrderAsked
 from kapelle.api.times import to_ns
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Order
+from kapelle.model.orders import Order
 
 _KEY_LENGTH_MAX = 200
 

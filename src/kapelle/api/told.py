@@ -22,7 +22,8 @@ from kapelle.fleet.plant import Aggregate, OrderState, PlantView
 from kapelle.fleet.profiles import parts
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Notice, Order, Promised
+from kapelle.model.orders import Order, Promised
+from kapelle.model.plant import Notice
 
 
 def tell_order(state: OrderState, view: PlantView | None = None) -> OrderTold:

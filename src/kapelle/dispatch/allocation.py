@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kapelle.model.ids import Floats
-from kapelle.model.plant import Curve
+from kapelle.model.summaries import Curve
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable
 from kapelle.dispatch.memory import ControlState, Cycle
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.enums import OrderStatus
-from kapelle.model.plant import Order, Signal
+from kapelle.model.orders import Order
+from kapelle.model.signals import Signal
 
 
 def same_resource(

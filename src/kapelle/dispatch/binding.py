@@ -5,7 +5,7 @@ from math import isfinite
 
 from kapelle.dispatch.cells import Cap, Capped, Near, beyond, told_by
 from kapelle.dispatch.words import power
-from kapelle.model.plant import ResourceSummary
+from kapelle.model.summaries import ResourceSummary
 
 _NAMED_MAX = 3
 """Caps that a reason names, those that cost most first."""

@@ -20,7 +20,7 @@ from kapelle.dispatch.prices import (
 )
 from kapelle.dispatch.reach import reach_w
 from kapelle.model.ids import Flags, Floats
-from kapelle.model.plant import CellCorners, Cells, ResourceSummary
+from kapelle.model.summaries import CellCorners, Cells, ResourceSummary
 
 _MET_W = 1.0
 """Targets are met to the watt."""

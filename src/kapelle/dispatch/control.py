@@ -17,7 +17,7 @@ from kapelle.dispatch.watch import step_caps, step_groups, step_partitions
 from kapelle.fleet.plant import OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL
-from kapelle.model.plant import Plan
+from kapelle.model.orders import Plan
 
 
 def step(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kapelle.model.plant import ResourceSummary
+from kapelle.model.summaries import ResourceSummary
 
 
 def held_back_w(

@@ -8,7 +8,9 @@ from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.watch import Watch
 from kapelle.fleet.plant import PlantView
-from kapelle.model.plant import Cancel, Notice, Plan, Prospect, Signal
+from kapelle.model.orders import Cancel, Plan, Prospect
+from kapelle.model.plant import Notice
+from kapelle.model.signals import Signal
 
 
 @dataclass(slots=True)

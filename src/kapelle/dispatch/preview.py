@@ -11,7 +11,7 @@ from kapelle.dispatch.promise import binding, parts_of, room_of
 from kapelle.dispatch.reserve import reserve_of, share_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import PlantView, total
-from kapelle.model.plant import Order, Promised
+from kapelle.model.orders import Order, Promised
 
 _DEFAULTS = DispatchSettings()
 HELD_S = 900.0

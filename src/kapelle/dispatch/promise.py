@@ -14,7 +14,7 @@ from kapelle.dispatch.binding import words_of
 from kapelle.dispatch.cells import Capped, Near, capped, told_by
 from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate, PlantView
-from kapelle.model.plant import ResourceSummary
+from kapelle.model.summaries import ResourceSummary
 
 _NOTHING_W = 1.0
 """Targets are met to the watt."""

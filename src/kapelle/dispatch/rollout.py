@@ -18,7 +18,10 @@ from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Cancel, Notice, Order, Plan, ResourceSummary, RollOut, Signal, Stage
+from kapelle.model.orders import Cancel, Order, Plan, RollOut, Stage
+from kapelle.model.plant import Notice
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import ResourceSummary
 
 _WRITER = "dispatch"
 _HEARD_NS = 3 * NS_PER_S

@@ -15,7 +15,7 @@ from kapelle.fleet.snapshots import view_to_snapshot
 from kapelle.model.entries import Body
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT, partition_topic
-from kapelle.model.plant import Summary
+from kapelle.model.summaries import Summary
 from kapelle.ports import Clock, Journal, Lease
 
 _WRITER = "dispatch"

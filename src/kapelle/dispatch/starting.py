@@ -15,7 +15,7 @@ from kapelle.fleet.plant import OrderState, total
 from kapelle.fleet.profiles import is_for
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Order, Plan
+from kapelle.model.orders import Order, Plan
 
 _SAME_W = 1e-3
 """Sums of floats differ by less; nobody amends by so little. [W]"""

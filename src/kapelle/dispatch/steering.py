@@ -12,7 +12,8 @@ from kapelle.dispatch.watch import cause_of, step_shortfall
 from kapelle.fleet.plant import Aggregate, total
 from kapelle.fleet.profiles import present
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Order, Plan, Signal
+from kapelle.model.orders import Order, Plan
+from kapelle.model.signals import Signal
 
 
 def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:

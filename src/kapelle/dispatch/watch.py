@@ -10,7 +10,8 @@ from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate, PlantView
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Notice, Order
+from kapelle.model.orders import Order
+from kapelle.model.plant import Notice
 
 _LOST_BELOW = 0.5
 _BACK_ABOVE = 0.8

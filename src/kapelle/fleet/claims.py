@@ -13,7 +13,7 @@ from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.curve import trust
 from kapelle.fleet.desired import in_force
 from kapelle.model.ids import ALL, NS_PER_S, Flags, Ints
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 HANDOVER_S = 3.0
 """Devices of an order that is over wait so long for levels that reckon with them. [s]"""

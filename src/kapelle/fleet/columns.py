@@ -16,7 +16,8 @@ from kapelle.fleet.counting.gaps import Gaps
 from kapelle.fleet.envelopes import Book
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import Bytes, Flags, Floats, Ints, Longs
-from kapelle.model.plant import Notice, Signal
+from kapelle.model.plant import Notice
+from kapelle.model.signals import Signal
 
 Floats32 = NDArray[np.float32]
 Floats16 = NDArray[np.float16]

@@ -12,7 +12,7 @@ from kapelle.fleet.columns import Fleet
 from kapelle.model.blocks import Acks, Commands, Phases
 from kapelle.model.enums import AckStatus, Exclusion, Freshness, Metric, Phase
 from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 BACK_OFF_S = 60.0
 """Pause before a device that failed is tried again; doubles with every failure in a row."""

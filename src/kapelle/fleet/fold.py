@@ -19,7 +19,8 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.stages import step_stages
 from kapelle.model.blocks import Acks, Commands, Enrolled, Mutings, Phases, Readings, Sessions
 from kapelle.model.entries import Entry
-from kapelle.model.plant import Envelopes, Members, Signal, Tick
+from kapelle.model.plant import Envelopes, Members, Tick
+from kapelle.model.signals import Signal
 
 _DEFAULTS = FleetSettings()
 

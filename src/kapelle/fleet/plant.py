@@ -14,20 +14,9 @@ from kapelle.fleet.reconciliation.alarms import merged
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import (
-    Amend,
-    Cancel,
-    Envelopes,
-    Hold,
-    Notice,
-    Order,
-    Plan,
-    Prospect,
-    ResourceSummary,
-    Room,
-    Spread,
-    Summary,
-)
+from kapelle.model.orders import Amend, Cancel, Hold, Order, Plan, Prospect
+from kapelle.model.plant import Envelopes, Notice
+from kapelle.model.summaries import ResourceSummary, Room, Spread, Summary
 
 _NOTICES_KEPT = 256
 _ORDERS_KEPT = 1000

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from kapelle.model.plant import Interval, Order, Plan, Promised
+from kapelle.model.orders import Interval, Order, Plan, Promised
 
 
 class Part(NamedTuple):

@@ -20,7 +20,8 @@ from kapelle.model.blocks import Phases
 from kapelle.model.entries import Body
 from kapelle.model.enums import Exclusion, Phase
 from kapelle.model.ids import NS_PER_S, Flags, Ints, Longs
-from kapelle.model.plant import Signal, Tick
+from kapelle.model.plant import Tick
+from kapelle.model.signals import Signal
 from kapelle.runtime.histogram import Histogram
 
 BOUNDS_S = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 13.0, 20.0, 30.0, 60.0, 125.0, 300.0)

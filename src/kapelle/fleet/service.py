@@ -16,7 +16,9 @@ from kapelle.fleet.summary import summarise
 from kapelle.fleet.timings import Timings
 from kapelle.model.entries import Body, Entry, Kind
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
-from kapelle.model.plant import Notice, Signal, Summary, Tick
+from kapelle.model.plant import Notice, Tick
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import Summary
 from kapelle.ports import Clock, Journal, Lease
 from kapelle.runtime.limits import give_back_memory
 

@@ -19,7 +19,9 @@ from kapelle.fleet.estimation.learned import Learned
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT, partition_topic
-from kapelle.model.plant import Notice, Signal, Summary
+from kapelle.model.plant import Notice
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import Summary
 from kapelle.ports import Snapshot
 
 _VERSION = 1

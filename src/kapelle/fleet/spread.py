@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kapelle.fleet.columns import Fleet
 from kapelle.model.enums import DeviceKind, Freshness
 from kapelle.model.ids import NS_PER_S, Floats
-from kapelle.model.plant import Spread
+from kapelle.model.summaries import Spread
 
 AGE_BOUNDS_S = tuple(2.0**n for n in range(17))
 """1 s to 18 hours; a bucket holds what is above the bound before and at most its own."""

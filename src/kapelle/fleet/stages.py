@@ -14,7 +14,7 @@ from kapelle.fleet.desired import in_force
 from kapelle.fleet.reconciliation.conditions import distrusted
 from kapelle.model.enums import Exclusion, Phase
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 _BEFORE_NS = 2 * NS_PER_S
 """Commands carry the time of a tick, signals that of dispatch, which may be a little ahead."""

@@ -10,7 +10,7 @@ from kapelle.fleet.curve import division, rations, trust
 from kapelle.fleet.curve.limits import MOMENT_S
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S, Ints
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 FREE = "free"
 """Those without a store: power alone bounds them."""

@@ -32,7 +32,7 @@ from kapelle.model.enums import (
     Trait,
 )
 from kapelle.model.ids import ALL, NS_PER_S, Bytes, Flags, Floats, Ints
-from kapelle.model.plant import Curve, ResourceSummary, Summary
+from kapelle.model.summaries import Curve, ResourceSummary, Summary
 
 _CHUNK = 1 << 15
 """Rows at once, so that what is computed stays in the cache."""

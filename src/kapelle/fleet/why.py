@@ -16,7 +16,7 @@ from kapelle.fleet.desired import in_force
 from kapelle.fleet.reconciliation.device_state import describe
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Metric, Trait
 from kapelle.model.ids import NS_PER_S, Ints
-from kapelle.model.plant import Signal
+from kapelle.model.signals import Signal
 
 _GROUPS = ("site", "vendor", "zone", "feeder", "provider")
 _CLOSE_W = 1e-6

@@ -13,7 +13,7 @@ from kapelle.history.tables import TABLES, WHOLE_PLANT
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Freshness, OrderStatus
 from kapelle.model.ids import ALL
-from kapelle.model.plant import Summary
+from kapelle.model.summaries import Summary
 from kapelle.ports import Snapshot
 
 

@@ -11,18 +11,8 @@ from kapelle.history.store import Rows
 from kapelle.history.tables import METRICS, TABLES, WHOLE_PLANT, Table
 from kapelle.model.blocks import Block, Enrolled, Readings
 from kapelle.model.entries import Entry, Kind
-from kapelle.model.plant import (
-    Amend,
-    Cancel,
-    Correction,
-    Envelopes,
-    Hold,
-    Members,
-    Notice,
-    Order,
-    Plan,
-    Verdict,
-)
+from kapelle.model.orders import Amend, Cancel, Hold, Order, Plan
+from kapelle.model.plant import Correction, Envelopes, Members, Notice, Verdict
 
 TABLE_OF: Mapping[Kind, str] = {
     Kind.READINGS: "readings",

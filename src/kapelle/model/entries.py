@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum, unique
 
-from kapelle.model import blocks, plant
+from kapelle.model import blocks, orders, plant, signals, summaries
 from kapelle.model.blocks import Block
 from kapelle.model.plant import Small
 
@@ -49,17 +49,17 @@ BODY_OF: dict[Kind, type[Body]] = {
     Kind.MUTINGS: blocks.Mutings,
     Kind.TICK: plant.Tick,
     Kind.MEMBERS: plant.Members,
-    Kind.SIGNAL: plant.Signal,
-    Kind.SUMMARY: plant.Summary,
-    Kind.ORDER: plant.Order,
-    Kind.AMEND: plant.Amend,
-    Kind.CANCEL: plant.Cancel,
-    Kind.HOLD: plant.Hold,
-    Kind.PLAN: plant.Plan,
+    Kind.SIGNAL: signals.Signal,
+    Kind.SUMMARY: summaries.Summary,
+    Kind.ORDER: orders.Order,
+    Kind.AMEND: orders.Amend,
+    Kind.CANCEL: orders.Cancel,
+    Kind.HOLD: orders.Hold,
+    Kind.PLAN: orders.Plan,
     Kind.NOTICE: plant.Notice,
     Kind.CORRECTION: plant.Correction,
     Kind.VERDICT: plant.Verdict,
-    Kind.PROSPECT: plant.Prospect,
+    Kind.PROSPECT: orders.Prospect,
     Kind.ENVELOPES: plant.Envelopes,
 }
 KIND_OF: dict[type[Body], Kind] = {body: kind for kind, body in BODY_OF.items()}

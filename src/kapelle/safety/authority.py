@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kapelle.model.entries import Body
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
-from kapelle.model.plant import Amend, Cancel, Order
+from kapelle.model.orders import Amend, Cancel, Order
 from kapelle.safety.arrival import fits
 from kapelle.safety.windows import Window
 

@@ -25,7 +25,8 @@ from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import Phase
 from kapelle.model.ids import NS_PER_S, PLANT, Bytes, Flags, partition_topic
-from kapelle.model.plant import Cancel, Hold, Notice, Tick
+from kapelle.model.orders import Cancel, Hold
+from kapelle.model.plant import Notice, Tick
 from kapelle.ports import Clock, Directory, Journal, Link
 from kapelle.safety.accounts import TOPIC, restore, to_snapshot
 from kapelle.safety.gate import (

@@ -20,7 +20,7 @@ from random import Random
 from kapelle.errors import JournalFull
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.ids import PLANT
-from kapelle.model.plant import Hold
+from kapelle.model.orders import Hold
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import By, ClockStep, FaultPlan, GroupLoss, Restart, Role
 from kapelle.sim.invariants import broken, released_after_death, unsettled

@@ -11,7 +11,7 @@ from kapelle.model.blocks import Acks, Commands, Phases, Readings
 from kapelle.model.entries import Kind
 from kapelle.model.enums import AckStatus, Phase
 from kapelle.model.ids import NS_PER_S, PLANT, Longs, partition_topic
-from kapelle.model.plant import Summary
+from kapelle.model.summaries import Summary
 from kapelle.ports import Journal
 
 _WAITING_MAX = 4096

@@ -4,7 +4,8 @@ from kapelle.errors import JournalFull
 from kapelle.fleet.plant import apply_plant, total
 from kapelle.fleet.profiles import largest_w
 from kapelle.model.ids import ALL, NS_PER_S, PLANT
-from kapelle.model.plant import Interval, Notice, Order
+from kapelle.model.orders import Interval, Order
+from kapelle.model.plant import Notice
 from kapelle.sim.play import Play
 from kapelle.sim.result import Published
 from kapelle.sim.scenario import OrderPlan

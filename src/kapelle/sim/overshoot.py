@@ -4,7 +4,7 @@ import numpy as np
 
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.model.ids import Floats
-from kapelle.model.plant import Order, Plan
+from kapelle.model.orders import Order, Plan
 from kapelle.sim.play import Play
 
 

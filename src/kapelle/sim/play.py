@@ -6,7 +6,8 @@ from kapelle.app import Doors
 from kapelle.fleet.plant import PlantView
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Notice, Order
+from kapelle.model.orders import Order
+from kapelle.model.plant import Notice
 from kapelle.sim.clock import HostClock, VirtualClock
 from kapelle.sim.devices import Devices
 from kapelle.sim.disk import Disk

@@ -19,7 +19,7 @@ from kapelle.fleet.settings import FleetSettings
 from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import Body
 from kapelle.model.ids import ALL, NS_PER_S, partition_topic
-from kapelle.model.plant import Order, Plan
+from kapelle.model.orders import Order, Plan
 from kapelle.ports import Clock
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock

@@ -13,7 +13,7 @@ from kapelle.fleet.capacity.outages import Record
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.fleet.capacity.responses import Cell
 from kapelle.model.ids import ALL
-from kapelle.model.plant import Room
+from kapelle.model.summaries import Room
 
 P95 = LEVELS.index(0.95)
 

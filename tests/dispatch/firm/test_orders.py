@@ -16,7 +16,9 @@ from kapelle.fleet.capacity.kept import WINDOW_S
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Amend, Direction, Hold, Order, Room
+from kapelle.model.orders import Amend, Hold, Order
+from kapelle.model.plant import Direction
+from kapelle.model.summaries import Room
 
 P95 = LEVELS.index(0.95)
 

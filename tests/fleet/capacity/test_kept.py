@@ -19,7 +19,8 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Hold, Order, Plan, Prospect, Summary
+from kapelle.model.orders import Hold, Order, Plan, Prospect
+from kapelle.model.summaries import Summary
 
 BASE_W = -500.0
 ASKED_W = 1000.0

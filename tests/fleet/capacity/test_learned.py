@@ -6,7 +6,7 @@ import pytest
 
 from kapelle.fleet.capacity.learned import Firmness, hear_reach
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Reach, Summary
+from kapelle.model.summaries import Reach, Summary
 
 TICKS_S = range(1_000_000, 1_000_080, 10)
 HEARD = {0: [70, 70], 1: [30, 0]}

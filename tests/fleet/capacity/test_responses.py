@@ -15,7 +15,7 @@ from kapelle.fleet.capacity.responses import (
 )
 from kapelle.model.enums import AckStatus, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Reach, Summary
+from kapelle.model.summaries import Reach, Summary
 
 SLOT_NS = 900 * NS_PER_S
 

@@ -29,7 +29,8 @@ from kapelle.fleet.summary import summarise
 from kapelle.model.entries import KIND_OF, Entry
 from kapelle.model.enums import Freshness, Metric
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Direction, Summary
+from kapelle.model.plant import Direction
+from kapelle.model.summaries import Summary
 from kapelle.sim.devices import Devices, FleetPlan, make_fleet
 
 NOW_S = 1_800_000_000

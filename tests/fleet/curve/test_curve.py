@@ -10,7 +10,8 @@ from kapelle.fleet.curve import division, limits, sums, trust
 from kapelle.fleet.desired import NEVER_NS
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Curve, Signal
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import Curve
 
 LEVELS = st.floats(-1100, 1100) | st.floats(-3, 3)
 

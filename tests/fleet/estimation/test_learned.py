@@ -9,7 +9,7 @@ from kapelle.fleet.estimation.levels import level_then
 from kapelle.fleet.estimation.scatter import Cell, Moves, Prior, strayed
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Curve, Evidence, ResourceSummary, Summary
+from kapelle.model.summaries import Curve, Evidence, ResourceSummary, Summary
 
 LOAD = int(DeviceKind.HEAT_PUMP)
 FLAT = Curve([0.0], [0.0])

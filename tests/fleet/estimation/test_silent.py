@@ -18,7 +18,7 @@ from kapelle.fleet.estimation.silent import expect
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
 from kapelle.model.enums import DeviceKind
-from kapelle.model.plant import Evidence
+from kapelle.model.summaries import Evidence
 
 EV = int(DeviceKind.EV)
 SHARE, HALF_S = 0.2, 1800.0

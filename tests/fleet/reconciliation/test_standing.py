@@ -42,7 +42,8 @@ from kapelle.model.enums import (
     SessionEvent,
     Standing,
 )
-from kapelle.model.plant import Members, Signal, Tick
+from kapelle.model.plant import Members, Tick
+from kapelle.model.signals import Signal
 
 ASKED_W = 3000.0
 NAMED = set(Standing) - {Standing.NONE, Standing.IN_SYNC, Standing.PENDING}

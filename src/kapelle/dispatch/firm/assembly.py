@@ -20,7 +20,8 @@ from kapelle.fleet.capacity.outages import outage_odds
 from kapelle.fleet.capacity.room import PLACES, PROVIDERS
 from kapelle.fleet.capacity.trials import vendor_of as vendor_in
 from kapelle.model.ids import NS_PER_S, Flags, Floats
-from kapelle.model.plant import Direction, Room
+from kapelle.model.plant import Direction
+from kapelle.model.summaries import Room
 
 VENDORS = 16
 """So many are looked at one by one; the rest count as one more that cannot be lost as a whole, as

@@ -17,7 +17,8 @@ from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Direction, Notice, Order, Plan, Prospect
+from kapelle.model.orders import Order, Plan, Prospect
+from kapelle.model.plant import Direction, Notice
 
 _P95 = LEVELS.index(0.95)
 _LEVEL_OF = {"p90": 0.9, "p95": 0.95, "p99": 0.99}

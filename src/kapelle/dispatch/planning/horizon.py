@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from kapelle.dispatch.planning.groups import Groups, Window
 from kapelle.dispatch.planning.lookahead import Ahead, Unplanned, look_ahead
-from kapelle.model.plant import Rationing
+from kapelle.model.signals import Rationing
 
 
 @dataclass(slots=True)

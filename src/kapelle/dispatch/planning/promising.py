@@ -8,7 +8,8 @@ from kapelle.dispatch.planning.physics import violation
 from kapelle.dispatch.promise import Room, room_of
 from kapelle.fleet.profiles import parts
 from kapelle.model.ids import Floats
-from kapelle.model.plant import Order, Promised, ResourceSummary
+from kapelle.model.orders import Order, Promised
+from kapelle.model.summaries import ResourceSummary
 
 _NOTHING = 1e-4
 """Of a target: what is missing by less is not missing."""

@@ -17,7 +17,10 @@ from kapelle.dispatch.promise import room_of
 from kapelle.fleet.plant import Aggregate
 from kapelle.fleet.profiles import promised
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Notice, Order, Plan, Rationing, ResourceSummary
+from kapelle.model.orders import Order, Plan
+from kapelle.model.plant import Notice
+from kapelle.model.signals import Rationing
+from kapelle.model.summaries import ResourceSummary
 
 REPLAN_S = 30.0
 """A plan is made anew this often, and at each interval's start. [s]"""

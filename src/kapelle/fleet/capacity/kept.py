@@ -11,7 +11,7 @@ import msgspec
 
 from kapelle.fleet.capacity.recalibration import LEVELS, Recalibration
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Prospect
+from kapelle.model.orders import Prospect
 
 WINDOW_S = 900.0
 """Longer deliveries are as many trials. [s]"""

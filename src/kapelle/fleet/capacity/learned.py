@@ -11,7 +11,7 @@ from kapelle.fleet.capacity.outages import Outages, Place, group_names, learn_ou
 from kapelle.fleet.capacity.responses import HOURS, SLOT_S, Responses, learn_responses
 from kapelle.fleet.capacity.room import DELAYS, FEEDERS
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Reach, Room, Summary
+from kapelle.model.summaries import Reach, Room, Summary
 
 _BREAK_S = 60.0
 """After a longer pause in the summaries what ran before is not gone on with. [s]"""

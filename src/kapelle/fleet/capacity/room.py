@@ -14,7 +14,7 @@ from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.curve import division, trust
 from kapelle.model.enums import DeviceKind, Freshness
 from kapelle.model.ids import NS_PER_S, Floats, Ints
-from kapelle.model.plant import Reach, Room
+from kapelle.model.summaries import Reach, Room
 
 WINDOWS_S = (900.0, 3600.0, 14400.0)
 """Headroom is told for these lengths; in between, `dispatch.firm` interpolates over 1 / length."""

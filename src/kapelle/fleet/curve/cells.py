@@ -32,7 +32,8 @@ from kapelle.fleet.curve.trust import controllable
 from kapelle.fleet.traits import any_of, has
 from kapelle.model.enums import Trait
 from kapelle.model.ids import Flags, Floats
-from kapelle.model.plant import CellCorners, Cells, Signal
+from kapelle.model.signals import Signal
+from kapelle.model.summaries import CellCorners, Cells
 
 _EXACT_MAX = 512
 """Up to so many devices are told one by one."""

@@ -26,7 +26,7 @@ from kapelle.fleet.curve.steps import (
 from kapelle.fleet.traits import any_of, has, opted_out
 from kapelle.model.enums import Trait
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
-from kapelle.model.plant import Rationing
+from kapelle.model.signals import Rationing
 
 CHUNK = 1 << 15
 """Rows at once: their temporaries stay in the processor's cache."""

@@ -7,7 +7,7 @@ from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.curve import rations
 from kapelle.model.enums import DeviceKind, Metric
 from kapelle.model.ids import Flags, Floats, Ints
-from kapelle.model.plant import Rationing
+from kapelle.model.signals import Rationing
 
 HOLD_S = 900.0
 """How long a setpoint must be possible where no order says otherwise. [s]"""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.model.ids import NS_PER_S, Floats
-from kapelle.model.plant import Rationing
+from kapelle.model.signals import Rationing
 
 KNOTS = 58
 _SHORTEST_S = 5.0

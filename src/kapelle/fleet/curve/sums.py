@@ -22,7 +22,8 @@ from kapelle.fleet.curve.trust import controllable
 from kapelle.fleet.traits import any_of, has
 from kapelle.model.enums import Trait
 from kapelle.model.ids import Flags, Floats
-from kapelle.model.plant import Curve, Rationing
+from kapelle.model.signals import Rationing
+from kapelle.model.summaries import Curve
 
 _SORTED_MAX = 2048
 """Up to here breakpoints are sorted; beyond, they are counted into cells."""

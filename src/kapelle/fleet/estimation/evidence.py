@@ -22,7 +22,7 @@ from kapelle.fleet.estimation.news import (
 from kapelle.fleet.reconciliation.conditions import untrusted
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S, Floats, Longs
-from kapelle.model.plant import Evidence
+from kapelle.model.summaries import Evidence
 
 OCTAVES = 16
 """Octaves of age, from 1 s on."""

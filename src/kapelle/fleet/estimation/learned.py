@@ -19,7 +19,7 @@ from kapelle.fleet.estimation.scatter import Cell, Moves, learn_cells, learn_mov
 from kapelle.fleet.estimation.sharing import Group, learn_groups, learn_weights
 from kapelle.fleet.estimation.steady import Steady, learn_steady
 from kapelle.model.ids import ALL, NS_PER_S
-from kapelle.model.plant import Evidence, Summary
+from kapelle.model.summaries import Evidence, Summary
 
 Key = TypeVar("Key", int, str)
 

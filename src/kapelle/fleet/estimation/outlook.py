@@ -7,7 +7,7 @@ from math import expm1, inf, sqrt
 from kapelle.fleet.estimation.learned import Learned, merged
 from kapelle.fleet.estimation.silent import expect
 from kapelle.fleet.settings import FleetSettings
-from kapelle.model.plant import ResourceSummary
+from kapelle.model.summaries import ResourceSummary
 
 Z_95 = 1.959964
 """Half-width of the central 95 % of a normal distribution, in standard deviations."""

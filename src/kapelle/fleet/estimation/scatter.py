@@ -16,7 +16,7 @@ import numpy as np
 from kapelle.fleet.estimation.evidence import OCTAVES
 from kapelle.fleet.estimation.levels import Level
 from kapelle.model.enums import DeviceKind
-from kapelle.model.plant import Evidence
+from kapelle.model.summaries import Evidence
 
 _CELL_S = 7200.0
 """Over about this long (or 8 times the age) the scatter is averaged. [s]"""

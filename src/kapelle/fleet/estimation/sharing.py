@@ -8,7 +8,7 @@ import msgspec
 from kapelle.fleet.estimation.evidence import PV_CLUSTER
 from kapelle.fleet.estimation.levels import Level
 from kapelle.model.enums import DeviceKind
-from kapelle.model.plant import Evidence
+from kapelle.model.summaries import Evidence
 
 _GROUP_S = 1800.0
 _FREE = 0.9

@@ -14,7 +14,7 @@ from kapelle.fleet.estimation.sharing import Group, alone, apart_w2, family_of
 from kapelle.fleet.settings import FleetSettings
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.plant import Evidence
+from kapelle.model.summaries import Evidence
 
 
 @dataclass(slots=True)
