@@ -24,6 +24,7 @@ GOOD = Seen(
     committed_w=1e6,
     delivered_mean=1.0,
     delivered_whole=0.99,
+    baseline_off_pct=0.5,
     worst_5min=0.99,
     settle_5pct_s=4.0,
     settle_2pct_s=8.0,

@@ -22,6 +22,8 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     delivered_worst: float
     delivered_whole: float
     """Mean from the very start, ramp-up included."""
+    baseline_off_p95_pct: float
+    """How far the published baseline was from what the fleet did in that moment. [%]"""
     worst_5min: float
     settle_2pct_p50_s: float
     settle_2pct_p95_s: float
@@ -69,6 +71,7 @@ def score(line: Line, runs: Sequence[Seen]) -> Score:
         delivered_p5=ranked(0.05, [s.delivered_mean for s in runs]),
         delivered_worst=min(s.delivered_mean for s in runs),
         delivered_whole=_mean([s.delivered_whole for s in runs]),
+        baseline_off_p95_pct=ranked(0.95, [s.baseline_off_pct for s in runs]),
         worst_5min=min(s.worst_5min for s in runs),
         settle_2pct_p50_s=ranked(0.5, [_or_never(s.settle_2pct_s) for s in runs]),
         settle_2pct_p95_s=ranked(0.95, [_or_never(s.settle_2pct_s) for s in runs]),

@@ -9,7 +9,7 @@ import numpy as np
 from kapelle.model.ids import Floats
 from kapelle.sim.acceptance.lines import Line
 from kapelle.sim.invariants import broken
-from kapelle.sim.result import OrderResult, Track, longest_out, worst_window
+from kapelle.sim.result import OrderResult, Track, longest_out, settled, worst_window
 from kapelle.sim.run import Performance
 
 _SETTLES_S = 30.0
@@ -42,6 +42,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Of the commitment, from half a minute after the start to the end."""
     delivered_whole: float
     """The same from the very start: what the ramp-up costs is in it."""
+    baseline_off_pct: float
+    """How far the published baseline was from what the fleet did in that moment, of the
+    commitment. [%]"""
     worst_5min: float
     """The least mean over any five minutes of what `delivered_mean` counts."""
     settle_5pct_s: float | None
@@ -73,7 +76,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Delivered:
-    """The share of the commitment that was there, over an order."""
+    """The share of the commitment that was there, over an order.
+
+    Counted from the baseline the plant published: baseline and commitment together are the promise.
+    What the fleet did by itself in the second of the start is no better a reference, since clouds
+    move it by percents of an order within seconds; how far off it was is told by itself.
+    """
 
     at_s: Floats
     share: Floats
@@ -81,6 +89,9 @@ class _Delivered:
     def since(self, start_s: float, end_s: float) -> "_Delivered":
         part = slice(*np.searchsorted(self.at_s, [start_s, end_s]))
         return _Delivered(self.at_s[part], self.share[part])
+
+    def settled_s(self, band: float) -> float | None:
+        return settled(self.at_s, np.abs(self.share - 1.0) <= band)
 
     def longest_out_s(self, band: float) -> float:
         return longest_out(self.at_s, np.abs(self.share - 1.0) > band)
@@ -114,9 +125,12 @@ def measure(line: Line, done: Performance, detected_s: float | None, made_by: st
         committed_w=order.committed_w,
         delivered_mean=float(counted.share.mean()),
         delivered_whole=float(whole.share.mean()),
+        baseline_off_pct=abs(order.baseline_w - order.true_baseline_w)
+        / abs(order.committed_w)
+        * 100,
         worst_5min=worst_window(counted.at_s, counted.share, _WINDOW_S),
-        settle_5pct_s=order.settle_5pct_s,
-        settle_2pct_s=order.settle_2pct_s,
+        settle_5pct_s=whole.settled_s(0.05),
+        settle_2pct_s=whole.settled_s(0.02),
         overshoot_pct=max(0.0, float(whole.share.max() - 1.0) * 100),
         out_5pct_s=[window.longest_out_s(0.05) for window in windows],
         out_2pct_s=[window.longest_out_s(0.02) for window in windows],
@@ -137,7 +151,7 @@ def measure(line: Line, done: Performance, detected_s: float | None, made_by: st
 def _delivered(done: Performance, order: OrderResult) -> _Delivered:
     track = Track(np.array(done.play.at_s), np.array(done.play.power_w))
     part = track.between(order.starts_s, order.ends_s)
-    return _Delivered(part.at_s, (part.power_w - order.true_baseline_w) / order.committed_w)
+    return _Delivered(part.at_s, (part.power_w - order.baseline_w) / order.committed_w)
 
 
 def _admitted(
