@@ -9,6 +9,7 @@ from math import nan
 from kapelle.dispatch.beside import is_followed, release
 from kapelle.dispatch.firm.orders import step_prospects
 from kapelle.dispatch.memory import ControlState, Cycle, Outcome, Running
+from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.rollout import is_held, roll_on
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.starting import decline, is_amended, promise_anew, start
@@ -63,6 +64,8 @@ def _rest(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         running.signal = release(cycle, order.order)
         running.signalled_at_ns = cycle.now_ns
         running.trim_w = 0.0
+        # Plans do not outlive a hold: what was announced would come into force when it ends.
+        running.horizon = Horizon()
         cycle.out.signals.append(running.signal)
 
 

@@ -5,6 +5,7 @@ from math import isclose, nan
 from kapelle.dispatch.beside import all_know, is_ending, is_followed, release, same_resource
 from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
+from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.planning.promising import binds, of_largest_w, promise
 from kapelle.dispatch.promise import binding, parts_of, room_of
 from kapelle.dispatch.reserve import reserve_of, share_of
@@ -17,6 +18,8 @@ from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.orders import Order, Plan
 
+_PATIENCE_NS = 4 * NS_PER_S
+"""A partition that does not tell its energy by then is not waited for."""
 _SAME_W = 1e-3
 """Sums of floats differ by less; nobody amends by so little. [W]"""
 
@@ -104,6 +107,8 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     """Take up an amended order: the baseline stays, the promise follows the new target."""
     asked = order.order
     known = total(cycle.view, asked.resource, cycle.now_ns)
+    if (asked.profile or was.profile) and _asks_energy(state, cycle, asked, known.tick_ns):
+        return
     parts = parts_of(cycle.view, asked.resource)
     room = room_of(parts)
     beyond_w = known.unmoved_w - was.baseline_w
@@ -137,6 +142,33 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     cycle.out.plans.append(plan)
     cycle.out.notices += at_risk(asked, plan)
     drive(state, cycle, asked, plan)
+
+
+def _asks_energy(state: ControlState, cycle: Cycle, asked: Order, tick_ns: int) -> bool:
+    """Tell whether to wait: what an amendment needs to know may not have been asked for yet.
+
+    Who was asked for what can be given has not told what can be taken; and without a profile all
+    has to be held to the end again.
+    """
+    running = state.running.get(asked.order_no)
+    if running is None or running.signal is None:
+        return False
+    horizon = running.horizon
+    was = running.signal
+    if not horizon.asked_at_ns:
+        # Plans were for what is no longer asked: another is made at once.
+        kept = horizon.rations if asked.profile else None
+        running.horizon = horizon = Horizon(rations=kept, solve=horizon.solve)
+        signal(running, cycle, asked, running.level, running.block_level, running.near.prices)
+        latest = running.signal
+        if (was.stores, was.ends_at_ns) == (latest.stores, latest.ends_at_ns):
+            return False
+        horizon.asked_at_ns = cycle.now_ns
+    waited_ns = cycle.now_ns - horizon.asked_at_ns
+    if tick_ns <= horizon.asked_at_ns and waited_ns < _PATIENCE_NS:
+        return True
+    horizon.asked_at_ns = 0
+    return False
 
 
 def decline(cycle: Cycle, asked: Order, reason: str) -> None:

@@ -16,6 +16,8 @@ _SUMS = 4
 _CELLS_MAX = 1000
 """Groups times intervals, about: neighbours are joined until a plan costs no more."""
 _GROUPS_MIN = 8
+_GROUPS_MAX = 48
+"""Each is asked by itself how much it could do: many groups would hold dispatch up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +103,7 @@ def groups(
                 free += sums
             else:
                 summed[key] = summed.get(key, nothing) + sums
-    most, wide = max(_CELLS_MAX // intervals, _GROUPS_MIN), 1
+    most, wide = min(max(_CELLS_MAX // intervals, _GROUPS_MIN), _GROUPS_MAX), 1
     fewer = summed
     while len(fewer) > most:
         wide *= 2

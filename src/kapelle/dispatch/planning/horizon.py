@@ -23,6 +23,8 @@ class Horizon:
     """When this began to be remembered."""
     switched_at_ns: int = 0
     """When what is in force came into force."""
+    asked_at_ns: int = 0
+    """When partitions were asked for the energy an amended profile needs; 0: that is not open."""
     uncounted: int = 0
     """Devices not counted on when the plan was made."""
     rejected: str = ""

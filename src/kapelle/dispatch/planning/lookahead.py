@@ -13,8 +13,8 @@ from kapelle.dispatch.planning.groups import Groups, Window
 from kapelle.fleet.curve import rations
 from kapelle.model.ids import Floats
 
-DEADLINE_S = 1.0
-"""A solver that takes longer has failed. A plan takes some milliseconds. [s]"""
+DEADLINE_S = 0.5
+"""A solver that takes longer in all has failed: dispatch waits for it. [s]"""
 STEPS_MAX = 50_000
 """So has one that takes more steps, on however fast a machine."""
 _PLENTY = 0.3
@@ -143,12 +143,16 @@ class _Program:
         """Make the largest part any interval falls short by as small as can be, and keep it so."""
         problem = self.least(np.array([self._worst]), np.ones(1))
         if not problem:
-            worst = float(self.values[self._worst])
-            self.spare = max(-worst, 0.0)
-            self.solver.changeColBounds(self._worst, 0.0, max(worst, 0.0) + _SLACK)
+            self.spare = max(-float(self.values[self._worst]), 0.0)
+            # Once more without giving more than is wanted: that makes room to take later.
             short = self._cells + np.arange(self.intervals, dtype=np.int32)
             nothing = np.zeros(self.intervals)
             self.solver.changeColsBounds(self.intervals, short, nothing, self.size)
+            self.solver.changeColBounds(self._worst, 0.0, 1.0)
+            problem = self.least(np.array([self._worst]), np.ones(1))
+        if not problem:
+            worst = float(self.values[self._worst])
+            self.solver.changeColBounds(self._worst, 0.0, max(worst, 0.0) + _SLACK)
         return problem
 
     def least_missing(self) -> str:

@@ -50,9 +50,10 @@ def look_further(
     now_ns = cycle.now_ns
     horizon.since_ns = horizon.since_ns or now_ns
     if horizon.rations is None and horizon.announced is None:
-        horizon.rations = _in_force(told, now_ns)
+        horizon.rations = _in_force(told)
         if horizon.rations is not None:
-            # Taken over from who drove before: first drive on, then think.
+            # Taken over from who drove before, even where its interval is over by now: first drive
+            # on, towards the present target, then think.
             horizon.tried_at_ns = now_ns
         elif any(part.rationing for part in told) and now_ns - horizon.since_ns < _PATIENCE_NS:
             return False
@@ -70,10 +71,10 @@ def look_further(
     return horizon.announced is None
 
 
-def _in_force(told: Sequence[ResourceSummary], now_ns: int) -> Rationing | None:
+def _in_force(told: Sequence[ResourceSummary]) -> Rationing | None:
     """Return what partitions follow already, if they agree: as after a restart of ours."""
     first = told[0].rationing
-    return first if first and first.until_ns > now_ns and _all_told(told, first) else None
+    return first if _all_told(told, first) else None
 
 
 def _all_told(told: Sequence[ResourceSummary], rationing: Rationing | None) -> bool:
