@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.api.test_report import END_NS, START_NS, _steady, events, order, plan
 
 from kapelle import cli
 from kapelle.api.report_shapes import ReportTold
-from kapelle.api.shapes import OrderTold, ResourceTold
+from kapelle.api.shapes import IntervalTold, OrderTold, ResourceTold
 from kapelle.api.times import to_datetime
 from kapelle.cli import following
 from kapelle.errors import NotFound, Unreachable
@@ -131,3 +132,14 @@ def test_the_picture_counts_how_far_commands_have_come() -> None:
     client = FakeClient(None, "completed")
     shown = following.picture(client.order(1), client.resource("all"))
     assert shown.row_count == 4 + len(following._WAY)
+
+
+def test_of_a_profile_the_target_is_that_of_the_interval_that_runs() -> None:
+    at, ago, soon = (datetime.now(UTC) + timedelta(seconds=n) for n in (-5, -65, 55))
+    steps = [
+        IntervalTold(starts_at=ago, ends_at=at, target_w=9_000.0, committed_w=9_000.0),
+        IntervalTold(starts_at=at, ends_at=soon, target_w=-300.0, committed_w=-200.0),
+    ]
+    client = FakeClient(None, "completed")
+    order = client.order(1).model_copy(update={"profile": steps, "committed_w": 9_000.0})
+    assert "target 600 W" in following.line_of(order, client.resource("all"))

@@ -17,7 +17,7 @@ from tests.api.record_worlds import make_record, ns, rows_of, serving
 from tests.history.conftest import HastyFiles
 
 from kapelle.api.report import make_report
-from kapelle.api.report_shapes import ReportTold
+from kapelle.api.report_shapes import IntervalJudgedTold, ReportTold
 from kapelle.api.times import to_datetime
 from kapelle.cli.report_page import page
 from kapelle.errors import NotFound
@@ -358,3 +358,21 @@ def test_the_page_needs_nothing_else_and_runs_nothing(eventful: Path) -> None:
     assert "&lt;script&gt;vendor" in text
     for foreign in ("<script", "<link", "<img", "http:", "https:", "url(", "@import"):
         assert foreign not in text
+
+
+def test_the_page_has_a_row_for_each_interval(eventful: Path) -> None:
+    told = report(eventful)
+    each = IntervalJudgedTold(
+        starts_at=told.starts_at,
+        ends_at=told.ends_at,
+        asked_mwh=250_000,
+        promised_mwh=250_000,
+        published_mwh=125_000,
+        judged=told.judged.model_copy(update={"verdict": "fell-short", "delivered_w": 500.0}),
+    )
+    assert "<h2>Intervals</h2>" not in page(told)
+    text = page(told.model_copy(update={"intervals": [each, each]}))
+    rows = text.partition("<h2>Intervals</h2>")[2].partition("</table>")[0]
+    assert rows.count("▲ fell short") == 2
+    for said in ("500 W", "125.0 Wh", "250.0 Wh"):
+        assert rows.count(said) == 2

@@ -1,5 +1,6 @@
 """Whatever bounds a device is named, with its number; and nothing that does not."""
 
+import msgspec
 import numpy as np
 import pytest
 from fleet_worlds import T0, block, enrolled, fleet_of, power, s, say, tick
@@ -13,7 +14,7 @@ from kapelle.fleet.why import Why, why
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Metric, Phase
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Members
-from kapelle.model.signals import Signal
+from kapelle.model.signals import Rationing, Signal
 
 DIRECTIONS = 2
 """Of the reasons, so many say where a device ends upwards and downwards."""
@@ -54,6 +55,17 @@ def test_energy_binds_over_the_window_of_the_order() -> None:
     assert "60 min" in found.reasons[0].text
     assert found.used == pytest.approx(0.45)
     assert found.asked_w == pytest.approx(0.45 * 4000.0)
+
+
+def test_energy_binds_over_the_present_interval_of_a_profile_however_short() -> None:
+    fleet = lone(0.5)
+    fleet.value[Metric.SOC, 0] = 0.101
+    until = Rationing(s(13.5), s(3603.5))
+    fleet.signals["all"] = msgspec.structs.replace(fleet.signals["all"], rations=until)
+    up = why(fleet, 0).reasons[0]
+    # 10 Wh above the reserve in 10 s.
+    assert (up.code, up.value) == ("energy", pytest.approx(3_600.0, rel=1e-3))
+    assert "10 s" in up.text
 
 
 @pytest.mark.parametrize(

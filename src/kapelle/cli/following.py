@@ -105,7 +105,7 @@ def _shown(json: bool) -> Iterator[Show]:
     seen: list[object] = []
 
     def line(order: "OrderTold", now: "ResourceTold") -> None:
-        state = (order.status, order.committed_w, order.target_w, order.ends_at, now.phases)
+        state = (order.status, _committed_w(order), order.target_w, order.ends_at, now.phases)
         if seen and seen[-1] == state:
             return
         seen[:] = [state]
@@ -176,7 +176,14 @@ def _net_w(now: "ResourceTold") -> float:
 def _goal_w(order: "OrderTold") -> float | None:
     if not order.planned:
         return None
-    return (order.baseline_w or 0.0) + (order.committed_w or 0.0)
+    return (order.baseline_w or 0.0) + (_committed_w(order) or 0.0)
+
+
+def _committed_w(order: "OrderTold") -> float | None:
+    """Return what is promised now: of a profile, for the interval that runs."""
+    now = datetime.now(UTC)
+    begun = [each for each in order.profile if each.starts_at <= now] or order.profile[:1]
+    return begun[-1].committed_w if begun else order.committed_w
 
 
 def _tell_end(told: "ReportTold", *, json: bool) -> None:

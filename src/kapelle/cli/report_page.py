@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from kapelle.cli.output import power
+from kapelle.cli.output import energy, power
 from kapelle.cli.report_words import (
     ENERGY_COLUMNS,
     MARKS,
@@ -18,7 +18,7 @@ from kapelle.cli.report_words import (
 )
 
 if TYPE_CHECKING:
-    from kapelle.api.report_shapes import PointTold, ReportTold
+    from kapelle.api.report_shapes import IntervalJudgedTold, PointTold, ReportTold
 
 _WIDTH, _HEIGHT = 880, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 26
@@ -53,9 +53,11 @@ def page(told: "ReportTold") -> str:
     ]
     if not told.is_complete:
         parts.append('<p class="dim">The record does not have all of it yet.</p>')
-    parts.append(_definitions(facts(told)))
+    parts.append(_definitions(row for row in facts(told) if not row[0].startswith("interval ")))
     parts.append("<h2>Delivered against target</h2>")
     parts.append(_plot(told.points))
+    if told.intervals:
+        parts += ["<h2>Intervals</h2>", _intervals(told.intervals)]
     parts.append("<h2>What was said</h2>")
     rows = [(row["at"], row["what"], row["text"]) for row in said(told)]
     parts.append(_table(("at", "what", "text"), rows))
@@ -86,6 +88,24 @@ def _table(
         for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _intervals(found: Sequence["IntervalJudgedTold"]) -> str:
+    rows = [
+        (
+            number,
+            clock(each.starts_at),
+            clock(each.ends_at),
+            f"{MARKS[each.judged.verdict][0]} {each.judged.verdict.replace('-', ' ')}",
+            power(each.judged.target_w),
+            power(each.judged.delivered_w),
+            energy(each.published_mwh),
+            energy(each.asked_mwh),
+        )
+        for number, each in enumerate(found, 1)
+    ]
+    numbers = ("target", "delivered", "energy", "asked")
+    return _table(("interval", "from", "to", "verdict", *numbers), rows, numbers)
 
 
 def _funnel(told: "ReportTold") -> str:

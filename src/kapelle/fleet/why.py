@@ -10,7 +10,7 @@ from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, dwell
 from kapelle.fleet.curve.corners import TIER
 from kapelle.fleet.curve.groups import paid
-from kapelle.fleet.curve.limits import CONSUMES_ONLY, HOLD_S_MIN, bounds
+from kapelle.fleet.curve.limits import CONSUMES_ONLY, MOMENT_S, bounds
 from kapelle.fleet.curve.steps import turn
 from kapelle.fleet.desired import in_force
 from kapelle.fleet.reconciliation.device_state import describe
@@ -20,6 +20,8 @@ from kapelle.model.signals import Signal
 
 _GROUPS = ("site", "vendor", "zone", "feeder", "provider")
 _CLOSE_W = 1e-6
+_MINUTES_FROM_S = 90.0
+"""From here on windows are told in minutes. [s]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,9 @@ def _stored(fleet: Fleet, row: int, horizon: float, *, up: bool) -> list[Limit]:
         return []
     if isnan(soc):
         return [("charge_unknown", 0.0, "it has not said how full it is")]
-    hours = max(horizon, HOLD_S_MIN) / 3600.0
-    window = f"{hours * 60.0:.0f} min"
+    seconds = max(horizon, MOMENT_S)
+    hours = seconds / 3600.0
+    window = f"{seconds / 60.0:.0f} min" if seconds >= _MINUTES_FROM_S else f"{seconds:.0f} s"
     if not up:
         power_w = min((soc - 1.0) * energy_wh / hours, 0.0)
         return [("room_left", power_w, f"the room in its store, over {window}")]
