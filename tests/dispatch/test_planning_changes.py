@@ -6,7 +6,7 @@ from tests.dispatch.planning_worlds import Plant, Stores
 
 from kapelle.dispatch.memory import ControlState
 from kapelle.dispatch.planning.groups import groups, way_of, window
-from kapelle.dispatch.planning.lookahead import Ahead, look_ahead
+from kapelle.dispatch.planning.lookahead import Ahead, Unplanned, look_ahead
 from kapelle.dispatch.planning.physics import violation
 from kapelle.fleet.curve import rations
 from kapelle.fleet.profiles import Part, largest_w
@@ -110,3 +110,21 @@ def test_a_plan_has_few_groups_however_many_durations_there_are(intervals: int) 
         for down in range(rations.KNOTS)
     }
     assert len(groups([told], 1e6, way_of([1.0, -1.0]), intervals)) <= 50
+
+
+def test_a_solver_that_raises_is_one_that_found_nothing() -> None:
+    plant = Plant(PLENTY)
+
+    def fails(*_: object) -> Ahead:
+        raise RuntimeError("no memory")
+
+    plant.solve_with(fails)
+    plant.order(np.array([20e3, 10e3]), 60.0)
+    assert seconds(plant, 10)[5:] == pytest.approx([20.0] * 5, rel=0.02)
+    assert "no memory" in next(n.text for n in plant.said if n.code == "plan-rejected")
+
+
+def test_energy_that_is_not_a_number_is_not_taken_for_endless() -> None:
+    left = window([Part(0, 3_600 * NS_PER_S, 1_000.0)], 0)
+    there = groups([{"30/0": [1e3, 0.0, np.nan, 0.0]}], left.lasts_s * 10, "up")
+    assert isinstance(look_ahead(there, left), Unplanned)

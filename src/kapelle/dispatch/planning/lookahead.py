@@ -187,7 +187,8 @@ def look_ahead(groups: Groups, window: Window) -> Ahead | Unplanned:
     of that. The more there is to spare, the more of it is left open, so that whoever divides the
     present target has a choice; where energy just suffices only the plan itself is.
     """
-    if not np.isfinite(np.concatenate([window.want_w, groups.power_w.ravel()])).all():
+    powers_w = np.concatenate([window.want_w, groups.power_w.ravel()])
+    if not np.isfinite(powers_w).all() or np.isnan(groups.energy_wh).any():
         return Unplanned("what is wanted, or what there is, is not a number")
     program = _Program(groups, window)
     down = bool(window.want_w[0] < 0)

@@ -3,16 +3,32 @@
 R-23: what an optimiser says is held against physics before anybody acts on it.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from kapelle.dispatch.planning.groups import Groups, Window
-from kapelle.dispatch.planning.lookahead import Ahead
+from kapelle.dispatch.planning.lookahead import Ahead, Unplanned
 from kapelle.model.ids import Flags, Floats
 
 _TOLERANCE = 1e-4
 """Of all that is wanted, or of a group's power or energy: what solvers call equal."""
 _EFFORT = 0.005
 """Of what an interval wants: so much may be left undone without a reason."""
+
+
+def checked(
+    solve: Callable[[Groups, Window], Ahead | Unplanned], groups: Groups, window: Window
+) -> Ahead | Unplanned:
+    """Return a plan that keeps every rule, or why there is none; whatever the solver does."""
+    try:
+        found = solve(groups, window)
+    except Exception as error:  # noqa: BLE001  # foreign code: it must not stop the other orders
+        return Unplanned(f"the solver failed: {error!r}")
+    if isinstance(found, Unplanned):
+        return found
+    wrong = violation(found, groups, window)
+    return Unplanned(wrong) if wrong else found
 
 
 def violation(plan: Ahead, groups: Groups, window: Window) -> str:

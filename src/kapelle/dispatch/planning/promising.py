@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kapelle.dispatch.planning.groups import Window, groups, way_of, window
 from kapelle.dispatch.planning.lookahead import Unplanned, look_ahead
-from kapelle.dispatch.planning.physics import violation
+from kapelle.dispatch.planning.physics import checked
 from kapelle.dispatch.promise import Room, room_of
 from kapelle.fleet.profiles import parts
 from kapelle.model.ids import Floats
@@ -96,10 +96,8 @@ def _short_w(
         return None
     way = way_of(step.target_w for step in asked.profile)
     there = groups(stores, left.lasts_s, way, len(left.want_w)).part(free)
-    found = look_ahead(there, left)
-    if isinstance(found, Unplanned) or violation(found, there, left):
-        return None
-    return found.short_w
+    found = checked(look_ahead, there, left)
+    return None if isinstance(found, Unplanned) else found.short_w
 
 
 def _held_w(room: Room, target_w: float, besides_w: float, free: float) -> float:

@@ -12,7 +12,7 @@ from kapelle.dispatch.memory import Cycle
 from kapelle.dispatch.planning.groups import Window, groups, way_of, window
 from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.planning.lookahead import Ahead, Unplanned, by_knot
-from kapelle.dispatch.planning.physics import violation
+from kapelle.dispatch.planning.physics import checked
 from kapelle.dispatch.promise import room_of
 from kapelle.fleet.plant import Aggregate
 from kapelle.fleet.profiles import promised
@@ -112,10 +112,9 @@ def _plan(
     left = window(promised(plan, asked.ends_at_ns), from_ns, plan.baseline_w - others_w)
     way = way_of(step.target_w for step in asked.profile)
     there = groups((part.stores for part in told), left.lasts_s, way, len(left.want_w))
-    found = horizon.solve(there, left)
-    wrong = found.reason if isinstance(found, Unplanned) else violation(found, there, left)
-    _tell_rejected(horizon, cycle, asked, wrong)
-    if wrong or isinstance(found, Unplanned):
+    found = checked(horizon.solve, there, left)
+    _tell_rejected(horizon, cycle, asked, found.reason if isinstance(found, Unplanned) else "")
+    if isinstance(found, Unplanned):
         return
     _tell_short(horizon, cycle, asked, found, left)
     parts = [part for part in promised(plan, asked.ends_at_ns) if part.ends_at_ns > from_ns]
