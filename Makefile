@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 2
 SEEDS ?= 50
 NAME ?= all
 
@@ -35,8 +36,8 @@ demo: $(VENV)/runtime ## Watch 2,000 simulated devices become one plant (ARGS="-
 up: $(VENV)/runtime ## Run the plant for real (ARGS="--config kapelle.toml")
 	@$(BIN)/kapelle up $(ARGS)
 
-test: $(VENV)/dev ## Run the tests (ARGS="-k fleet")
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/dev ## Run the tests, two files at a time (ARGS="-k fleet" JOBS=4)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/dev ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check .
