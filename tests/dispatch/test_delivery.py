@@ -367,6 +367,25 @@ def test_whoever_strays_on_the_meter_is_let_go_and_probed_later() -> None:
     assert plant.fleet.excluded[2] == Exclusion.DIVERGED
 
 
+def test_whoever_strays_from_what_a_former_owner_said_is_told_again_first() -> None:
+    """After a restore from a backup devices follow what an owner said that nobody remembers."""
+    plant = Plant()
+    plant.order(0.5)
+    plant.tick(0)
+    plant.answer(ALL, 1)
+    plant.fleet.epoch[:] = EPOCH - 1
+    plant.fleet.strayed[2] = SETTINGS.diverge_after
+    told = plant.tick(2)
+    assert told is not None
+    assert told.device_no.tolist() == [1 + 6]
+    assert told.setpoint_w == plant.fleet.desired_w[2]
+    plant.answer([2], 3)
+    assert plant.fleet.excluded[2] == Exclusion.NONE
+    plant.fleet.strayed[2] = SETTINGS.diverge_after
+    plant.tick(5)
+    assert plant.phases()[2] == Phase.DIVERGED
+
+
 def _asks(plant: Plant, at_s: int, row: int) -> bool:
     sent = plant.tick(at_s)
     if sent is None:

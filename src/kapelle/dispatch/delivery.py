@@ -71,13 +71,13 @@ def decide(fleet: Fleet, settings: DispatchSettings, epoch: int) -> list[Body]:
     size = fleet.size
     if not size:
         return []
-    phases = _findings(fleet, settings)
+    phases = _findings(fleet, settings, epoch)
     wanted = _wanted(fleet)
     reached = trust.reachable(fleet, np.arange(size, dtype=np.int32))
     rests = resting(fleet)
     if rests is not None:
         reached &= ~rests
-    new = _new_desires(fleet, settings, wanted, reached)
+    new = _new_desires(fleet, settings, wanted, reached, epoch)
     released = reached & (fleet.order_no[:size] != 0) & _unwanted(fleet, wanted)
     new |= released
     again = _retries(fleet, settings, wanted, reached) & ~new
@@ -136,7 +136,7 @@ def _may_be_probed(fleet: Fleet) -> Flags:
 
 
 def _new_desires(
-    fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags
+    fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags, epoch: int
 ) -> Flags:
     """Choose who is told something new: in general nobody whose last command is still open."""
     size, now_ns = fleet.size, fleet.now_ns
@@ -157,7 +157,11 @@ def _new_desires(
     follows = _IN_FORCE[phase] & same
     fresh = free & ~follows
     part = settings.refresh_at * (1.0 - settings.refresh_spread * _spread(fleet, fleet.revision))
-    refresh = free & follows & (now_ns >= _refresh_ns(fleet, part))
+    due = now_ns >= _refresh_ns(fleet, part)
+    # What it has been told since by an owner we never heard of, as after a restore from a backup,
+    # is told again before it is called astray.
+    due |= _has_strayed(fleet, settings) & (fleet.epoch[:size] < epoch)
+    refresh = free & follows & due
     moved = _moved(fleet, settings, wanted, free & follows)
     kept = refresh & ~moved
     wanted.setpoint_w[kept] = desired_w[kept]
@@ -167,6 +171,11 @@ def _new_desires(
     far = np.abs(wanted.setpoint_w - desired_w) > settings.overtake * _nameplate_w(fleet)
     chosen |= asked & trusted & same & _OPEN[phase] & waited & far
     return chosen
+
+
+def _has_strayed(fleet: Fleet, settings: DispatchSettings) -> Flags:
+    strayed: Flags = fleet.strayed[: fleet.size] >= settings.diverge_after
+    return strayed
 
 
 def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates: Flags) -> Flags:
@@ -264,7 +273,7 @@ def _is_due(fleet: Fleet, settings: DispatchSettings) -> Flags:
     return due
 
 
-def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
+def _findings(fleet: Fleet, settings: DispatchSettings, epoch: int) -> Phases | None:
     """Return the phases that time and meters give evidence of; one per device at most."""
     size, now_ns = fleet.size, fleet.now_ns
     phase = fleet.phase[:size]
@@ -296,7 +305,7 @@ def _findings(fleet: Fleet, settings: DispatchSettings) -> Phases | None:
     is_held &= fleet.heard_at_ns[:size] > fleet.tried_at_ns[:size]
     followed &= _ANSWERED[phase] | is_held
     found[followed & asked & _PROVEN_BY_METER[phase]] = Phase.VERIFIED
-    strayed = fleet.strayed[:size] >= settings.diverge_after
+    strayed = _has_strayed(fleet, settings) & (fleet.epoch[:size] == epoch)
     found[strayed & asked & _IN_FORCE[phase]] = Phase.DIVERGED
     rows = np.flatnonzero(found).astype(np.int32)
     if not len(rows):

@@ -91,8 +91,9 @@ def apply_commands(fleet: Fleet, commands: Commands) -> None:
     waits = _AWAITS_ANSWER[fleet.phase[at]] & (fleet.order_no[at] != 0)
     waits &= (commands.order_no[new] != 0) & (fleet.excluded[at] == Exclusion.NONE)
     since_ns = np.where(waits, fleet.planned_at_ns[at], commands.issued_at_ns[new])
-    # Who strayed stays suspected as long as the same order asks for something.
-    fleet.strayed[at[commands.order_no[new] != fleet.order_no[at]]] = 0
+    # Who strayed stays suspected as long as the same owner asks something for the same order.
+    anew = commands.order_no[new] != fleet.order_no[at]
+    fleet.strayed[at[anew | (commands.epoch[new] > fleet.epoch[at])]] = 0
     nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at])
     # What the meter has shown of a setpoint holds for the same one refreshed. NaN is no setpoint.
     off_w = np.abs(commands.setpoint_w[new] - fleet.desired_w[at])
