@@ -184,11 +184,14 @@ def test_what_is_older_than_the_record_keeps_is_counted_and_left_out(
     assert len(stored(tmp_path)) == 2
 
 
+def _unknown(dtype: np.dtype[np.generic], count: int) -> np.ndarray:
+    return np.full(count, np.nan if dtype.kind == "f" else 0, dtype)
+
+
 def enrolled(numbers: list[int], active: int = 1) -> Enrolled:
     count = len(numbers)
-    unknown = np.full(count, np.nan)
     columns: dict[str, object] = {
-        name: unknown if dtype is not bytes else (b"",) * count
+        name: (b"",) * count if dtype is bytes else _unknown(np.dtype(dtype), count)
         for name, dtype in Enrolled.COLUMNS.items()
     }
     columns |= {
