@@ -6,7 +6,6 @@ random order, and checks what must hold after any run. A failure prints the seed
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ from kapelle.model.ids import PLANT
 from kapelle.model.orders import Hold
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.faults import By, ClockStep, FaultPlan, GroupLoss, Restart, Role
+from kapelle.sim.hush import hushed
 from kapelle.sim.invariants import broken, released_after_death, unsettled
 from kapelle.sim.play import Play
 from kapelle.sim.run import Performance, perform
@@ -275,9 +275,9 @@ async def _die(play: Play, stage: Stage, at_s: float) -> None:
 def trouble(seed: int) -> list[str]:
     """Play the day of a seed; return what it broke."""
     chaos = draw_chaos(seed)
-    logging.disable(logging.CRITICAL)
     try:
-        done = play_chaos(chaos, seed)
+        with hushed():
+            done = play_chaos(chaos, seed)
     except Exception as error:  # noqa: BLE001 - whatever a role dies of is what we look for
         return _causes(error)
     found = broken(done)

@@ -1,7 +1,6 @@
 """Plays lines, seed by seed, in one process or several, and keeps what was seen."""
 
 import gc
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -18,6 +17,7 @@ from kapelle.model.ids import Flags
 from kapelle.sim.acceptance.lines import Line
 from kapelle.sim.acceptance.seen import Seen, measure
 from kapelle.sim.faults import GroupLoss
+from kapelle.sim.hush import hushed
 from kapelle.sim.play import Play
 from kapelle.sim.run import perform
 from kapelle.sim.stage import Stage
@@ -55,12 +55,11 @@ def play_line(line: Line, seed: int) -> Seen:
 
     # A run is over before its garbage is worth a search, which would take a fifth of its time.
     gc.disable()
-    logging.disable(logging.CRITICAL)
     try:
-        done = perform(line.scenario, seed, act=act, thorough=seed % _THOROUGH_EVERY == 1)
+        with hushed():
+            done = perform(line.scenario, seed, act=act, thorough=seed % _THOROUGH_EVERY == 1)
         return measure(line, done, min(detected_s, default=None), made_by)
     finally:
-        logging.disable(logging.NOTSET)
         gc.enable()
         gc.collect()
 

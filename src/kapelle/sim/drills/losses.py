@@ -5,7 +5,6 @@ for nearly all there is, where the plant must say what is missing. The fleet is 
 shape of a real one; the rooms of the plant are its own.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,6 +15,7 @@ from kapelle.sim.acceptance.seen import measure
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.drills.verdict import Criterion, Report, worst
 from kapelle.sim.faults import By, FaultPlan, GroupLoss
+from kapelle.sim.hush import hushed
 from kapelle.sim.run import Performance, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
 
@@ -218,12 +218,8 @@ def _line(
 
 
 def _perform(line: Line, seed: int) -> Performance:
-    # What the rooms log of losses is the drill itself.
-    logging.disable(logging.CRITICAL)
-    try:
+    with hushed():
         done = perform(line.scenario, seed)
-    finally:
-        logging.disable(logging.NOTSET)
     if not any(order.committed_w for order in done.result.orders):
         raise Invalid(f"seed {seed}: this fleet has nothing to offer at noon, so nothing to lose")
     return done
