@@ -1,5 +1,6 @@
 """Log lines carry fields, one line each, and never a secret."""
 
+import gc
 import io
 import json
 import logging
@@ -11,6 +12,8 @@ from kapelle.runtime import logs
 
 @pytest.fixture
 def restored():
+    # What a test before left behind, such as a task of a loop that is closed, is said before.
+    gc.collect()
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
