@@ -146,6 +146,15 @@ def test_whoever_has_no_label_cannot_be_held_to_the_limit_of_each(level: str) ->
     assert plant.tell(1, range(2), np.nan) == ["", ""]
 
 
+def test_no_part_of_a_watt_gets_lost_where_nobody_stood_before() -> None:
+    plant = Plant(GroupLimit(power_w=9 * 5e3 + 10 * 0.9))
+    plant.tell(0, range(1), np.nan)
+    # Each may stand 0.9 W above its schedule, and 5 kW below it when let go.
+    found = [plant.tell(0, range(n, n + 1), 0.9)[0] for n in range(10)]
+    assert found == [""] * 9 + [gate.POWER]
+    assert plant.state.ledgers[0]._standing_w[0] == pytest.approx(9 * 0.9)
+
+
 def test_no_limit_stops_a_release() -> None:
     """ADR 12: the timers would do the same, later and all at once."""
     tight = {"dwell_s": 1e6, "commands_per_hour": 1.0, "commands_per_day": 1.0}

@@ -110,6 +110,44 @@ def test_what_was_sent_before_a_restart_counts_after_it(is_saved: bool) -> None:
     play(lambda: Stage(GroupLimit(power_w=15e3)), act)
 
 
+@pytest.mark.parametrize(
+    ("limit", "refused"),
+    [
+        (GroupLimit(power_w=12e3), {POWER: 1}),
+        (GroupLimit(power_w=20e3), {}),
+        (GroupLimit(ramp_w_per_min=6e6), {}),
+    ],
+)
+def test_a_device_that_was_removed_still_counts_and_locks_nobody_out(
+    limit: GroupLimit, refused: dict[str, int]
+) -> None:
+    async def act(stage: Stage) -> None:
+        await stage.life((0,))
+        await stage.journal.save_snapshot(accounts.TOPIC, Snapshot(9, {}, b"torn"))
+        stage.directory.apply([Bearer(0, "d0", False, 5e3, 0.0)])
+        stage.hop = stage.new_hop()
+        await stage.life((1,))
+        assert stage.hop.refused == refused
+
+    play(lambda: Stage(limit), act)
+
+
+@pytest.mark.parametrize("name", ["passed/told", "rates/hour/part", "ledger/0/filled_ns"])
+def test_accounts_that_do_not_fit_together_are_drawn_up_anew(name: str) -> None:
+    async def act(stage: Stage) -> None:
+        await stage.life((0, 2))
+        saved = await stage.journal.load_snapshot(accounts.TOPIC)
+        assert saved is not None
+        columns = saved.columns | {name: saved.columns[name][:0]}
+        torn = Snapshot(saved.position + 1, columns, saved.meta)
+        await stage.journal.save_snapshot(accounts.TOPIC, torn)
+        stage.hop = stage.new_hop()
+        await stage.life((1, 3))
+        assert stage.hop.refused == {POWER: 1}
+
+    play(lambda: Stage(GroupLimit(power_w=15e3, ramp_w_per_min=6e6)), act)
+
+
 def test_what_nobody_can_say_was_sent_counts_as_sent() -> None:
     async def act(stage: Stage) -> None:
         await stage.command(0, 2)

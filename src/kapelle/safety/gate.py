@@ -227,7 +227,12 @@ def charge_again(
     rows = np.arange(len(commands))
     is_known = ~np.isnan(known.nameplate_w[0])
     _is_stale(state, commands, is_known, partitions)
-    if not sure:
+    if sure:
+        # Of a device that was removed meanwhile what it was told is all that is known.
+        told_w = np.abs(np.nan_to_num(commands.setpoint_w))
+        up_w, down_w = (np.where(is_known, each_w, told_w) for each_w in known.nameplate_w)
+        known = known._replace(nameplate_w=(up_w, down_w))
+    else:
         # These rules do not depend on the moment: whatever breaks one has not left.
         broken = np.zeros(len(commands), np.uint8)
         _check_form(broken, commands, known, settings)

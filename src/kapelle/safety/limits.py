@@ -24,7 +24,7 @@ from kapelle.safety.arrival import fits
 from kapelle.safety.groups import NO_GROUP, Groups
 from kapelle.safety.passed import Moves, Passed
 from kapelle.safety.settings import GroupLimit
-from kapelle.safety.windows import Window, below
+from kapelle.safety.windows import Window, below, check_lengths
 
 SWITCHING_S = 10.0
 _SWITCHING_PARTS = 5
@@ -104,6 +104,9 @@ class Ledger:
         self.groups.numbers.update({key: number for number, key in enumerate(keys)})
         self._left_w = columns["left_w"].astype(np.float64).reshape(2, -1)
         self._filled_ns = columns["filled_ns"].astype(np.int64)
+        check_lengths(self._left_w, self._filled_ns)
+        if len(keys) > len(self._filled_ns) or np.isnan(self._left_w).any():
+            raise ValueError("what is left is not known of every group")
         self._standing_w = np.zeros(self._left_w.shape)
         self._switched.restore(below("switched/", columns))
 
@@ -122,7 +125,9 @@ class Ledger:
         standing_w = passed.standing_w(device_no, now_ns)
         groups = self._standing_w.shape[1]
         self._standing_w = np.stack(
-            [np.bincount(group, weights=each, minlength=groups + 1)[1:] for each in standing_w]
+            [np.bincount(group, weights=each, minlength=groups + 1)[1:] for each in standing_w],
+            # Of nobody, bincount makes integers, and what is added to these would lose its parts.
+            dtype=np.float64,
         )
 
     def keeps_power(self, group: Ints, more_w: Floats, departs_w: Floats) -> Flags:

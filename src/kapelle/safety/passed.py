@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kapelle.model.blocks import Commands
 from kapelle.model.ids import NS_PER_S, Bytes, Flags, Floats, Ints, Longs
 from kapelle.safety.settings import SafetySettings
+from kapelle.safety.windows import check_lengths
 
 Rows = NDArray[np.intp]
 NEVER_NS = 1 << 62
@@ -122,6 +123,7 @@ class Passed:
         for name in self.__slots__:
             empty = getattr(self, name)
             setattr(self, name, columns[name].astype(empty.dtype).reshape(*empty.shape[:-1], -1))
+        check_lengths(*(getattr(self, name) for name in self.__slots__))
 
     def standing_w(self, device_no: Ints, now_ns: int) -> Floats:
         """Return how far each device may stand from its own schedule now, shape (2, rows). [W]"""

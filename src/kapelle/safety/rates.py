@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
 from kapelle.safety.settings import SafetySettings
-from kapelle.safety.windows import Window, below
+from kapelle.safety.windows import Window, below, check_lengths
 
 _PARTS = 4
 _S_PER_MINUTE = 60.0
@@ -65,6 +65,7 @@ class Rates:
         """Go on with what `columns` returned."""
         self._credit = columns["credit"].astype(np.float64)
         self._credited_ns = columns["credited_ns"].astype(np.int64)
+        check_lengths(self._credit, self._credited_ns)
         self._hour.restore(below("hour/", columns))
         self._day.restore(below("day/", columns))
 

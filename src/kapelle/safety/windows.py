@@ -56,6 +56,8 @@ class Window:
 
     def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on with what `columns` returned."""
+        if columns["part"].shape != (1,):
+            raise ValueError("a window has one newest part")
         sums = columns["sums"].astype(self._dtype).reshape(len(self._sums), -1)
         self._part, self._size = int(columns["part"].astype(np.int64)[0]), sums.shape[1]
         self._sums.extend(sums.copy())
@@ -81,3 +83,9 @@ def below(
         for name, column in columns.items()
         if name.startswith(prefix)
     }
+
+
+def check_lengths(*columns: NDArray[np.generic]) -> None:
+    """Raise ValueError where columns are not as long as each other, by their last axis."""
+    if len({column.shape[-1] for column in columns}) > 1:
+        raise ValueError("columns differ in length")
