@@ -13,7 +13,8 @@ from kapelle.fleet.plant import total
 from kapelle.fleet.stages import place
 from kapelle.model.blocks import Acks, Commands
 from kapelle.model.enums import AckStatus, OrderStatus
-from kapelle.model.ids import NS_PER_S, partition_topic
+from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
+from kapelle.model.orders import Hold
 
 ORDERED_S = 30.0
 COMPLETE_S = 150.0
@@ -144,6 +145,22 @@ def test_a_dispatcher_that_restarts_goes_on_with_the_stage_it_finds(make_world: 
     )
     _, share = box.share()
     assert share.max() <= 1.05
+
+
+@pytest.mark.parametrize("held_s", [60.0, 400.0])
+def test_a_hold_proves_nothing_and_fails_nobody(make_world: Any, held_s: float) -> None:
+    box = make_world()
+    order = ordered(box, for_s=1_800.0)
+    box.run(ORDERED_S + 2.0)
+    box.say(PLANT, Hold(True, box.now_ns))
+    box.run(ORDERED_S + held_s)
+    box.say(PLANT, Hold(False, box.now_ns))
+    box.run(ORDERED_S + held_s + COMPLETE_S + 30.0)
+    state = box.view.orders[order.order_no]
+    assert state.status == OrderStatus.ACTIVE
+    stages = state.plan.rollout.stages
+    assert [stage.share for stage in stages] == pytest.approx([0.01, 0.04, 0.16, 0.64, 1.0])
+    assert all(stage.verified > 0 for stage in stages[:-1])
 
 
 def test_whoever_waits_is_told_nothing(make_world: Any) -> None:

@@ -92,6 +92,13 @@ def roll_on(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         return
     counts = _counts(parts_of(cycle.view, asked.resource))
     stage = rollout.stages[-1]
+    if running.signal is None or not running.signal.order_no:
+        # After a hold its devices were released, and after a restart they may have been: what
+        # they show, or do not, proves nothing yet.
+        again = replace(rollout, stages=(*rollout.stages[:-1], replace(stage, at_ns=cycle.now_ns)))
+        _write(cycle, replace(plan, epoch=cycle.epoch, rollout=again))
+        _send(running, cycle, held)
+        return
     verdict = judge(counts, (cycle.now_ns - stage.at_ns) / NS_PER_S, cycle.settings)
     if verdict == "failed":
         _abort(running, cycle, order, plan, counts)
@@ -142,7 +149,8 @@ def _abort(
     open_ = counts["asked"] - counts["verified"] - stage.failed
     causes = {cause: counts[cause] for cause in sorted(counts) if cause not in _NONE}
     if open_ > 0:
-        causes["not verified in time"] = open_
+        is_late = now_ns - stage.at_ns >= int(cycle.settings.stage_s_max * NS_PER_S)
+        causes["not verified in time" if is_late else "still open"] = open_
     said = ", ".join(f"{count} {cause}" for cause, count in causes.items() if count)
     text = (
         f"order {asked.order_no}: stopped at {stage.share:.0%} of {asked.resource!r}: of"
