@@ -19,6 +19,7 @@ pytestmark = pytest.mark.integration
 
 BOB = "bobs-token-of-more-than-32-characters"
 LARGE = {"target_w": -1_500.0, "duration_s": 600}
+HELD = (True, "drill")
 SAFETY = SafetySettings(operate_above_w=1_000.0, rearm_by_two=True)
 
 
@@ -108,5 +109,31 @@ def test_who_agreed_long_ago_has_not_agreed() -> None:
     rearm = Rearm()
     for person, at_s in (("alice", 0), ("bob", 301), ("bob", 302)):
         with pytest.raises(Refused):
-            rearm.agree(person, at_s * NS_PER_S)
-    rearm.agree("alice", 303 * NS_PER_S)
+            rearm.agree(person, HELD, at_s * NS_PER_S)
+    rearm.agree("alice", HELD, 303 * NS_PER_S)
+
+
+def test_nobody_agrees_to_lift_a_hold_that_comes_later() -> None:
+    rearm = Rearm()
+    for person, to in (("alice", (False, "")), ("bob", HELD), ("carol", (True, "trip-wire"))):
+        with pytest.raises(Refused):
+            rearm.agree(person, to, 0)
+    rearm.forget()
+    with pytest.raises(Refused):
+        rearm.agree("bob", (True, "trip-wire"), 0)
+
+
+def test_a_hold_anew_takes_two_persons_anew(plant: Any) -> None:
+    assert post(plant, "hold", {"reason": "drill"}).status_code == 200
+    check_refused(post(plant, "release-hold"), 403, "second-person-needed")
+    assert post(plant, "hold", {"reason": "drill"}).status_code == 200
+    check_refused(post(plant, "release-hold", token=BOB), 403, "second-person-needed")
+    assert post(plant, "release-hold").status_code == 200
+
+
+def test_a_large_order_is_not_made_longer_by_one(plant: Any) -> None:
+    selected = post(plant, "selections", LARGE).json()["selection_no"]
+    made = post(plant, f"selections/{selected}/operate", token=BOB).json()
+    path = f"/v1/orders/{made['order_no']}"
+    check_refused(plant.http.patch(path, json={"duration_s": 1_200.0}), 403, "second-person-needed")
+    assert plant.http.patch(path, json={"duration_s": 300.0}).status_code == 200

@@ -179,6 +179,20 @@ def test_what_two_agreed_to_shrinks_with_the_order_as_a_restart_would_find_it() 
     assert not book.is_agreed(number, 1e3).any()
 
 
+def test_what_two_agreed_to_lasts_no_longer_than_they_agreed_to() -> None:
+    view, book, end_ns = PlantView(1), OrderBook(), NOW_NS + 60 * NS_PER_S
+    order = Order(1, "all", 5e3, 0, end_ns, 0, issued_by="alice", operated_by="bob")
+    longer = Amend(1, 5e3, end_ns + NS_PER_S, 1, "alice")
+    for place, body in enumerate((order, longer)):
+        book.apply(body)
+        apply_plant(view, Entry(PLANT, place + 1, KIND_OF[type(body)], "api", 0, 0, body))
+    anew = OrderBook()
+    anew.apply(view.orders[1].order)
+    number = np.array([1], np.int32)
+    assert not book.is_agreed(number, 1e3).any()
+    assert not anew.is_agreed(number, 1e3).any()
+
+
 def test_what_an_order_says_of_its_time_makes_no_other_forgotten() -> None:
     book, number = OrderBook(), np.array([1], np.int32)
     book.apply(Order(1, "all", 1e4, 0, NOW_NS + 3600 * NS_PER_S, 0))

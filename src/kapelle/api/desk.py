@@ -153,6 +153,8 @@ class OrderDesk:
                 )
                 self._check_window(max(now_ns, state.order.starts_at_ns), ends_at_ns)
                 rules.check_target(target_w)
+                if ends_at_ns > state.order.ends_at_ns:
+                    self._check_alone(target_w)
                 if state.plan is not None:
                     rules.check_stages(state.order, target_w, self.dispatch.stage_above_w)
                 rules.check_overlap(
@@ -197,7 +199,10 @@ class OrderDesk:
         A hold is in force here before the journal has it, and whether or not it takes it.
         """
         if not held and self._safety.rearm_by_two:
-            self._rearm.agree(issued_by, self._clock.now_ns())
+            view = self._watch.view
+            self._rearm.agree(issued_by, (view.held, view.hold_reason), self._clock.now_ns())
+        if held:
+            self._rearm.forget()
         is_held = held and self._stop is not None and self._stop(reason, issued_by, told=True)
         hold = Hold(held, self._clock.now_ns(), reason, issued_by)
         try:

@@ -69,14 +69,27 @@ class Rearm:
 
     def __init__(self) -> None:
         self._agreed_by = ""
+        self._agreed_to = (False, "")
         self._until_ns = 0
 
-    def agree(self, person: str, now_ns: int) -> None:
-        """Return for the second person; raises Refused (403) for the first."""
-        if self._agreed_by not in ("", person) and now_ns < self._until_ns:
+    def forget(self) -> None:
+        """Take it that nobody has agreed: the plant was held anew."""
+        self._agreed_by = ""
+
+    def agree(self, person: str, to: tuple[bool, str], now_ns: int) -> None:
+        """Return for the second person; raises Refused (403) for the first.
+
+        Args:
+            person: Who asks.
+            to: Whether the plant is held, and why: nobody agrees to lift a hold that comes later.
+            now_ns: The time.
+        """
+        is_second = self._agreed_by not in ("", person) and self._agreed_to == to
+        if is_second and now_ns < self._until_ns:
             self._agreed_by = ""
             return
-        self._agreed_by, self._until_ns = person, now_ns + _REARM_S * NS_PER_S
+        self._agreed_by, self._agreed_to = person, to
+        self._until_ns = now_ns + _REARM_S * NS_PER_S
         raise Refused(
             403,
             "second-person-needed",

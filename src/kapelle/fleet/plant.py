@@ -225,6 +225,7 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
     if state is None or state.cancelled_at_ns or state.is_over:
         return
     was = state.order
+    is_within = abs(amend.target_w) <= abs(was.target_w) and amend.ends_at_ns <= was.ends_at_ns
     state.order = Order(
         order_no=was.order_no,
         resource=was.resource,
@@ -236,8 +237,8 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
         product=was.product,
         issued_by=was.issued_by,
         key=was.key,
-        # A second person agreed to what he saw, not to more.
-        operated_by=was.operated_by if abs(amend.target_w) <= abs(was.target_w) else "",
+        # A second person agreed to what he saw, not to more or longer.
+        operated_by=was.operated_by if is_within else "",
         profile=amend.profile,
         why=was.why,
         staged=was.staged,

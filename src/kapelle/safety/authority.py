@@ -80,9 +80,10 @@ class OrderBook:
                     return
                 known.before_w = max(abs(known.target_w), _recent_w(known, body.at_ns))
                 known.amended_ns = body.at_ns
-                known.target_w, known.ends_at_ns = body.target_w, body.ends_at_ns
                 # Two persons agreed to what they saw: less than that is now all they agreed to.
                 is_within = abs(body.target_w) <= known.operated_w
+                is_within &= body.ends_at_ns <= known.ends_at_ns
+                known.target_w, known.ends_at_ns = body.target_w, body.ends_at_ns
                 known.operated_w = abs(body.target_w) if is_within else 0.0
                 known.issued_by = body.issued_by or known.issued_by
             case Cancel() if (known := self._orders.get(body.order_no)) is not None:
