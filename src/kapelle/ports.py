@@ -65,6 +65,10 @@ class Directory(Protocol):
     def everyone(self) -> Ints:
         """Return the number of every enrolled device, rising."""
 
+    def reached_by(self, adapter: str) -> Mapping[str, int]:
+        """Return, of the devices an adapter other than MQTT or HTTP reaches, the number of each by
+        its address: what its protocol calls it, its own name where it was enrolled without one."""
+
 
 @dataclass(slots=True, eq=False)
 class Batch:

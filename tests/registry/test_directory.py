@@ -181,3 +181,31 @@ def test_places_are_equal_where_labels_are_and_nowhere_for_strangers() -> None:
     assert places.switched.tolist() == [True, False, False, False, False, False]
     directory.apply([Bearer(0, "a", False, 1.0, 1.0)])
     assert directory.everyone().tolist() == [3, 5]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 4),
+            st.booleans(),
+            st.sampled_from(["mqtt", "ocpp", "cloud"]),
+            st.booleans(),
+        ),
+        max_size=20,
+    )
+)
+def test_devices_are_found_by_the_address_they_were_last_given(
+    steps: list[tuple[int, bool, str, bool]],
+) -> None:
+    directory = Directory.build(1, [])
+    now: dict[str, dict[str, int]] = {"mqtt": {}, "ocpp": {}, "cloud": {}}
+    for number, active, adapter, has_address in steps:
+        address = f"cp-{number}" if has_address else ""
+        row = Bearer(number, f"d{number}", active, 1.0, 1.0, adapter=adapter, address=address)
+        directory.apply([row])
+        for known in now.values():
+            for name in [name for name, one in known.items() if one == number]:
+                del known[name]
+        if active and adapter != "mqtt":
+            now[adapter][address or f"d{number}"] = number
+    assert {adapter: dict(directory.reached_by(adapter)) for adapter in now} == now

@@ -1,8 +1,9 @@
 """Who is who, in memory: the registry as the adapters, ingest and the last hop need it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -17,6 +18,8 @@ _NOBODY = -1
 _NOWHERE = label_key("")
 _LABELS_REMEMBERED = 100_000
 """Feeders and zones recur; their keys are worked out once."""
+_CALL_US = ("mqtt", "http")
+"""Adapters whose devices connect by their own names: nobody looks their addresses up."""
 
 
 class Bearer(NamedTuple):
@@ -33,6 +36,8 @@ class Bearer(NamedTuple):
     site: str = ""
     feeder: str = ""
     zone: str = ""
+    adapter: str = "mqtt"
+    address: str = ""
 
 
 class Directory:
@@ -55,6 +60,9 @@ class Directory:
         self._switched = np.empty(0, np.bool_)
         # Slot 0 is nobody's, so that an unknown name is looked up like a known one.
         self._credentials = bytearray(credentials.NOBODY)
+        self._reached: dict[str, dict[str, int]] = {}
+        """Per adapter, devices by address."""
+        self._address: dict[int, tuple[str, str]] = {}
 
     @classmethod
     def build(cls, partitions: int, rows: Iterable[Bearer]) -> Self:
@@ -79,6 +87,7 @@ class Directory:
             before = self._names[device_no]
             if before is not None:
                 del self._no_of[before]
+            self._readdress(row)
             at = (device_no + 1) * credentials.STORED_BYTES
             held = bytes(self._credentials[at : at + credentials.STORED_BYTES])
             if not row.active or (before, held) != (row.device_id, row.credential):
@@ -150,6 +159,19 @@ class Directory:
     def everyone(self) -> Ints:
         """Return the number of every enrolled device, rising."""
         return np.flatnonzero(~np.isnan(self._up_w)).astype(np.int32)
+
+    def reached_by(self, adapter: str) -> Mapping[str, int]:
+        """Return the devices an adapter reaches by their addresses, as they are now."""
+        return MappingProxyType(self._reached.get(adapter, {}))
+
+    def _readdress(self, row: Bearer) -> None:
+        adapter, address = self._address.pop(row.device_no, ("", ""))
+        if self._reached.get(adapter, {}).get(address) == row.device_no:
+            del self._reached[adapter][address]
+        if row.active and row.adapter not in _CALL_US:
+            known_as = row.address or row.device_id
+            self._address[row.device_no] = row.adapter, known_as
+            self._reached.setdefault(row.adapter, {})[known_as] = row.device_no
 
     def _reserve(self, size: int) -> None:
         have = len(self._names)

@@ -134,6 +134,8 @@ def to_bearer(row: Stored) -> Bearer:
         row.site,
         row.feeder,
         row.zone,
+        row.adapter,
+        row.address,
     )
 
 
