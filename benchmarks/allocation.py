@@ -7,7 +7,7 @@ import highspy
 import numpy as np
 
 from kapelle.dispatch.allocation import Solution, solve_with_blocks
-from kapelle.dispatch.cells import Capped, Near
+from kapelle.dispatch.caps.cells import Capped, Near
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.columns import Fleet

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kapelle.dispatch.cells import Near, beyond, told_by
-from kapelle.dispatch.keeping import in_doubt, past_caps
+from kapelle.dispatch.caps.cells import Near, beyond, told_by
+from kapelle.dispatch.caps.keeping import in_doubt, past_caps
 from kapelle.dispatch.promise import levels_for, room_at_rest_w, room_of
 from kapelle.dispatch.watch import Watch, step_caps
 from kapelle.fleet.columns import Fleet

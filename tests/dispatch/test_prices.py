@@ -6,8 +6,10 @@ import highspy
 import numpy as np
 import pytest
 
-from kapelle.dispatch.prices import Family, Priced, Rows, solve, sums
-from kapelle.dispatch.reach import reach_w
+from kapelle.dispatch.caps.families import Family, sums
+from kapelle.dispatch.caps.prices import Priced, solve
+from kapelle.dispatch.caps.reach import reach_w
+from kapelle.dispatch.caps.rows import Rows
 from kapelle.model.ids import Floats
 
 KNOTS = 5

@@ -5,7 +5,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from kapelle.dispatch.binding import in_force
+from kapelle.dispatch.caps.binding import in_force
 from kapelle.dispatch.promise import parts_of
 from kapelle.model.ids import PLANT, partition_topic
 from kapelle.model.plant import Envelopes

@@ -15,7 +15,7 @@ from kapelle.api.shapes import (
     ResourceTold,
 )
 from kapelle.api.times import to_datetime
-from kapelle.dispatch.binding import in_force
+from kapelle.dispatch.caps.binding import in_force
 from kapelle.dispatch.preview import Preview
 from kapelle.dispatch.promise import parts_of
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView

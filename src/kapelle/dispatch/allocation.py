@@ -23,7 +23,7 @@ class Solution:
     lowest_w: float
     highest_w: float
     prices: dict[str, float] = field(default_factory=dict)
-    """By group, how far below the levels its devices are driven (`dispatch.cells`)."""
+    """By group, how far below the levels its devices are driven (`dispatch.caps.cells`)."""
 
 
 def solve(curves: Sequence[Curve], target_w: float) -> float:

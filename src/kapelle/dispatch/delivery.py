@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.dispatch.keeping import in_doubt, past_caps
+from kapelle.dispatch.caps.keeping import in_doubt, past_caps
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.claims import active_rows, by_rank, not_yet, resting
 from kapelle.fleet.columns import Fleet

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from math import nan
 
-from kapelle.dispatch.cells import Near
+from kapelle.dispatch.caps.cells import Near
 from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.watch import Watch

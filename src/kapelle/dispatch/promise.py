@@ -10,8 +10,9 @@ from kapelle.dispatch.allocation import (
     power_at_stairs,
     solve_with_blocks,
 )
-from kapelle.dispatch.binding import words_of
-from kapelle.dispatch.cells import Capped, Near, capped, told_by
+from kapelle.dispatch.caps.binding import words_of
+from kapelle.dispatch.caps.cells import Capped, Near, told_by
+from kapelle.dispatch.caps.levels import capped
 from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate, PlantView
 from kapelle.model.summaries import ResourceSummary

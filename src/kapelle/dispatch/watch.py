@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kapelle.dispatch.binding import beyond_words
-from kapelle.dispatch.cells import beyond, told_by
+from kapelle.dispatch.caps.binding import beyond_words
+from kapelle.dispatch.caps.cells import beyond, told_by
 from kapelle.dispatch.promise import parts_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.words import power

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
 
-from kapelle.dispatch.binding import in_force
+from kapelle.dispatch.caps.binding import in_force
 from kapelle.dispatch.extent import Extent, extent
 from kapelle.dispatch.promise import parts_of, room_of
 from kapelle.dispatch.reserve import reserve_of

@@ -178,7 +178,7 @@ def _at_worst_w(fleet: Fleet, rows: Rows) -> tuple[Floats, Floats]:
     up_w, down_w = furthest_w(fleet, rows, 1), furthest_w(fleet, rows, -1)
     doubtful = np.flatnonzero(asked_soon(fleet, rows) & ~controllable(fleet, rows))
     if len(doubtful):
-        # They may be tried again at any time, with their own schedule (`dispatch.keeping`).
+        # They may be tried again at any time, with their own schedule (`dispatch.caps.keeping`).
         again = rows[doubtful]
         part = shares(fleet, again)
         up_w[doubtful] = np.maximum(up_w[doubtful], at_rest_w(fleet, again, part, 1))

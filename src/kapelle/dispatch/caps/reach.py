@@ -10,7 +10,8 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from kapelle.dispatch.prices import Family, Places, cut_w, is_nested
+from kapelle.dispatch.caps.families import Family, cut_w, is_nested
+from kapelle.dispatch.caps.rows import Places
 from kapelle.model.ids import Floats
 
 DEADLINE_S = 2.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import isfinite
 
-from kapelle.dispatch.cells import Cap, Capped, Near, beyond, told_by
+from kapelle.dispatch.caps.cells import Cap, Capped, Near, beyond, told_by
 from kapelle.dispatch.words import power
 from kapelle.model.summaries import ResourceSummary
 

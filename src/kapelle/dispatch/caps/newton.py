@@ -1,0 +1,82 @@
+"""One step of Newton's for all prices and λ together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kapelle.dispatch.caps.rows import Places
+from kapelle.model.ids import Flags, Floats
+
+_TOGETHER_MAX = 400
+"""More prices than this are not solved for together: that takes the cube of their number."""
+
+
+def newton(
+    of: Sequence[Places],
+    missing_w: Sequence[Floats],
+    slope: Floats,
+    moves: Flags,
+    short_w: float,
+) -> list[Floats] | None:
+    """Return by how much to move every price, and λ, for the sums to come out right on straight
+    lines; None where that is not told.
+
+    Groups of the first family are disjoint, so their prices are eliminated one by one, and what is
+    left to solve together is as small as the other families.
+
+    Args:
+        of: By family, each row's place among the groups to be moved; -1 for none.
+        missing_w: By family, what each of them may yet give. [W]
+        slope: Of each row. [W]
+        moves: Rows that follow λ.
+        short_w: What the sum is short of its target. [W]
+    """
+    counts = [len(each) for each in missing_w]
+    rest = sum(counts[1:]) + 1
+    if rest > _TOGETHER_MAX:
+        return None
+    first, others = (of[0], of[1:]) if of else (np.full(len(slope), -1), [])
+    ahead = counts[0] if of else 0
+    starts = np.cumsum([0, *counts[1:]])
+    # Columns of what is solved together: each row's places in it, and with which sign it moves.
+    places = [
+        np.where(each >= 0, each + start, -1) for each, start in zip(others, starts, strict=False)
+    ]
+    places.append(np.where(moves, rest - 1, -1))
+    signs = [-1.0] * len(others) + [1.0]
+    sums_in = [*places[:-1], np.full(len(slope), rest - 1)]
+
+    together, aside = np.zeros((rest, rest)), np.zeros((rest, ahead))
+    after = np.zeros((ahead, rest))
+    for down in sums_in:
+        for across, sign in zip(places, signs, strict=True):
+            both = (down >= 0) & (across >= 0)
+            at = down[both] * rest + across[both]
+            together += sign * np.bincount(at, slope[both], rest * rest).reshape(rest, rest)
+    if ahead:
+        for down in sums_in:
+            both = (down >= 0) & (first >= 0)
+            at = down[both] * ahead + first[both]
+            aside -= np.bincount(at, slope[both], rest * ahead).reshape(rest, ahead)
+        for across, sign in zip(places, signs, strict=True):
+            both = (first >= 0) & (across >= 0)
+            at = first[both] * rest + across[both]
+            after += sign * np.bincount(at, slope[both], ahead * rest).reshape(ahead, rest)
+    wanted = np.append(np.concatenate([*missing_w[1:], np.zeros(0)]), short_w)
+    own = -np.bincount(first[first >= 0], slope[first >= 0], ahead)
+    safe = np.where(own < 0.0, own, -np.inf)
+    if ahead:
+        wanted = wanted - aside @ (missing_w[0] / safe)
+        together -= aside @ (after / safe[:, np.newaxis])
+    found = np.linalg.lstsq(together, wanted, rcond=1e-12)[0]
+    step = np.split(found, starts[1:]) if len(starts) > 1 else [found]
+    if of:
+        step = [(missing_w[0] - after @ found) / safe, *step]
+    return step
+
+
+def renumbered(of: Places, groups: Places, count: int) -> Places:
+    """Return each row's place among some of the groups; -1 for those in none of them."""
+    places = np.full(count + 1, -1, np.intp)
+    places[groups] = np.arange(len(groups))
+    return places[of]
