@@ -51,11 +51,11 @@ def mend(directory: Path, play: Callable[[Any], Coroutine[Any, Any, None]]) -> N
 def test_a_correction_is_previewed_made_and_taken_back(tmp_path: Path) -> None:
     async def play(http: Any) -> None:
         path = "/v1/energy/corrections"
-        looked = await http.post(path, json=ASKED | {"dry_run": True, "author": "ada"})
+        looked = await http.post(path, json=ASKED | {"dry_run": True, "author": "api"})
         assert looked.status_code == 200, looked.text
         assert looked.json()["correction"] is None
         assert await mwh(http) == PLAIN
-        made = await http.post(path, json=ASKED | {"author": "ada"})
+        made = await http.post(path, json=ASKED)
         assert made.status_code == 201, made.text
         told = made.json()
         assert told["changes"] == looked.json()["changes"]
@@ -63,7 +63,7 @@ def test_a_correction_is_previewed_made_and_taken_back(tmp_path: Path) -> None:
         assert told["correction"] | {"at": ""} == {
             "correction_no": 1, "device_id": "dev-0", "device_no": 0, "register": "export",
             "from": f"{LATELY}T10:00:00Z", "to": f"{LATELY}T11:00:00Z", "method": "set",
-            "value": 800.0, "author": "ada", "reason": "it was swapped", "at": "",
+            "value": 800.0, "author": "api", "reason": "it was swapped", "at": "",
             "applied": True, "undoes": None, "undone_by": None,
         }  # fmt: skip
         assert await mwh(http) == [150_000, *[200_000] * 4, 150_000]
@@ -81,7 +81,7 @@ def test_a_correction_is_previewed_made_and_taken_back(tmp_path: Path) -> None:
         ]
         assert story == [
             (0, 150_000, "", ""),
-            (1, 200_000, "ada", "it was swapped"),
+            (1, 200_000, "api", "it was swapped"),
             (2, 150_000, "api", "it was not"),
         ]
         listed = (await http.get(path, params={"device": "dev-0"})).json()["corrections"]
@@ -94,6 +94,24 @@ def test_a_correction_is_previewed_made_and_taken_back(tmp_path: Path) -> None:
         assert [c["correction_no"] for c in rest["corrections"]] == [1]
 
     mend(tmp_path, play)
+
+
+def test_nobody_corrects_in_the_name_of_another(lately: Path) -> None:
+    async def play(http: Any) -> None:
+        before = await mwh(http)
+        for path in ("/v1/energy/corrections", "/v1/energy/corrections/1/undo"):
+            body = ASKED if path.endswith("corrections") else {"reason": "it was not"}
+            refused = await http.post(path, json=body | {"author": "ada"})
+            assert refused.status_code == 422, refused.text
+            assert refused.json()["type"].endswith(":author-not-you")
+            assert refused.json()["errors"][0]["pointer"] == "/author"
+        assert await mwh(http) == before
+
+    async def main() -> None:
+        async with serving(lately, recorder=True) as http, asyncio.timeout(60):
+            await play(http)
+
+    asyncio.run(main())
 
 
 def test_the_same_key_corrects_once_and_many_at_once_get_numbers_of_their_own(

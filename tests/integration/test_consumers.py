@@ -113,7 +113,7 @@ def _mend(site: Home, client: Client, first: datetime) -> None:
     hour = first + timedelta(hours=1), first + timedelta(hours=2)
     span = ["--from", hour[0].isoformat(), "--to", hour[1].isoformat()]
     repair = ["energy", "repair", "garage", "--register", "import", *span, "--scale", "2"]
-    reason = ["--reason", "CT ratio was wrong", "--author", "ada"]
+    reason = ["--reason", "CT ratio was wrong", "--author", "api"]
 
     def told(revision: Literal["latest"] | int = "latest") -> list[int]:
         # The command line starts anew each time; this asks the same.

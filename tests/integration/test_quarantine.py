@@ -234,7 +234,7 @@ def test_rows_are_mended_replayed_once_and_keep_their_time(tmp_path: Path) -> No
 
             body = {"ids": [row["device-unknown"]["id"]], "fix": {"device": "dev-5"}}
             assert (await up.ask("POST", "/v1/quarantine/replay", body))["stored"] == 1
-            body = {"filter": {"code": "json"}, "reason": "noise", "author": "ann"}
+            body = {"filter": {"code": "json"}, "reason": "noise", "author": "api"}
             assert (await up.ask("POST", "/v1/quarantine/drop", body))["dropped"] == 1
 
             counts = await up.ask("GET", "/v1/quarantine/counts")

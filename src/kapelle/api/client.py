@@ -375,7 +375,7 @@ class Client(Connection):
             method: `set` it to `value` Wh in all, `scale` it by `value`, or `interpolate`.
             value: See there.
             reason: Stays in the ledger.
-            author: The same.
+            author: Yourself, or left out: nobody signs as another.
             dry_run: Change nothing.
             key: Sending the same again changes nothing more.
         """

@@ -17,7 +17,7 @@ from kapelle.api.energy_shapes import (
 from kapelle.api.history import ANSWERS, As, Desk, DeviceName, Revision, When, answer
 from kapelle.api.period import Period
 from kapelle.api.plant import Plant
-from kapelle.api.routes import ISSUED_BY, Key, authenticate
+from kapelle.api.routes import Key, Person, authenticate
 from kapelle.api.tables import Form
 from kapelle.history import days
 from kapelle.history.energy_series import Span, series
@@ -80,23 +80,32 @@ async def read_resource_energy(name: str, asked: Question, desk: Desk) -> Respon
 
 @router.post("/energy/corrections", status_code=201)
 async def create_correction(
-    asked: CorrectionAsked, desk: Corrections, response: Response, key: Key = ""
+    asked: CorrectionAsked,
+    desk: Corrections,
+    person: Person,
+    response: Response,
+    key: Key = "",
 ) -> RepairTold:
     """Correct the energy of one register over some quarter-hours, as a new revision.
 
     The answer says what changes; with `dry_run` nothing does. It waits some seconds until the
     ledger has it and says whether it has. What was measured stays, beneath and in revision 0.
     """
-    told = await desk.correct(asked, key, ISSUED_BY)
+    told = await desk.correct(asked, key, person)
     return _status(told, response)
 
 
 @router.post("/energy/corrections/{correction_no}/undo", status_code=201)
 async def undo_correction(
-    correction_no: int, asked: UndoAsked, desk: Corrections, response: Response, key: Key = ""
+    correction_no: int,
+    asked: UndoAsked,
+    desk: Corrections,
+    person: Person,
+    response: Response,
+    key: Key = "",
 ) -> RepairTold:
     """Take a correction back: what counted before counts again, as a further revision."""
-    told = await desk.undo(correction_no, asked, key, ISSUED_BY)
+    told = await desk.undo(correction_no, asked, key, person)
     return _status(told, response)
 
 

@@ -23,6 +23,7 @@ from kapelle.api.energy_shapes import (
     UndoAsked,
 )
 from kapelle.api.history_desk import HistoryDesk
+from kapelle.api.signing import check_author
 from kapelle.api.times import to_datetime, to_ns
 from kapelle.errors import JournalConflict, JournalFull
 from kapelle.history import repairs
@@ -61,12 +62,13 @@ class EnergyDesk:
         self._clock = clock
         self._turn = asyncio.Lock()
 
-    async def correct(self, asked: CorrectionAsked, key: str, author: str) -> RepairTold:
+    async def correct(self, asked: CorrectionAsked, key: str, person: str) -> RepairTold:
         """Correct the energy of one register, or say what that would do.
 
         Raises:
             Refused: It cannot be meant, changes nothing, or cannot be written now.
         """
+        check_author(asked.author, person)
         mark, value = _mark(key, asked, asked.device_id), _value(asked)
         device_no = await self._history.ask(lambda reader: reader.device_no(asked.device_id))
         starts_at_ns, ends_at_ns = to_ns(asked.starts_at), to_ns(asked.ends_at)
@@ -88,15 +90,16 @@ class EnergyDesk:
                 method=asked.method,
                 value=value,
                 at_ns=self._clock.now_ns(),
-                issued_by=asked.author or author,
+                issued_by=person,
                 reason=asked.reason,
                 key=mark,
             )
 
         return await self._act(made, mark, dry_run=asked.dry_run)
 
-    async def undo(self, number: int, asked: UndoAsked, key: str, author: str) -> RepairTold:
+    async def undo(self, number: int, asked: UndoAsked, key: str, person: str) -> RepairTold:
         """Take a correction back, or say what that would do."""
+        check_author(asked.author, person)
         mark = _mark(key, asked, str(number))
 
         def made(next_no: int, held: Held) -> Correction:
@@ -112,7 +115,7 @@ class EnergyDesk:
                 method="undo",
                 value=0.0,
                 at_ns=self._clock.now_ns(),
-                issued_by=asked.author or author,
+                issued_by=person,
                 reason=asked.reason,
                 undoes=number,
                 key=mark,

@@ -34,7 +34,7 @@ class CorrectionAsked(_Asked):
     )
     value: FiniteFloat | None = Field(default=None, ge=0, description="For set [Wh] and scale.")
     reason: Why
-    author: Who = Field(default="", description="Who decides; stays in the ledger.")
+    author: Who = Field(default="", description="Yourself, as your token says; or left out.")
     dry_run: bool = Field(default=False, description="Say what would change; change nothing.")
 
 

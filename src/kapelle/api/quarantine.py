@@ -25,7 +25,7 @@ from kapelle.api.quarantine_shapes import (
     UnmuteAsked,
     UnmutedTold,
 )
-from kapelle.api.routes import ISSUED_BY, authenticate
+from kapelle.api.routes import Person, authenticate
 
 router = APIRouter(
     prefix="/v1/quarantine", dependencies=[Depends(authenticate)], tags=["quarantine"]
@@ -119,19 +119,19 @@ async def unmute(asked: UnmuteAsked, desk: Desk) -> UnmutedTold:
 
 
 @router.post("/replay")
-async def replay_rows(asked: ReplayAsked, desk: Desk) -> ActionTold:
+async def replay_rows(asked: ReplayAsked, desk: Desk, person: Person) -> ActionTold:
     """Decode rows again, mended first where a fix is given, and take what is usable now.
 
     What is refused again stays open with its new reason. Replaying twice is replaying once. With
     `dry_run` nothing is changed.
     """
-    return await desk.decide(asked, ISSUED_BY)
+    return await desk.decide(asked, person)
 
 
 @router.post("/drop")
-async def drop_rows(asked: DropAsked, desk: Desk) -> ActionTold:
+async def drop_rows(asked: DropAsked, desk: Desk, person: Person) -> ActionTold:
     """Say of rows that they are of no use. They stay listed as dropped. `dry_run`: only look."""
-    return await desk.decide(asked, ISSUED_BY)
+    return await desk.decide(asked, person)
 
 
 @router.get("/{row_id}")

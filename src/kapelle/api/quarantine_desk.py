@@ -28,6 +28,7 @@ from kapelle.api.quarantine_shapes import (
     SourceCounted,
     fix_of,
 )
+from kapelle.api.signing import check_author
 from kapelle.api.times import to_datetime, to_ns
 from kapelle.errors import JournalFull
 from kapelle.history.kept import Kept, Query
@@ -126,12 +127,13 @@ class QuarantineDesk:
             muted=self.muted(),
         )
 
-    async def decide(self, asked: DropAsked, author: str) -> ActionTold:
+    async def decide(self, asked: DropAsked, person: str) -> ActionTold:
         """Replay or drop rows, or say what would happen.
 
         Raises:
             Refused: Nothing was asked for, or the journal has no space.
         """
+        check_author(asked.author, person)
         fix = asked.fix.to_fix() if isinstance(asked, ReplayAsked) and asked.fix else Fix()
         _check(asked, fix)
         async with self.lock:
@@ -151,7 +153,7 @@ class QuarantineDesk:
             )
             if not asked.dry_run:
                 done = [k for k, (_, why) in zip(rows, found, strict=True) if not why]
-                await self._write(done, action, at_ns, asked.author or author, asked.reason, fix)
+                await self._write(done, action, at_ns, person, asked.reason, fix)
                 await self.follower.turn()
         told = [self._decided(action, kept, *one) for kept, one in zip(rows, found, strict=True)]
         refused = Counter(one.reason.partition(":")[0] for one in told if one.outcome == "refused")
@@ -213,7 +215,7 @@ class QuarantineDesk:
         rows: Sequence[Kept],
         action: Literal["replay", "drop"],
         at_ns: int,
-        author: str,
+        person: str,
         reason: str,
         fix: Fix,
     ) -> None:
@@ -228,7 +230,7 @@ class QuarantineDesk:
                 rows=sorted(found),
                 verdict="replayed" if action == "replay" else "dropped",
                 at_ns=at_ns,
-                issued_by=author,
+                issued_by=person,
                 reason=reason,
                 fix=fix.text,
             )

@@ -60,7 +60,9 @@ class DropAsked(_Asked):
     ids: list[str] | None = Field(default=None, max_length=10_000)
     filter: FilterAsked | None = None
     reason: str = Field(default="", max_length=500, description="Kept in the journal.")
-    author: Name | None = Field(default=None, description="Who decides.")
+    author: Name | None = Field(
+        default=None, description="Yourself, as your token says; or left out."
+    )
     dry_run: bool = Field(default=False, description="Say what would happen; change nothing.")
 
 

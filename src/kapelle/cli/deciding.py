@@ -7,7 +7,7 @@ import typer
 
 from kapelle.errors import Invalid, Problem
 
-Author = Annotated[str, typer.Option(help="Who decides; kept for good.")]
+Author = Annotated[str, typer.Option(help="Yourself, as your token says; another is refused.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
