@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from tests.adapters.conformance.peer import Peer, Trial
 from tests.adapters.conformance.plant import Plant, opened, until
+from tests.adapters.http.trial import HttpTrial
 from tests.adapters.mqtt.trial import MqttTrial
 
 from kapelle.model.enums import AckStatus, SessionEvent
 
-TRIALS: list[Trial] = [MqttTrial()]
+TRIALS: list[Trial] = [MqttTrial(), HttpTrial()]
 FAILED = {AckStatus.REJECTED, AckStatus.EXPIRED}
 
 every = pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)

@@ -34,6 +34,7 @@ from kapelle.model.blocks import Commands
 from kapelle.model.enums import SessionEvent
 from kapelle.model.ids import NS_PER_S, Flags, Ints
 from kapelle.ports import Batch, Clock, Directory, Link
+from kapelle.runtime.background import background
 from kapelle.runtime.exposure import is_loopback
 
 _SUBSCRIPTION = 1
@@ -70,19 +71,13 @@ class BrokerClient:
         except BaseException:
             link.connection.close()
             raise
-        failed: BaseException | None = None
-        async with asyncio.TaskGroup() as tasks:
-            pinger = tasks.create_task(link.connection.keep_alive())
+        async with background() as beside:
+            beside.start(link.connection.keep_alive(), "broker keep-alive")
             try:
                 yield link
-            except BaseException as error:  # noqa: BLE001  (raised below)
-                # Through the group it would arrive wrapped, and nobody would know it by name.
-                failed = error
-            pinger.cancel()
-            link.connection.close()
-            self.counters.sessions = 0
-        if failed is not None:
-            raise failed
+            finally:
+                link.connection.close()
+                self.counters.sessions = 0
 
 
 class BrokerLink:
