@@ -5,7 +5,10 @@ import pytest
 from kapelle.adapters.http.problems import Refused
 from kapelle.api import rules
 from kapelle.api.shapes import OrderAsked
-from kapelle.model.orders import Order
+from kapelle.fleet.plant import OrderState
+from kapelle.model.enums import OrderStatus
+from kapelle.model.orders import Order, Plan, RollOut
+from kapelle.model.signals import Signal
 
 
 def order(target_w: float, *, staged: bool = False) -> Order:
@@ -51,3 +54,18 @@ def test_no_amendment_goes_round_the_stages(was: Order, target_w: float, is_refu
         return
     with pytest.raises(Refused, match="begin in stages"):
         rules.check_stages(was, target_w, 1000.0)
+
+
+def test_no_amendment_turns_round_what_has_not_gone_to_all_yet() -> None:
+    state = OrderState(order(1000.0, staged=True))
+    rules.check_turn(state, -500.0)
+    held = Signal("all", 1, 1.0, 0.0, 1, 600, stage=0.04)
+    for complete_at_ns, is_refused in ((0, True), (5, False)):
+        rollout = RollOut(held, complete_at_ns=complete_at_ns)
+        state.plan = Plan(1, 0, 1, OrderStatus.ACTIVE, 0.0, 1000.0, 0.0, "", rollout=rollout)
+        rules.check_turn(state, 500.0)
+        if not is_refused:
+            rules.check_turn(state, -500.0)
+            continue
+        with pytest.raises(Refused, match="the other way"):
+            rules.check_turn(state, -500.0)

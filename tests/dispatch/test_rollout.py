@@ -14,7 +14,7 @@ from kapelle.fleet.stages import place
 from kapelle.model.blocks import Acks, Commands
 from kapelle.model.enums import AckStatus, OrderStatus
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
-from kapelle.model.orders import Hold
+from kapelle.model.orders import Amend, Hold, Stage
 
 ORDERED_S = 30.0
 COMPLETE_S = 150.0
@@ -68,6 +68,12 @@ def make_world(make_box: Any, make_faults: Any) -> Any:
 def ordered(box: Any, part: float = 0.5, for_s: float = 600.0) -> Any:
     box.run(ORDERED_S)
     return box.order(part * total(box.view).headroom_up_w, for_s, staged=True)
+
+
+def stage_of(box: Any, order: Any) -> Stage:
+    """Return the stage an order is in."""
+    stage: Stage = box.view.orders[order.order_no].plan.rollout.stages[-1]
+    return stage
 
 
 def moved_w(box: Any) -> np.ndarray:
@@ -161,6 +167,40 @@ def test_a_hold_proves_nothing_and_fails_nobody(make_world: Any, held_s: float) 
     stages = state.plan.rollout.stages
     assert [stage.share for stage in stages] == pytest.approx([0.01, 0.04, 0.16, 0.64, 1.0])
     assert all(stage.verified > 0 for stage in stages[:-1])
+
+
+def test_less_counts_at_once_and_never_by_way_of_more(make_world: Any) -> None:
+    box = make_world()
+    order = ordered(box, for_s=1_800.0)
+    grown_s = ORDERED_S
+    while box.view.orders[order.order_no].plan is None or stage_of(box, order).share < 0.6:
+        grown_s += 5.0
+        box.run(grown_s)
+    less_w = 0.3 * order.target_w
+    box.say(PLANT, Amend(order.order_no, less_w, order.ends_at_ns, box.now_ns))
+    box.run(grown_s + 15.0)
+    assert 0.5 * less_w <= moved_w(box)[-1] <= 1.05 * less_w
+    box.run(grown_s + 240.0)
+    plan = box.view.orders[order.order_no].plan
+    assert plan.rollout.complete_at_ns > 0
+    assert plan.committed_w == pytest.approx(less_w)
+    assert moved_w(box)[int(grown_s + 15.0) :].max() <= 1.1 * less_w
+    assert moved_w(box)[-60:].mean() == pytest.approx(less_w, rel=0.05)
+
+
+def test_less_counts_at_once_where_each_begins_at_its_own_moment(make_world: Any) -> None:
+    box = make_world()
+    box.run(ORDERED_S)
+    order = box.order(0.5 * total(box.view).headroom_up_w, 1_800.0, randomise_s=300.0)
+    box.run(ORDERED_S + 200.0)
+    less_w = 0.3 * order.target_w
+    assert moved_w(box)[-1] > 1.5 * less_w, "two thirds of it have begun"
+    box.say(PLANT, Amend(order.order_no, less_w, order.ends_at_ns, box.now_ns))
+    box.run(ORDERED_S + 215.0)
+    assert moved_w(box)[-1] <= 0.9 * less_w
+    box.run(ORDERED_S + 420.0)
+    assert moved_w(box)[int(ORDERED_S + 215.0) :].max() <= 1.1 * less_w
+    assert moved_w(box)[-60:].mean() == pytest.approx(less_w, rel=0.05)
 
 
 def test_whoever_waits_is_told_nothing(make_world: Any) -> None:

@@ -157,6 +157,7 @@ class OrderDesk:
                     self._check_alone(target_w)
                 if state.plan is not None:
                     rules.check_stages(state.order, target_w, self.dispatch.stage_above_w)
+                rules.check_turn(state, target_w)
                 rules.check_overlap(
                     self._watch.view,
                     state.order.resource,

@@ -85,6 +85,19 @@ def check_stages(order: Order, target_w: float, stage_above_w: float) -> None:
         )
 
 
+def check_turn(state: OrderState, target_w: float) -> None:
+    """Refuse to turn an order round that is still being rolled out the other way."""
+    plan = state.plan
+    is_open = plan is not None and plan.rollout is not None and not plan.rollout.complete_at_ns
+    if is_open and target_w * state.order.target_w < 0.0:
+        raise Refused(
+            409,
+            "order-unstaged",
+            f"order {state.order.order_no} has not gone to all its devices yet, and the other way"
+            " begins with the first few again; cancel it and give a new one",
+        )
+
+
 def check_resource(view: PlantView, resource: str) -> None:
     """Refuse a resource that no partition has spoken of."""
     known = view.resources()

@@ -5,6 +5,13 @@ part does what it would do at the end, so that the first few are a true sample, 
 makes up for those who still wait. A stage is over when the meters of its devices show what was
 asked; more failures than `stage_failed_max` of them end the order. The plan carries all of it, so
 that a dispatcher that restarts goes on where the one before it was.
+
+An amendment to less counts at once: levels are found anew among those who take part, for their
+part of what is still asked, and again at each further stage, since a few are a rough sample.
+
+The last stage, all of them, is not waited for: its devices are those of the stages before and as
+many more drawn by the same lot, and who of them fails is replaced as in any other order, which
+could not begin while the order waits for proof of itself.
 """
 
 from collections import Counter
@@ -13,7 +20,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from kapelle.dispatch.memory import ControlState, Cycle, Running
-from kapelle.dispatch.promise import parts_of
+from kapelle.dispatch.promise import levels_for, parts_of, room_at_rest_w
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.enums import OrderStatus
@@ -31,6 +38,7 @@ _NOBODY_NS = 30 * NS_PER_S
 _DECIDED = 0.9
 """So much of a stage has to be proven or have failed."""
 _NONE = ("asked", "verified")
+_ROUNDING = 1e-6
 
 
 def is_staged(asked: Order, settings: DispatchSettings) -> bool:
@@ -76,6 +84,9 @@ def roll_on(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     running = state.running.setdefault(asked.order_no, Running())
     running.ends_at_ns, running.rank = asked.ends_at_ns, plan.rank
     held = replace(rollout.signal, epoch=cycle.epoch, ends_at_ns=asked.ends_at_ns)
+    if _is_less(asked, plan) and _is_heard(running, cycle, rollout):
+        _lessen(running, cycle, asked, plan, held)
+        return
     if rollout.complete_at_ns:
         # It runs out by and by: levels stay as they were last.
         last = running.signal or replace(held, stage=1.0)
@@ -104,11 +115,61 @@ def roll_on(state: ControlState, cycle: Cycle, order: OrderState) -> None:
         _abort(running, cycle, order, plan, counts)
         return
     if verdict == "proven":
-        share = min(stage.share * cycle.settings.stage_growth, 1.0)
-        held = replace(held, stage=share)
-        stages = (*rollout.stages[:-1], _as_found(stage, counts), Stage(share, cycle.now_ns))
-        _write(cycle, replace(plan, epoch=cycle.epoch, rollout=RollOut(held, stages)))
+        if rollout.is_lessened:
+            held = _aimed(running, cycle, asked, plan, held)
+        held = replace(held, stage=min(stage.share * cycle.settings.stage_growth, 1.0))
+        stages = (*rollout.stages[:-1], _as_found(stage, counts), Stage(held.stage, cycle.now_ns))
+        grown = replace(rollout, signal=held, stages=stages)
+        _write(cycle, replace(plan, epoch=cycle.epoch, rollout=grown))
     _send(running, cycle, held)
+
+
+def _is_less(asked: Order, plan: Plan) -> bool:
+    """Tell whether an order was amended to less than was promised."""
+    return 0.0 <= asked.target_w * plan.committed_w < (1.0 - _ROUNDING) * plan.committed_w**2
+
+
+def _is_heard(running: Running, cycle: Cycle, rollout: RollOut) -> bool:
+    """Tell whether sums are of those who take part now."""
+    if running.signal is None or not running.signal.order_no:
+        return False
+    return not rollout.stages or cycle.now_ns >= rollout.stages[-1].at_ns + _HEARD_NS
+
+
+def _lessen(running: Running, cycle: Cycle, asked: Order, plan: Plan, held: Signal) -> None:
+    """Promise and ask less; what a stage has shown so far was something else."""
+    rollout, now_ns = plan.rollout, cycle.now_ns
+    assert rollout is not None, "a roll-out is in the plan"
+    plan = replace(
+        plan, at_ns=now_ns, epoch=cycle.epoch, committed_w=asked.target_w, declined_w=0.0, reason=""
+    )
+    held = _aimed(running, cycle, asked, plan, held)
+    stages = rollout.stages
+    if stages and not rollout.complete_at_ns:
+        stages = (*stages[:-1], replace(stages[-1], at_ns=now_ns))
+    lessened = replace(rollout, signal=held, stages=stages, is_lessened=True)
+    _write(cycle, replace(plan, rollout=lessened))
+    _send(running, cycle, held)
+
+
+def _aimed(running: Running, cycle: Cycle, asked: Order, plan: Plan, held: Signal) -> Signal:
+    """Return a signal at whose levels those who take part give their part of the promise."""
+    part = held.stage
+    if held.randomise_s > 0.0:
+        window_ns = held.randomise_s * NS_PER_S
+        since_ns, left_ns = cycle.now_ns - plan.rank, asked.ends_at_ns - cycle.now_ns
+        part *= min(since_ns / window_ns, left_ns / window_ns, 1.0)
+    parts = parts_of(cycle.view, asked.resource)
+    wanted_w = part * plan.committed_w
+    found = levels_for(
+        parts, room_at_rest_w(parts) + wanted_w, held.block_level, running.near, wanted_w
+    )
+    # Where there is nobody yet to find it among, it stays as deep as it was, and no deeper.
+    running.level = min(found.level, held.level, key=abs)
+    running.block_level = min(found.block_level, held.block_level, key=abs)
+    return replace(
+        held, level=running.level, block_level=running.block_level, prices=found.prices or {}
+    )
 
 
 def judge(counts: Counter[str], age_s: float, settings: DispatchSettings) -> str:

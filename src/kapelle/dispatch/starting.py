@@ -2,6 +2,8 @@
 
 from math import isclose, nan
 
+from msgspec.structs import replace
+
 from kapelle.dispatch.beside import all_know, is_ending, is_followed, release, same_resource
 from kapelle.dispatch.firm.orders import UNKNOWN, assurance, at_risk
 from kapelle.dispatch.memory import ControlState, Cycle, Running
@@ -43,8 +45,9 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     running.rank = running.rank or now_ns
     is_long = asked.ends_at_ns - now_ns > HOLD_S * NS_PER_S
     if (is_long or asked.profile) and known.tick_ns <= _announced_ns(running):
-        # The published curves are for a shorter window than this order's: have them made for it.
-        signal(running, cycle, asked, 0.0, 0.0)
+        # The published curves are for a shorter window than this order's: have them made for it,
+        # and of everybody, though each begins at his own moment.
+        signal(running, cycle, replace(asked, randomise_s=0.0), 0.0, 0.0)
         return
     if not all_know(state, cycle, asked):
         return

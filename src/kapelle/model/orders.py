@@ -97,6 +97,8 @@ class RollOut(msgspec.Struct, frozen=True):
     """Oldest first; none where each device only begins at its own moment."""
     complete_at_ns: int = 0
     """From then on the promise counts; 0 before."""
+    is_lessened: bool = False
+    """Whether it was amended to less meanwhile."""
 
 
 class Plan(msgspec.Struct, frozen=True, tag=True):
