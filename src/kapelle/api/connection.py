@@ -102,6 +102,16 @@ class Connection:
         return Unreachable(f"{self._url}: {error}; is the plant running there?")
 
 
+def said(**fields: object) -> dict[str, object]:
+    """Keep the fields that were given; what is None is left to the plant."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def once(key: str) -> dict[str, str]:
+    """Return the header by which the same request has its effect once, however often it is sent."""
+    return {"Idempotency-Key": key} if key else {}
+
+
 class _Fault(msgspec.Struct):
     pointer: str = ""
     detail: str = ""
