@@ -1,6 +1,5 @@
-"""Who may connect, publish and subscribe where. Pure; the endpoint acts on the answer."""
+"""Who may connect, and what it is granted. Pure; the endpoint acts on the answer."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from kapelle.adapters.mqtt import reader as r
@@ -63,17 +62,3 @@ def granted(connect: Connect, settings: MqttSettings) -> tuple[int, Properties]:
         keep_alive_s = settings.keep_alive_s_max
         grants[Property.SERVER_KEEP_ALIVE] = keep_alive_s
     return keep_alive_s, grants
-
-
-def subscription_codes(name: str, version: int, filters: Sequence[tuple[str, int]]) -> bytes | None:
-    """Return SUBACK's codes: the granted QoS of the own command topic, a refusal for any other.
-
-    None where a filter has wildcards: who asks for other devices' topics is not kept.
-    """
-    codes = bytearray()
-    for topic, qos in filters:
-        if set(topic) & set("+#") or topic.startswith("$share/"):
-            return None
-        refused = Reason.NOT_AUTHORIZED if version == V5 else Reason.UNSPECIFIED
-        codes.append(min(qos, 1) if topic == f"v1/{name}/cmd" else refused)
-    return bytes(codes)

@@ -5,8 +5,8 @@ from typing import cast
 
 from kapelle.adapters.mqtt import packets as p
 from kapelle.adapters.mqtt import reader as r
-from kapelle.adapters.mqtt import writer
-from kapelle.adapters.mqtt.admission import packet_size_max, subscription_codes
+from kapelle.adapters.mqtt import subscriptions, writer
+from kapelle.adapters.mqtt.admission import packet_size_max
 from kapelle.adapters.mqtt.delivery import Delivery
 from kapelle.adapters.mqtt.host import Host
 from kapelle.adapters.mqtt.intake import ACK, REFUSED, TELEMETRY
@@ -17,7 +17,6 @@ from kapelle.adapters.mqtt.valve import FULL, INFLIGHT, RATE, Valve
 
 _TOPIC_DEPTH_MAX = 8
 _GOODBYE_S = 5.0
-_REFUSED = 0x80
 _PUBACK = bytes((r.PUBACK << 4, 2))
 _PUBREC = bytes((r.PUBREC << 4, 2))
 _PUBLISH_QOS1 = r.PUBLISH << 4 | 2
@@ -285,27 +284,24 @@ class Session(asyncio.Protocol):
                 Reason.SUBSCRIPTION_IDS_NOT_SUPPORTED, "subscription identifiers were not granted"
             )
         assert self.delivery is not None
-        codes = subscription_codes(self.name, self.version, packet.filters)
+        codes = subscriptions.granted(self.name, self.version, packet.filters)
         if codes is None:
             self._endpoint.counters.refused["subscribe with wildcard"] += 1
             self.end(Reason.WILDCARDS_NOT_SUPPORTED, "subscribe to your own cmd only")
             return
         for code in codes:
-            if code < _REFUSED:
+            if code < subscriptions.REFUSED:
                 self.delivery.qos = code
             else:
                 self._endpoint.counters.refused["subscribe to foreign topic"] += 1
         self.write(writer.suback(self.version, packet.packet_id, codes))
 
     def _unsubscribe(self, packet: p.Unsubscribe) -> None:
-        codes = bytearray()
-        for name in packet.filters:
-            assert self.delivery is not None
-            known = name == f"v1/{self.name}/cmd" and self.delivery.qos >= 0
-            codes.append(0 if known else 0x11)
-            if known:
-                self.delivery.qos = -1
-        self.write(writer.unsuback(self.version, packet.packet_id, bytes(codes)))
+        assert self.delivery is not None
+        codes = subscriptions.ended(self.name, self.delivery.qos, packet.filters)
+        if 0 in codes:
+            self.delivery.qos = -1
+        self.write(writer.unsuback(self.version, packet.packet_id, codes))
 
     def _goodbye(self, packet: p.Disconnect) -> None:
         if packet.properties.get(Property.SESSION_EXPIRY, 0):
