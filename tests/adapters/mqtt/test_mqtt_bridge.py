@@ -68,7 +68,7 @@ def test_unacknowledged_publications_come_again(open_broker_client: Any, version
                 for power_w in (2, 3):
                     await gateway.publish("v1/dev-1/tel", f'{{"power_w": {power_w}}}', qos=1)
                 await plant.until(lambda: plant.power_w == [1, 2, 3])
-                plant.link.connection._transport.abort()  # as good as kill -9
+                plant.link.broker.connection._transport.abort()  # as good as kill -9
                 await plant.until(lambda: bool(plant.lost))
             await gateway.publish("v1/dev-1/tel", '{"power_w": 4}', qos=1)
             async with open_broker_client(**settings) as plant:

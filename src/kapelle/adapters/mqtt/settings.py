@@ -55,8 +55,8 @@ class MqttSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerSettings:
-    """A broker the user already runs; Kapelle is one of its clients."""
+class ClientSettings:
+    """A connection to a broker the user already runs."""
 
     host: str = "127.0.0.1"
     port: int = 1883
@@ -71,10 +71,6 @@ class BrokerSettings:
     """Stays the same, so that the broker keeps what is not acknowledged while we are away."""
     username: str = ""
     password: str = ""
-    telemetry_topic: str = "v1/+/tel"
-    """Filter with one `+`, which stands where the device's name is."""
-    ack_topic: str = "v1/+/ack"
-    command_topic: str = "v1/{id}/cmd"
     keep_alive_s: int = 30
     session_expiry_s: int = 86_400
     """How long the broker keeps our subscriptions and messages while we are away (MQTT 5). [s]"""
@@ -83,6 +79,17 @@ class BrokerSettings:
     packet_size_max: int = 1_048_576
     connect_s: float = 10.0
     commands_inflight_max: int = 1_000
+    """Publications of ours the broker has not acknowledged; beyond it nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings(ClientSettings):
+    """A broker the user already runs, with devices behind it that speak the plant's own words."""
+
+    telemetry_topic: str = "v1/+/tel"
+    """Filter with one `+`, which stands where the device's name is."""
+    ack_topic: str = "v1/+/ack"
+    command_topic: str = "v1/{id}/cmd"
     waiting_max: int = 20_000
     waiting_size_max: int = 64 * 1024 * 1024
     batch_max: int = 4_096

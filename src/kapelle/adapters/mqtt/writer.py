@@ -64,9 +64,17 @@ def connect(
     username: str = "",
     password: str = "",
     given: Properties = NONE,
+    will: tuple[str, bytes, bool] | None = None,
 ) -> bytes:
-    """Encode a client's CONNECT, without a will."""
+    """Encode a client's CONNECT. `will`: topic, payload, and whether it is retained; QoS 1."""
     flags = 0x02 * clean | (0x80 if username else 0) | (0x40 if password else 0)
+    last_words = b""
+    if will is not None:
+        topic, payload, retain = will
+        flags |= 0x04 | 1 << 3 | 0x20 * retain
+        length = len(payload).to_bytes(2, "big")
+        empty = properties(NONE) if version == V5 else b""
+        last_words = empty + text(topic) + length + payload
     return packet(
         r.CONNECT << 4,
         text("MQTT"),
@@ -74,6 +82,7 @@ def connect(
         keep_alive_s.to_bytes(2, "big"),
         properties(given) if version == V5 else b"",
         text(client_id),
+        last_words,
         text(username) if username else b"",
         text(password) if password else b"",
     )
@@ -90,11 +99,18 @@ def connack(version: int, code: int, given: Properties = NONE) -> bytes:
 
 
 def publish(
-    version: int, topic: bytes, payload: bytes, qos: int, packet_id: int, given: Properties = NONE
+    version: int,
+    topic: bytes,
+    payload: bytes,
+    qos: int,
+    packet_id: int,
+    given: Properties = NONE,
+    *,
+    retain: bool = False,
 ) -> bytes:
-    """Encode a publication, never retained."""
+    """Encode a publication."""
     return packet(
-        r.PUBLISH << 4 | qos << 1,
+        r.PUBLISH << 4 | qos << 1 | retain,
         text(topic),
         packet_id.to_bytes(2, "big") if qos else b"",
         properties(given) if version == V5 else b"",
