@@ -9,7 +9,7 @@ from kapelle.fleet.claims import active_rows, by_rank
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, dwell
 from kapelle.fleet.curve.corners import TIER
-from kapelle.fleet.curve.groups import paid
+from kapelle.fleet.curve.groups import paid, price_tables
 from kapelle.fleet.curve.limits import CONSUMES_ONLY, MOMENT_S, bounds
 from kapelle.fleet.curve.steps import turn
 from kapelle.fleet.desired import in_force
@@ -89,7 +89,7 @@ def why(fleet: Fleet, row: int) -> Why:
     if signal is not None:
         asked_w = _asked_w(fleet, rows, signal)
         level = signal.block_level if part.switched[0] else signal.level
-        reached = abs(level) - float(paid(fleet, rows, signal.prices)[0])
+        reached = abs(level) - float(paid(fleet, rows, price_tables(fleet, signal.prices))[0])
         into = min(max(reached - float(fleet.tier[row]) * TIER, 0.0), TIER)
     own_w, up_w, down_w = float(part.own_w[0]), float(part.up_w[0]), float(part.down_w[0])
     reasons = [

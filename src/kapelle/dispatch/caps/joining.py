@@ -65,12 +65,15 @@ def _rows(ramps: Sequence[_Ramps], is_block: Flags) -> Rows:
         return Rows(np.zeros((0, 2)), np.zeros((0, 2)), is_block)
     row, begins, ends, head_w = (np.concatenate(each) for each in zip(*ramps, strict=True))
     slope = head_w / (ends - begins)
-    # The slope of a row rises where a ramp begins and falls where it ends.
-    row, level = np.concatenate([row, row]), np.concatenate([begins, ends])
-    bend = np.concatenate([slope, -slope])
+    # Most ramps begin at 0; beyond it the slope of a row rises where one begins, and falls where
+    # one ends.
+    later = begins > 0.0
+    at_first = np.bincount(row[~later], slope[~later], count)
+    row, level = np.concatenate([row[later], row]), np.concatenate([begins[later], ends])
+    bend = np.concatenate([slope[later], -slope])
     order = np.lexsort((level, row))
     row, level, bend = row[order], level[order], bend[order]
-    # Ramps that begin together are one bend: within a tier all do.
+    # What bends together is one bend.
     fresh = np.append(True, (np.diff(row) != 0) | (np.diff(level) > 0.0))[: len(row)]
     kept = np.flatnonzero(fresh)
     bend = np.add.reduceat(bend, kept) if len(kept) else bend
@@ -79,7 +82,7 @@ def _rows(ramps: Sequence[_Ramps], is_block: Flags) -> Rows:
     rank = np.arange(len(row)) - (np.cumsum(number) - number)[row]
     knots = int(number.max(initial=0)) + 1
     levels, bends = np.full((count, knots), np.nan), np.zeros((count, knots))
-    levels[:, 0] = 0.0
+    levels[:, 0], bends[:, 0] = 0.0, at_first
     levels[row, rank + 1] = level
     bends[row, rank + 1] = bend
     # Beyond its last knot a row goes on level, on knots that rise on.

@@ -42,7 +42,7 @@ _STEP = 1e-6
 _PER_LEVEL = 32
 _EDGES = np.array([8, 16, 24, 32, 34, 36, 38, 41, 46, 54, 70, 100, 192]) / _PER_LEVEL
 """Edges of bins within a tier: dense from 1 on, where who is reliable gives all he has."""
-_BIN = np.searchsorted(_EDGES, np.arange(6 * _PER_LEVEL + 2) / _PER_LEVEL).astype(np.int32)
+_BIN = np.searchsorted(_EDGES, np.arange(6 * _PER_LEVEL + 2) / _PER_LEVEL)
 _BINS = len(_EDGES) + 2
 """One more above the last edge, and one because the bin of the present level is cut in two."""
 _DENSE_MAX = 1 << 22
@@ -86,7 +86,7 @@ class CellSums:
         groups may do."""
         fleet = self._fleet
         other = fleet.active[: fleet.size].copy()
-        other[rows] = False
+        other[span(rows)] = False
         left = np.flatnonzero(other).astype(np.int32)
         for start in range(0, len(left), CHUNK):
             piece = left[start : start + CHUNK]
@@ -216,33 +216,34 @@ class _Binned:
         self._steps = steps
         self._near = near
         self._tiers = tiers
-        count = len(near) * tiers * _BINS
-        self._head_w = {1: np.zeros(count), -1: np.zeros(count)}
-        self._weight = {1: np.zeros(count), -1: np.zeros(count)}
+        self._count = len(near) * tiers
+        self._head_w = {sign: np.zeros(self._count * _BINS) for sign in (1, -1)}
+        self._weight = {sign: np.zeros(self._count * _BINS) for sign in (1, -1)}
 
     def add(self, cell: Places, tier: Floats, at: Floats, heads: Mapping[int, Floats]) -> None:
         """Take up ramps by direction; of those with steps, `at` is where the step is."""
         place = np.minimum(at * _PER_LEVEL, len(_BIN) - 1.0)
-        which = _BIN[np.ceil(place, out=place).astype(np.int32)]
-        which = which + (tier + at > self._near[cell])
+        which = _BIN.take(np.ceil(place, out=place).astype(np.intp))
+        which += tier + at > self._near.take(cell)
+        # Bin by bin, so that what is in use lies together.
+        which *= self._count
+        which += cell
         if self._tiers > 1:
-            cell = cell * self._tiers + (tier / TIER).astype(np.int64)
-        which = which + cell * _BINS
+            which += (tier / TIER).astype(np.intp) * len(self._near)
         for sign, head_w in heads.items():
-            count = len(self._head_w[sign])
-            self._head_w[sign] += np.bincount(which, head_w, count)
+            np.add.at(self._head_w[sign], which, head_w)
             if not self._steps:
-                self._weight[sign] += np.bincount(which, head_w / at, count)
+                np.add.at(self._weight[sign], which, head_w / at)
 
     def told(self, sign: int) -> CellCorners:
         """Return the ramps of one direction."""
         used = np.flatnonzero(self._head_w[sign] > 0.0)
         if not len(used):
             return _NOTHING
-        head_w, place = self._head_w[sign][used], used // _BINS
-        cell, tier = place // self._tiers, (place % self._tiers).astype(np.float64) * TIER
+        head_w, (which, place) = self._head_w[sign][used], np.divmod(used, self._count)
+        cell, tier = place % len(self._near), (place // len(self._near)) * TIER
         if self._steps:
-            begins = tier + self._lower(used % _BINS, self._near[cell] - tier)
+            begins = tier + self._lower(which, self._near[cell] - tier)
             return _told(cell, begins, begins + _STEP, head_w)
         return _told(cell, tier, tier + head_w / self._weight[sign][used], head_w)
 
@@ -256,12 +257,11 @@ class _Binned:
 
 
 def _told(cell: Places, begins: Floats, at: Floats, head_w: Floats) -> CellCorners:
-    order = np.lexsort((at, cell))
     return CellCorners(
-        cell=cell[order].astype("<i4").tobytes(),
-        begins=begins[order].astype("<f8").tobytes(),
-        at=at[order].astype("<f8").tobytes(),
-        head_w=head_w[order].astype("<f8").tobytes(),
+        cell=cell.astype("<i4").tobytes(),
+        begins=begins.astype("<f8").tobytes(),
+        at=at.astype("<f8").tobytes(),
+        head_w=head_w.astype("<f8").tobytes(),
     )
 
 

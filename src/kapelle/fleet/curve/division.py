@@ -9,7 +9,7 @@ import numpy as np
 from kapelle.fleet.columns import Fleet, span
 from kapelle.fleet.curve import dwell
 from kapelle.fleet.curve.corners import LATER, TIER
-from kapelle.fleet.curve.groups import asked_soon, furthest_w, paid
+from kapelle.fleet.curve.groups import asked_soon, furthest_w, paid, price_tables
 from kapelle.fleet.curve.limits import HOLD_S, HOLD_S_MIN, MOMENT_S, bounds
 from kapelle.fleet.curve.ramps import Reach, reach
 from kapelle.fleet.curve.sites import Heads, capped_rows, cut_heads
@@ -252,24 +252,32 @@ def setpoints(
     horizon: float = HOLD_S,
     rationing: Rationing | None = None,
     prices: Mapping[str, float] = MappingProxyType({}),
-    heads: Heads | None = None,
 ) -> Floats:
     """Return the setpoint of each row at this λ, for rows that are controllable. [W]
 
     NaN where a device is left on its own schedule: switched devices before their turn, and
     those that have no room to move. `prices` of its groups take a device that much nearer to 0.
     """
-    heads = heads or site_heads(fleet, horizon, rationing)
-    if len(rows) > CHUNK:
-        pieces = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-        return np.concatenate(
-            [
-                setpoints(fleet, piece, level, block_level, horizon, rationing, prices, heads)
-                for piece in pieces
-            ]
-        )
-    part = shares(fleet, rows, horizon, rationing, heads)
-    pays = paid(fleet, rows, prices) if prices else 0.0
+    heads = site_heads(fleet, horizon, rationing)
+    tables = price_tables(fleet, prices)
+    setpoint_w = np.empty(len(rows))
+    for start in range(0, len(rows), CHUNK):
+        piece = rows[start : start + CHUNK]
+        part = shares(fleet, piece, horizon, rationing, heads)
+        pays = paid(fleet, piece, tables) if tables else 0.0
+        moved_w = _moved_w(fleet, piece, part, level, block_level, pays)
+        setpoint_w[start : start + CHUNK] = moved_w
+    return setpoint_w
+
+
+def _moved_w(
+    fleet: Fleet,
+    rows: Rows,
+    part: Shares,
+    level: float,
+    block_level: float,
+    pays: Floats | float,
+) -> Floats:
     upwards, reached = level >= 0, abs(level) - pays
     head_w = part.up_w if upwards else part.down_w
     share_w = np.minimum(part.readiness * depth(part, reached), 1.0)

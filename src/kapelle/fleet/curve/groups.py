@@ -63,16 +63,23 @@ def _caps_of(fleet: Fleet, family: str, table: list[str]) -> Caps | None:
     return fleet.envelopes.caps(family, table, fleet.now_ns) if family != "vendor" else None
 
 
-def paid(fleet: Fleet, rows: Ints, prices: Mapping[str, float]) -> Floats:
-    """Return the sum of the prices of each row's groups, in units of λ."""
-    at = span(rows)
-    total = np.zeros(len(rows))
+def price_tables(fleet: Fleet, prices: Mapping[str, float]) -> dict[str, Floats]:
+    """Return the price of each code of a family, for the families that have any."""
+    tables: dict[str, Floats] = {}
     for family in FAMILIES:
         start = f"{family}/"
         known = {key.removeprefix(start): p for key, p in prices.items() if key.startswith(start)}
         if known:
-            table = np.array([known.get(name, 0.0) for name in fleet.names[family]])
-            total += table[getattr(fleet, family)[at]]
+            tables[family] = np.array([known.get(name, 0.0) for name in fleet.names[family]])
+    return tables
+
+
+def paid(fleet: Fleet, rows: Ints, tables: Mapping[str, Floats]) -> Floats:
+    """Return the sum of the prices of each row's groups, in units of λ."""
+    at = span(rows)
+    total = np.zeros(len(rows))
+    for family, table in tables.items():
+        total += table.take(getattr(fleet, family)[at])
     return total
 
 

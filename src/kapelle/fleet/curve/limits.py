@@ -19,6 +19,8 @@ CONSUMES_ONLY = np.isin(
     np.arange(256), [int(DeviceKind.HEAT_PUMP), int(DeviceKind.WATER_HEATER), int(DeviceKind.LOAD)]
 )
 
+_CEILING_W = np.where(CONSUMES_ONLY, 0.0, np.inf)
+
 
 def bounds(
     fleet: Fleet, rows: Ints, horizon: float = HOLD_S, rationing: Rationing | None = None
@@ -30,29 +32,24 @@ def bounds(
     A state of charge that was never reported is not taken for a full or an empty battery: a
     device with storage and without it has no headroom from storage.
     """
-    # Twelve passes over all rows decide how fast a curve is. Masked copies and gathers of the few
-    # are several times faster than `np.where` and `np.fmin` over everything.
+    # These passes over all rows decide how fast a curve is. `np.fmin` and `np.fmax`, which let the
+    # unknown pass, and gathers of the few take a fifth of what masked copies do.
     at = span(rows)
     kind, own_w = fleet.kind[at], fleet.own_w[at]
-    nameplate_up_w = fleet.nameplate_up_w[at]
     lowest_w = -fleet.nameplate_down_w[at]
 
-    upper_w = np.array(fleet.value[Metric.MAX_W][at])
-    np.copyto(upper_w, nameplate_up_w, where=np.isnan(upper_w))
-    np.minimum(upper_w, nameplate_up_w, out=upper_w)
+    upper_w = np.fmin(fleet.value[Metric.MAX_W][at], fleet.nameplate_up_w[at])
     sunny = np.flatnonzero(kind == np.uint8(DeviceKind.PV))
     if len(sunny):
         # On its own schedule a plant gives all the sun offers, and less when it says so.
         upper_w[sunny] = np.minimum(upper_w[sunny], np.maximum(own_w[sunny], 0.0))
-    np.copyto(upper_w, 0.0, where=CONSUMES_ONLY.take(kind) & (upper_w > 0.0))
+    np.minimum(upper_w, _CEILING_W.take(kind), out=upper_w)
 
-    lower_w = np.array(fleet.value[Metric.MIN_W][at])
-    unsaid = np.isnan(lower_w)
-    np.copyto(lower_w, lowest_w, where=unsaid)
+    said_w = fleet.value[Metric.MIN_W][at]
     draws = (kind == np.uint8(DeviceKind.EV)) | (kind == np.uint8(DeviceKind.LOAD))
-    drawing = np.flatnonzero(unsaid & draws)
-    lower_w[drawing] = np.minimum(own_w[drawing], 0.0)
-    np.maximum(lower_w, lowest_w, out=lower_w)
+    drawing = np.flatnonzero(draws & np.isnan(said_w))
+    lower_w = np.fmax(said_w, lowest_w)
+    lower_w[drawing] = np.maximum(np.minimum(own_w[drawing], 0.0), lowest_w[drawing])
 
     energy_wh = fleet.energy_wh[at]
     stores = energy_wh == energy_wh
@@ -96,9 +93,9 @@ def _bound_by_energy(
     w_per_soc = fleet.energy_wh[at] * (3600.0 / max(horizon, MOMENT_S))
     give_w = np.maximum((soc - fleet.reserve_soc[at]) * w_per_soc, 0.0)
     take_w = np.minimum((soc - 1.0) * w_per_soc, 0.0)
-    # NaN compares false: devices without storage keep their bounds.
-    np.copyto(upper_w, give_w, where=give_w < upper_w)
-    np.copyto(lower_w, take_w, where=take_w > lower_w)
+    # Devices without storage, NaN here, keep their bounds.
+    np.fmin(upper_w, give_w, out=upper_w)
+    np.fmax(lower_w, take_w, out=lower_w)
     unknown = np.flatnonzero(stores & np.isnan(soc))
     if len(unknown):
         upper_w[unknown] = np.minimum(upper_w[unknown], 0.0)

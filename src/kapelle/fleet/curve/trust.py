@@ -1,13 +1,16 @@
 """Whom a setpoint reaches, who is counted on to follow it, and what is about to be lost."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kapelle.fleet.columns import Fleet, is_heard, span
 from kapelle.fleet.curve.division import Rows, shares
 from kapelle.fleet.desired import NEVER_NS
 from kapelle.fleet.reconciliation.conditions import distrusted
+from kapelle.fleet.silence import STRAGGLERS, Level, age_s, codes_of, is_due
 from kapelle.fleet.traits import any_of, has, opted_out
 from kapelle.model.enums import Exclusion, Freshness, Trait
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints
@@ -21,7 +24,7 @@ _ANSWER_S_MAX = 4.0
 _ASKED = 4096
 """So many devices tell how long answers take."""
 _GONE = 0.5
-"""When more than this part of a vendor's devices is late, the vendor is."""
+"""When more than this part of a group's devices is late, the group is."""
 _GROUP_MIN = 5
 
 
@@ -81,26 +84,33 @@ class Fading(NamedTuple):
     power_w: float
     """What those no setpoint will reach do beyond their own schedule, until their timers end."""
     up_w: float
-    """Headroom of those still counted on, whose vendor falls silent as a whole."""
+    """Headroom of those still counted on, whose vendor or provider falls silent as a whole."""
     down_w: float
 
 
-def fading(fleet: Fleet, rows: Rows, late: Ints, devices: Ints) -> Fading:
+def fading(fleet: Fleet, rows: Rows, states: Mapping[Level, NDArray[np.intp]]) -> Fading:
     """Return what will be lost within a revert time unless somebody speaks again.
 
-    One late device has lost a report. When most of a vendor's are late at once, the vendor is gone,
-    and that is known seconds before each of them counts as stale.
+    One late device has lost a report. When most of a group's are late at once, the group is gone,
+    and that is known seconds before each of them counts as stale; where the others of the group are
+    due as well, they are gone with it.
 
     Args:
         fleet: The partition.
         rows: Of one resource.
-        late: Per vendor code, its devices that are late, stale or lost.
-        devices: Per vendor code, its devices.
+        states: Of vendors and providers: devices in each `Freshness`, shape (groups, states).
     """
-    silent = rows[np.flatnonzero(fleet.freshness[span(rows)] >= np.uint8(Freshness.LATE))]
-    gone = (late > _GONE * devices) & (devices >= _GROUP_MIN)
-    stale = fleet.freshness[silent] >= np.uint8(Freshness.STALE)
-    silent = silent[stale | gone[fleet.vendor[silent]]]
+    is_silent = fleet.freshness[span(rows)] >= np.uint8(Freshness.STALE)
+    for level, counts in states.items():
+        late = counts[:, Freshness.LATE :].sum(axis=1)
+        devices = counts.sum(axis=1)
+        gone = (late > _GONE * devices) & (devices >= _GROUP_MIN)
+        if level == "provider":
+            # To have none that is named is nothing shared.
+            gone[0] = False
+        if gone.any():
+            is_silent |= _silent_with(fleet, rows, codes_of(fleet, level), gone)
+    silent = rows[np.flatnonzero(is_silent)]
     silent = silent[fleet.active[silent]]
     counted = controllable(fleet, silent)
     left, fading_ = silent[~counted], silent[counted]
@@ -111,3 +121,15 @@ def fading(fleet: Fleet, rows: Rows, late: Ints, devices: Ints) -> Fading:
         return Fading(power_w, 0.0, 0.0)
     part = shares(fleet, fading_)
     return Fading(power_w, float(part.up_w.sum()), float(part.down_w.sum()))
+
+
+def _silent_with(fleet: Fleet, rows: Rows, codes: Ints, gone: Flags) -> Flags:
+    """Tell who is late of groups most of which are, and who is not yet where nearly all are due."""
+    freshness = fleet.freshness[span(rows)]
+    heard = np.flatnonzero(gone[codes[span(rows)]] & is_heard(freshness))
+    own, group = rows[heard], codes[rows[heard]]
+    due = np.bincount(group[is_due(fleet, own, age_s(fleet, own))], minlength=len(gone))
+    whole = due >= (1.0 - STRAGGLERS) * np.bincount(group, minlength=len(gone))
+    silent: Flags = np.zeros(len(rows), np.bool_)
+    silent[heard] = whole[group] | (freshness[heard] == np.uint8(Freshness.LATE))
+    return silent
