@@ -134,7 +134,7 @@ def _mend(site: Home, client: Client, first: datetime) -> None:
     shown = site.json("energy", "show", "garage", *span)
     assert [row["mwh"] for row in shown if row["register"] == "import"] == told()
     story = site.run("energy", "show", "garage", *span, "--revision", "all")
-    assert story.count("CT ratio was wrong (ada)") == 4
+    assert story.count("CT ratio was wrong (api)") == 4
 
     undone = site.json("energy", "undo", "1", "--reason", "it was right", "--yes")
     assert undone["correction"]["applied"] is True
