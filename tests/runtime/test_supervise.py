@@ -69,7 +69,7 @@ def test_a_recorder_that_fails_while_it_stops_does_not_keep_the_plant(
             finally:
                 raise OSError("no space left")
 
-    monkeypatch.setattr("kapelle.app.Recorder", Failing)
+    monkeypatch.setattr("kapelle.app.roles.Recorder", Failing)
 
     async def main() -> None:
         clock = SystemClock()
