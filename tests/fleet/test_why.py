@@ -171,6 +171,20 @@ def test_of_two_orders_the_first_has_it_and_prices_of_its_groups_are_told() -> N
     assert found.used == pytest.approx(0.9 * 0.25)
 
 
+def test_a_tier_that_prices_keep_back_is_not_said_to_be_met_by_others() -> None:
+    fleet = lone(tier=1)
+    ends_ns = T0 + 4000 * NS_PER_S
+    fleet.signals["all"] = Signal("all", 7, TIER + 0.5, 0.0, 1, ends_ns)
+    assert "tier_not_reached" not in codes(why(fleet, 0))
+    prices = {"vendor/maker-0": 1.0}
+    fleet.signals["all"] = Signal("all", 7, TIER + 0.5, 0.0, 1, ends_ns, prices=prices)
+    found = {reason.code: reason for reason in why(fleet, 0).reasons}
+    assert "caps keep its level back" in found["tier_not_reached"].text
+    fleet.signals["all"] = Signal("all", 7, 0.5, 0.0, 1, ends_ns, prices=prices)
+    found = {reason.code: reason for reason in why(fleet, 0).reasons}
+    assert "lower tiers meet the target" in found["tier_not_reached"].text
+
+
 def test_the_envelope_of_its_site_and_a_start_that_waits_are_told() -> None:
     fleet = lone(0.5)
     site = fleet.names["site"][fleet.site[0]]

@@ -85,7 +85,7 @@ def why(fleet: Fleet, row: int) -> Why:
     horizon = division.horizon_s(fleet, resource, rationing)
     part = division.shares(fleet, rows, horizon, rationing)
     lower_w, upper_w = bounds(fleet, rows, horizon, rationing)
-    asked_w = level = into = nan
+    asked_w = level = reached = into = nan
     if signal is not None:
         asked_w = _asked_w(fleet, rows, signal)
         level = signal.block_level if part.switched[0] else signal.level
@@ -96,7 +96,7 @@ def why(fleet: Fleet, row: int) -> Why:
         _upward(fleet, row, horizon, float(upper_w[0])),
         _downward(fleet, row, horizon, float(lower_w[0])),
         *_envelope(part, division.free_shares(fleet, rows, horizon, rationing)),
-        *_particular(fleet, rows, part, signal, into),
+        *_particular(fleet, rows, part, signal, reached),
         *_groups(fleet, row, signal),
         *_trust(fleet, row),
         *_claims(claims),
@@ -205,7 +205,7 @@ def _envelope(part: division.Shares, free: division.Shares) -> list[Reason]:
 
 
 def _particular(
-    fleet: Fleet, rows: Ints, part: division.Shares, signal: Signal | None, into: float
+    fleet: Fleet, rows: Ints, part: division.Shares, signal: Signal | None, reached: float
 ) -> list[Reason]:
     """Return what is particular about the device (`model.enums.Trait`), as far as it counts now."""
     row = int(rows[0])
@@ -226,7 +226,7 @@ def _particular(
         text = f"slow: soon it is between {_watts(low_w)} and {_watts(high_w)}"
         found.append(Reason("ramp", f"{text}, at {ramp_w_per_s:g} W/s", ramp_w_per_s, "W/s"))
     if signal is not None:
-        found += _turn(fleet, rows, part, signal, into)
+        found += _turn(fleet, rows, part, signal, reached)
     return found
 
 
@@ -243,21 +243,26 @@ def _dwell(fleet: Fleet, rows: Ints) -> list[Reason]:
 
 
 def _turn(
-    fleet: Fleet, rows: Ints, part: division.Shares, signal: Signal, into: float
+    fleet: Fleet, rows: Ints, part: division.Shares, signal: Signal, reached: float
 ) -> list[Reason]:
-    """Return whether its turn has come, in its tier and among those that are on or off."""
+    """Return whether its turn has come, in its tier and among those that are on or off.
+
+    `reached` is the level that its groups' prices leave it.
+    """
     row = int(rows[0])
-    tier, level = int(fleet.tier[row]), signal.level
+    tier, level = int(fleet.tier[row]), abs(signal.level)
     if part.switched[0]:
-        level = signal.block_level
+        level = abs(signal.block_level)
     if fleet.waits[row]:
         return [Reason("waits", "its order begins step by step, and it is not its turn to start")]
-    if abs(level) < tier * TIER:
-        text = f"tier {tier} is not reached: lower tiers meet the target (level {abs(level):.4g})"
+    if max(reached, 0.0) < tier * TIER:
+        met = "lower tiers meet the target" if level < tier * TIER else "caps keep its level back"
+        text = f"tier {tier} is not reached: {met} (level {max(reached, 0.0):.4g})"
         return [Reason("tier_not_reached", text, float(tier))]
     if not part.switched[0] or fleet.steps[row] > 1:
         return []
     at = float(turn(fleet, rows, np.zeros(1, np.intp))[0] / part.readiness[0])
+    into = reached - tier * TIER
     if into < at:
         text = f"its turn comes at {at:.3g} of its tier, which is driven to {into:.3g}"
         return [Reason("turn_not_reached", text, at)]
