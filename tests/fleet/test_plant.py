@@ -140,7 +140,7 @@ def test_order_with_its_amendments_plan_and_end() -> None:
 
 def test_an_amendment_keeps_the_second_person_only_for_what_he_agreed_to() -> None:
     agreed = msgspec.structs.replace(order(), issued_by="alice", operated_by="bob")
-    for target_w, by in ((-3e6, "bob"), (2e6, "bob"), (3.1e6, "")):
+    for target_w, by in ((3e6, "bob"), (2e6, "bob"), (3.1e6, ""), (-3e6, ""), (-1.0, "")):
         view = view_of(agreed, Amend(1, target_w, s(600), s(1), "alice"))
         assert view.orders[1].order.operated_by == by
 

@@ -5,8 +5,10 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from kapelle.adapters.http.problems import Fault, Refused
-from kapelle.api import profiles, rules
+from kapelle.api import alone, profiles, rules
 from kapelle.api.quota import Quota
 from kapelle.api.selections import Rearm, Selected, Selections
 from kapelle.api.settings import ApiSettings
@@ -73,7 +75,6 @@ class OrderDesk:
         Returns:
             The order, and whether it is new: the same key and body give the same order again.
         """
-        self._check_alone(profiles.asked_w(asked))
         return await self._create(asked, key, issued_by, "")
 
     def select(self, asked: OrderAsked, selected_by: str) -> tuple[Selected, Preview]:
@@ -90,16 +91,6 @@ class OrderDesk:
         selected = self._selections.operate(selection_no, operated_by, self._clock.now_ns())
         state, _ = await self._create(selected.asked, "", selected.selected_by, operated_by)
         return state
-
-    def _check_alone(self, target_w: float) -> None:
-        if abs(target_w) > self._safety.operate_above_w:
-            raise Refused(
-                403,
-                "second-person-needed",
-                f"more than {self._safety.operate_above_w:g} W take two persons: one selects the"
-                " order (POST /v1/selections), another operates it with a token of his own; or"
-                " raise operate_above_w in [safety]",
-            )
 
     async def _create(
         self, asked: OrderAsked, key: str, issued_by: str, operated_by: str
@@ -120,6 +111,8 @@ class OrderDesk:
                     return rules.check_same(known, mark), False
                 self._check_quota()
                 order = self._order(asked, mark, issued_by, operated_by)
+                if not operated_by:
+                    alone.check_order(self._watch.view, order, self._safety.operate_above_w)
                 self._check_available(order)
                 if await self._append(order, expected):
                     return await self._seen(order), True
@@ -133,10 +126,8 @@ class OrderDesk:
         self, order_no: int, asked: AmendAsked, issued_by: str, if_match: str | None
     ) -> OrderState:
         """Change an order's target or end, and wait for dispatch's new plan."""
-        if asked.target_w is not None:
-            self._check_alone(asked.target_w)
         if asked.profile is not None:
-            self._check_alone(profiles.asked_w(asked))
+            profiles.asked_w(asked)
         profiles.check_end(asked)
         changes = (asked.target_w, asked.profile, asked.ends_at, asked.duration_s)
         if all(change is None for change in changes):
@@ -153,11 +144,21 @@ class OrderDesk:
                 )
                 self._check_window(max(now_ns, state.order.starts_at_ns), ends_at_ns)
                 rules.check_target(target_w)
-                if ends_at_ns > state.order.ends_at_ns:
-                    self._check_alone(target_w)
+                amended = replace(
+                    state.order, target_w=target_w, ends_at_ns=ends_at_ns, profile=profile
+                )
+                alone.check_amendment(
+                    self._watch.view,
+                    state.order,
+                    amended,
+                    issued_by,
+                    now_ns,
+                    self._safety.operate_above_w,
+                )
                 if state.plan is not None:
                     rules.check_stages(state.order, target_w, self.dispatch.stage_above_w)
                 rules.check_turn(state, target_w)
+                rules.check_profile(amended, self.dispatch.stage_above_w, state)
                 rules.check_overlap(
                     self._watch.view,
                     state.order.resource,
@@ -256,7 +257,7 @@ class OrderDesk:
         order_no = max(view.orders, default=0) + 1
         rules.check_resource(view, asked.resource)
         rules.check_overlap(view, asked.resource, starts_at_ns, ends_at_ns)
-        return Order(
+        order = Order(
             order_no=order_no,
             resource=asked.resource,
             target_w=target_w,
@@ -273,6 +274,8 @@ class OrderDesk:
             randomise_s=asked.randomise_s,
             profile=profile,
         )
+        rules.check_profile(order, self.dispatch.stage_above_w)
+        return order
 
     def _check_available(self, order: Order) -> None:
         """Refuse what would be declined whole. Later orders are judged when they start."""

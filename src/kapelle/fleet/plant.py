@@ -3,20 +3,24 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from math import isnan, nan
+
+from msgspec.structs import replace
 
 from kapelle.fleet.capacity import kept
 from kapelle.fleet.capacity.learned import Firmness, hear_reach, hear_rooms
 from kapelle.fleet.envelopes import Book
 from kapelle.fleet.estimation.learned import Learned, hear
 from kapelle.fleet.estimation.outlook import look
+from kapelle.fleet.profiles import is_less
 from kapelle.fleet.reconciliation.alarms import merged
 from kapelle.model.entries import Entry
 from kapelle.model.enums import Freshness, OrderStatus, Phase, Standing
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.orders import Amend, Cancel, Hold, Order, Plan, Prospect
 from kapelle.model.plant import Envelopes, Notice
-from kapelle.model.summaries import ResourceSummary, Room, Spread, Summary
+from kapelle.model.summaries import ResourceSummary, Room, Silence, Spread, Summary
 
 _NOTICES_KEPT = 256
 _ORDERS_KEPT = 1000
@@ -35,6 +39,13 @@ class OrderState:
     cancelled_at_ns: int = 0
     """When somebody asked for its end; 0 where nobody did. Dispatch answers with a plan."""
     amended_at_ns: int = 0
+    grown_by: str = ""
+    """Who last had it ask for more; empty: nobody but who issued it."""
+
+    @property
+    def given_by(self) -> str:
+        """Who answers for its size."""
+        return self.grown_by or self.order.issued_by
 
     @property
     def baseline_w(self) -> float:
@@ -122,6 +133,10 @@ class Aggregate:
     by_kind_w: dict[str, float]
     vendors: dict[str, tuple[int, int]]
     """Per vendor: devices, and how many of them are live or late."""
+    providers: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The same per internet provider, where few are named."""
+    silences: dict[str, Silence] = field(default_factory=dict)
+    """By `vendor/NAME`, `provider/NAME`: how long ago devices were last heard."""
     standings: tuple[int, ...] = ()
     """Number of devices in each `Standing`, by its number."""
     conditions: dict[str, int] = field(default_factory=dict)
@@ -225,26 +240,14 @@ def _apply_amend(view: PlantView, amend: Amend) -> None:
     if state is None or state.cancelled_at_ns or state.is_over:
         return
     was = state.order
-    is_within = abs(amend.target_w) <= abs(was.target_w) and amend.ends_at_ns <= was.ends_at_ns
-    state.order = Order(
-        order_no=was.order_no,
-        resource=was.resource,
-        target_w=amend.target_w,
-        starts_at_ns=was.starts_at_ns,
-        ends_at_ns=amend.ends_at_ns,
-        issued_at_ns=was.issued_at_ns,
-        tolerance=was.tolerance,
-        product=was.product,
-        issued_by=was.issued_by,
-        key=was.key,
-        # A second person agreed to what he saw, not to more or longer.
-        operated_by=was.operated_by if is_within else "",
-        profile=amend.profile,
-        why=was.why,
-        staged=was.staged,
-        randomise_s=was.randomise_s,
+    state.order = replace(
+        was, target_w=amend.target_w, ends_at_ns=amend.ends_at_ns, profile=amend.profile
     )
     state.amended_at_ns = amend.at_ns
+    if not is_less(was, state.order, amend.at_ns):
+        # A second person agreed to what he saw: not to more, longer or the other way.
+        state.order = replace(state.order, operated_by="")
+        state.grown_by = amend.issued_by
 
 
 def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Aggregate:
@@ -296,7 +299,9 @@ def total(view: PlantView, resource: str = ALL, now_ns: int | None = None) -> Ag
         phases=_places((p.phases for p in parts), max(Phase) + 1),
         excluded=_merged_counts(p.excluded for p in parts),
         by_kind_w=_merged_powers([*(p.by_kind_w for p in parts), outlook.by_kind_w]),
-        vendors=_merged_vendors(p.vendors for p in parts),
+        vendors=_merged_heard(p.vendors for p in parts),
+        providers=_merged_heard(p.providers for p in parts),
+        silences=_merged_silences(p.silences for p in parts),
         standings=_places((p.standings for p in parts), len(Standing)),
         conditions=_merged_counts(p.conditions for p in parts),
         received=sum(p.received for p in parts),
@@ -339,7 +344,22 @@ def _merged_powers(tables: Iterable[dict[str, float]]) -> dict[str, float]:
     return dict(sorted(merged.items()))
 
 
-def _merged_vendors(tables: Iterable[dict[str, list[int]]]) -> dict[str, tuple[int, int]]:
+def _merged_silences(tables: Iterable[dict[str, Silence]]) -> dict[str, Silence]:
+    merged: dict[str, Silence] = {}
+    for table in tables:
+        for name, silence in table.items():
+            known = merged.get(name)
+            merged[name] = silence if known is None else added(known, silence)
+    return dict(sorted(merged.items()))
+
+
+def added(one: Silence, other: Silence) -> Silence:
+    """Return the silence of both together."""
+    ages = [a + b for a, b in zip_longest(one.ages, other.ages, fillvalue=0)]
+    return Silence(one.late + other.late, one.due + other.due, ages)
+
+
+def _merged_heard(tables: Iterable[dict[str, list[int]]]) -> dict[str, tuple[int, int]]:
     merged: dict[str, tuple[int, int]] = {}
     for table in tables:
         for name, (devices, heard) in table.items():

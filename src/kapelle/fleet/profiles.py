@@ -2,11 +2,31 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from kapelle.model.orders import Interval, Order, Plan, Promised
+
+
+class Asks(Protocol):
+    """An order, or whatever has its targets."""
+
+    @property
+    def starts_at_ns(self) -> int:
+        """When it begins."""
+
+    @property
+    def ends_at_ns(self) -> int:
+        """When it is over."""
+
+    @property
+    def target_w(self) -> float:
+        """As of an `Order`. [W]"""
+
+    @property
+    def profile(self) -> tuple[Interval, ...]:
+        """As of an `Order`."""
 
 
 class Part(NamedTuple):
@@ -17,7 +37,7 @@ class Part(NamedTuple):
     target_w: float
 
 
-def parts(order: Order) -> list[Part]:
+def parts(order: Asks) -> list[Part]:
     """Return the stretches of an order in their order; of one without a profile, one."""
     steps = order.profile or (Interval(order.starts_at_ns, order.target_w),)
     ends_ns = [*(step.starts_at_ns for step in steps[1:]), order.ends_at_ns]
@@ -25,6 +45,23 @@ def parts(order: Order) -> list[Part]:
         Part(step.starts_at_ns, end_ns, step.target_w)
         for step, end_ns in zip(steps, ends_ns, strict=True)
     ]
+
+
+def size_w(order: Asks) -> float:
+    """Return the most an order asks for at any time, either way. [W]"""
+    return max(abs(order.target_w), *(abs(step.target_w) for step in order.profile), 0.0)
+
+
+def is_less(was: Asks, to: Asks, from_ns: int) -> bool:
+    """Tell whether an amended order asks at no moment, from one on, for more or the other way."""
+    return all(
+        was_w * to_w >= 0.0 and abs(to_w) <= abs(was_w) for was_w, to_w in _both(was, to, from_ns)
+    )
+
+
+def change_w(was: Asks, to: Asks, from_ns: int) -> float:
+    """Return by how much an amendment changes what is asked at any moment, from one on. [W]"""
+    return max((abs(to_w - was_w) for was_w, to_w in _both(was, to, from_ns)), default=0.0)
 
 
 def target_w(order: Order, at_ns: int) -> float:
@@ -68,6 +105,20 @@ def is_for(plan: Plan, order: Order) -> bool:
     """Tell whether the intervals of a plan are those of an order."""
     planned = [(step.starts_at_ns, step.target_w) for step in plan.profile]
     return planned == [(step.starts_at_ns, step.target_w) for step in order.profile]
+
+
+def _both(was: Asks, to: Asks, from_ns: int) -> list[tuple[float, float]]:
+    """Return what two orders ask in each stretch from a moment on. [W]"""
+    stretches = parts(was), parts(to)
+    begins_ns = {max(part.starts_at_ns, from_ns) for each in stretches for part in each}
+    # Where one of them is over, the other may go on.
+    begins_ns |= {max(each.ends_at_ns, from_ns) for each in (was, to)}
+    return [(_asked_w(stretches[0], at), _asked_w(stretches[1], at)) for at in sorted(begins_ns)]
+
+
+def _asked_w(stretches: Sequence[Part], at_ns: int) -> float:
+    during = (part for part in stretches if part.starts_at_ns <= at_ns < part.ends_at_ns)
+    return next((part.target_w for part in during), 0.0)
 
 
 def _place(steps: Sequence[Interval] | Sequence[Promised], at_ns: int) -> int:

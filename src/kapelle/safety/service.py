@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from kapelle.errors import JournalDamaged, JournalFailed, JournalFull, LinkLost
@@ -171,7 +172,7 @@ class LastHop:
         if view.held:
             self.hold(True, view.hold_reason)
         for number, state in view.orders.items():
-            self._state.orders.apply(state.order)
+            self._state.orders.apply(msgspec.structs.replace(state.order, issued_by=state.given_by))
             if state.cancelled_at_ns:
                 self._state.orders.apply(Cancel(number, state.cancelled_at_ns))
         since = self._done.get(PLANT, view.position)
@@ -272,6 +273,7 @@ class LastHop:
                 if isinstance(entry.body, Hold):
                     self._hear(entry.body)
                 else:
+                    go_on(self._state, self._clock.now_ns())
                     self._state.orders.apply(entry.body)
                 self._done[PLANT] = entry.position
 
