@@ -112,6 +112,10 @@ def test_what_is_left_out_has_a_default() -> None:
         (("return_s = 600", "return_s = 200"), "not after at_s"),
         (('role = "all"', 'role = "everything"'), "all, gateway, fleet, dispatch"),
         (("stops = true", "stops = 1"), "true or false"),
+        (
+            ('direction = "up"', "staged = true\nprofile = [{ duration_s = 780, part = 1 }]"),
+            "all devices",
+        ),
         (('role = "dispatch"', 'role = "gateway"'), "one of fleet, dispatch"),
         (('how = "cut-off"', 'how = "tired"'), "paused, cut-off"),
         (("for_s = 20\n", ""), "faults.rival[0].for_s: is missing"),

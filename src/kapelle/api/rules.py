@@ -85,6 +85,46 @@ def check_stages(order: Order, target_w: float, stage_above_w: float) -> None:
         )
 
 
+def check_profile(order: Order, stage_above_w: float, state: OrderState | None = None) -> None:
+    """Refuse a profile that would have to begin in stages or at random.
+
+    Its intervals are planned for all its devices. An order that has gone to all of them may become
+    a profile.
+
+    Args:
+        order: The order, as it is asked for or amended.
+        stage_above_w: Larger ones begin in stages. [W]
+        state: What became of it so far; None: it is new.
+    """
+    if not order.profile:
+        return
+    if order.randomise_s:
+        raise Refused(
+            422,
+            "order-randomised",
+            f"each device of order {order.order_no} begins and ends at its own moment, which the"
+            " intervals of a profile do not",
+            faults=[Fault("/profile", "give target_w; or cancel the order and give a new one")],
+        )
+    plan = state.plan if state is not None else None
+    if plan is not None and (plan.rollout is None or plan.rollout.complete_at_ns):
+        return
+    if order.staged or abs(order.target_w) > stage_above_w:
+        why = "this one asks to" if order.staged else f"more than {stage_above_w:g} W have to"
+        raise Refused(
+            409 if state is not None else 422,
+            "order-unstaged",
+            f"a profile does not begin in stages, and {why}",
+            faults=[
+                Fault(
+                    "/profile",
+                    "give target_w first, and amend the order with the profile once it has gone to"
+                    " all its devices (complete_at)",
+                )
+            ],
+        )
+
+
 def check_turn(state: OrderState, target_w: float) -> None:
     """Refuse to turn an order round that is still being rolled out the other way."""
     plan = state.plan

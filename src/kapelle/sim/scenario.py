@@ -197,6 +197,12 @@ def _across(scenario: Scenario) -> Iterable[Problem]:
                 f"lasts {lasts_s:g} s, the order {order.duration_s:g} s",
                 "let its intervals fill the order",
             )
+        if order.profile and (order.staged or order.randomise_s):
+            yield Problem(
+                f"{where}.profile",
+                "begins with all devices at once",
+                "leave out staged and randomise_s, or the profile",
+            )
         if order.at_s >= scenario.duration_s:
             yield Problem(
                 f"{where}.at_s", "begins after the run is over", "lower it, or raise duration_s"
