@@ -89,8 +89,24 @@ def test_what_is_covered_or_over_is_forgotten() -> None:
     assert book.windows == {}
 
 
+def test_what_never_counts_is_not_kept_and_a_book_is_idle_once_all_is_over() -> None:
+    book = Book()
+    book.apply(told(5.0, 0, 10, at_s=20))
+    book.apply(told(5.0, 30, 30, at_s=20))
+    assert book.windows == {}
+    book.apply(told(5.0, 30, 40, at_s=20))
+    idle = [book.is_idle(moment * NS_PER_S) for moment in (20, 30 - LEAD, 39, 40)]
+    assert idle == [True, False, False, True]
+
+
 @pytest.mark.parametrize(
-    "wrong", [{}, {"feeder": "a", "zone": "b"}, {"feeder": "a", "export_limit_w": -1.0}]
+    "wrong",
+    [
+        {},
+        {"feeder": "a", "zone": "b"},
+        {"feeder": "a", "export_limit_w": -1.0},
+        {"feeder": "a", "import_limit_w": float("nan")},
+    ],
 )
 def test_a_cap_names_one_group_and_no_negative_limit(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"cap is about one|not negative"):

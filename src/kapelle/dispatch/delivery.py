@@ -110,7 +110,7 @@ def _wanted(fleet: Fleet) -> _Wanted:
         setpoint_w[rows] = division.setpoints(
             fleet, rows, *levels, horizon, rationing, signal.prices
         )
-        if not fleet.envelopes.is_empty:
+        if not fleet.envelopes.is_idle(fleet.now_ns):
             doubted = in_doubt(fleet, rows)
             setpoint_w[doubted] = division.setpoints(fleet, doubted, 0.0, 0.0, horizon, rationing)
         order_no[rows] = signal.order_no
@@ -210,7 +210,7 @@ def _choose(
     band_w = settings.dead_band * (_nameplate_w(fleet) * (0.5 + _spread(fleet)))[rows]
     large = np.abs(change_w) > band_w
     capped = np.zeros(len(rows), np.bool_)
-    if not fleet.envelopes.is_empty:
+    if not fleet.envelopes.is_idle(fleet.now_ns):
         told_w = np.where(large, want_w, desired_w)
         past, capped = past_caps(fleet, rows.astype(np.int32), upwards, want_w, told_w)
         large |= past

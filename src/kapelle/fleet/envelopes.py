@@ -43,7 +43,7 @@ class StandingCap:
     def __post_init__(self) -> None:
         if sum(bool(getattr(self, level)) for level in LEVELS) != 1:
             raise ValueError(f"a cap is about one of {', '.join(LEVELS)}; write one for each")
-        if not min(self.export_limit_w, self.import_limit_w) >= 0:
+        if not (self.export_limit_w >= 0 and self.import_limit_w >= 0):
             raise ValueError("export_limit_w and import_limit_w are not negative")
 
     @property
@@ -98,10 +98,11 @@ class Book:
     _caps: dict[str, tuple[int, Caps | None]] = field(default_factory=dict)
     """By level: for how many names it was made, and what."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing limits any group."""
-        return not self.windows and not self.standing and self.vendor_share_max >= 1.0
+    def is_idle(self, now_ns: int) -> bool:
+        """Whether nothing limits any group now, whatever was told of another time."""
+        if self.standing or self.vendor_share_max < 1.0:
+            return False
+        return not self.windows or not self.in_force(now_ns)
 
     def apply(self, told: Envelopes) -> None:
         """Take up what was told; forget what it covers and what was over by then."""
@@ -113,6 +114,9 @@ class Book:
             told.at_ns,
             told.issued_by,
         )
+        if new.ends_at_ns <= max(new.starts_at_ns, new.at_ns):
+            # It was over before it was told, or never begins.
+            return
         for name in told.names:
             key = f"{told.level}/{name}"
             kept = [w for w in self.windows.get(key, []) if not _is_covered(w, new)]

@@ -332,7 +332,7 @@ def _slow_down(
     which = found.which
     soon_w = np.clip(moved_w[which], found.lowest_w, found.highest_w)
     # Where groups have caps, nobody is told more than is counted: it could be held for long.
-    stride_w = found.stride_w if fleet.envelopes.is_empty else 0.0
+    stride_w = found.stride_w if fleet.envelopes.is_idle(fleet.now_ns) else 0.0
     lowest_w, highest_w = found.lowest_w - stride_w, found.highest_w + stride_w
     moved_w[which] = np.clip(moved_w[which], lowest_w, highest_w)
     last = np.broadcast_to(np.clip(reached - LATER * TIER, 0.0, 1.0), len(rows))[which]

@@ -33,7 +33,7 @@ class Groups(NamedTuple):
 def capped_groups(fleet: Fleet) -> Groups | None:
     """Return the groups whose devices may have a price; None where there are none."""
     book = fleet.envelopes
-    if book.is_empty:
+    if book.is_idle(fleet.now_ns):
         return None
     names: list[str] = []
     export_w: list[float] = []
