@@ -57,6 +57,8 @@ def test_a_large_order_is_selected_by_one_and_operated_by_another(plant: Any) ->
     assert told["impact"]["target_w"] == LARGE["target_w"]
     assert told["impact"]["baseline_w"] == 200.0
     orders = len(plant.written(Kind.ORDER))
+    shown = plant.http.get(f"/v1/selections/{told['selection_no']}")
+    assert (shown.status_code, shown.json()["impact"]) == (200, told["impact"])
     path = f"selections/{told['selection_no']}/operate"
     check_refused(post(plant, path), 403, "second-person-needed")
     assert len(plant.written(Kind.ORDER)) == orders, "nothing is ordered before"
@@ -67,6 +69,8 @@ def test_a_large_order_is_selected_by_one_and_operated_by_another(plant: Any) ->
     assert isinstance(written, Order)
     assert (written.issued_by, written.operated_by) == ("api", "bob")
     check_refused(post(plant, path, token=BOB), 404, "selection-gone")
+    gone = plant.http.get(f"/v1/selections/{told['selection_no']}")
+    check_refused(gone, 404, "selection-gone")
 
 
 def test_a_small_order_takes_one_person_and_does_not_grow_by_one(plant: Any) -> None:
@@ -103,6 +107,17 @@ def test_a_selection_is_valid_for_half_a_minute_and_once() -> None:
     assert selections.operate(fresh.selection_no, "bob", VALID_S * NS_PER_S - 1) == fresh
     with pytest.raises(Refused):
         selections.operate(fresh.selection_no, "bob", 1)
+
+
+def test_a_number_from_before_a_restart_operates_nothing_else() -> None:
+    asked = OrderAsked(target_w=1.0, duration_s=1.0)
+    known = {Selections().select(asked, "alice", 0).selection_no for _ in range(50)}
+    anew = Selections()
+    for _ in range(50):
+        anew.select(asked, "alice", 0)
+    for number in known:
+        with pytest.raises(Refused, match="select again"):
+            anew.operate(number, "bob", 1)
 
 
 def test_who_agreed_long_ago_has_not_agreed() -> None:

@@ -55,6 +55,7 @@ def test_one_selects_and_another_operates(tmp_path: Path) -> None:
         assert selection["selected_by"] == "alice"
         number = str(selection["selection_no"])
         persons.speak("bob")
+        assert site.json("order", "selected", number)["impact"] == selection["impact"]
         made = site.json("order", "operate", number)
         assert (made["issued_by"], made["operated_by"]) == ("alice", "bob")
         assert "select again" in persons.refused("order", "operate", number)

@@ -60,7 +60,7 @@ def _second_person(what: str, above_w: float) -> Refused:
     return Refused(
         403,
         "second-person-needed",
-        f"{what} is more than the {power(above_w)} one person orders alone: one selects the order"
+        f"{what} takes two persons, being more than {power(above_w)}: one selects the order"
         " (POST /v1/selections), another operates it with a token of his own; or raise"
         " operate_above_w in [safety]",
     )

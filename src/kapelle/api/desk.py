@@ -86,6 +86,11 @@ class OrderDesk:
         shown = self.preview(asked)
         return self._selections.select(asked, selected_by, self._clock.now_ns()), shown
 
+    def selected(self, selection_no: int) -> tuple[Selected, Preview]:
+        """Return an order that waits for a second person, and what it would do now."""
+        found = self._selections.find(selection_no, self._clock.now_ns())
+        return found, self.preview(found.asked)
+
     async def operate(self, selection_no: int, operated_by: str) -> OrderState:
         """Give the order that somebody else selected."""
         selected = self._selections.operate(selection_no, operated_by, self._clock.now_ns())

@@ -65,6 +65,10 @@ class OrderCalls(Connection):
         )
         return self._ask(SelectionTold, "POST", "/v1/selections", asked)
 
+    def selection(self, selection_no: int) -> SelectionTold:
+        """Return an order that waits for a second person, and what it would do now."""
+        return self._ask(SelectionTold, "GET", f"/v1/selections/{selection_no}")
+
     def operate_order(self, selection_no: int) -> OrderTold:
         """Give the order that somebody else selected."""
         return self._ask(OrderTold, "POST", f"/v1/selections/{selection_no}/operate")

@@ -12,6 +12,7 @@ from kapelle.api import metrics
 from kapelle.api.desk import OrderDesk
 from kapelle.api.plant import Plant
 from kapelle.api.rules import etag
+from kapelle.api.selections import Selected
 from kapelle.api.shapes import (
     AmendAsked,
     HoldAsked,
@@ -29,6 +30,7 @@ from kapelle.api.shapes import (
 from kapelle.api.times import to_datetime
 from kapelle.api.token import bearer, is_token
 from kapelle.api.told import tell_notice, tell_order, tell_preview, tell_reasons, tell_resource
+from kapelle.dispatch.preview import Preview
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.ids import ALL
 
@@ -109,13 +111,13 @@ async def select_order(asked: OrderAsked, plant: PlantNow, person: Person) -> Se
             "this plant knows one token only, so nobody could operate it: give a second person one"
             " (kapelle person add NAME), or raise operate_above_w in [safety]",
         )
-    selected, preview = desk.select(asked, person)
-    return SelectionTold(
-        selection_no=selected.selection_no,
-        selected_by=selected.selected_by,
-        valid_until=to_datetime(selected.until_ns),
-        impact=tell_preview(asked, preview),
-    )
+    return _tell_selection(*desk.select(asked, person))
+
+
+@guarded.get("/selections/{selection_no}", tags=["orders"])
+async def read_selection(selection_no: int, desk: Desk) -> SelectionTold:
+    """Read what somebody has selected, and what it would do now, before operating it."""
+    return _tell_selection(*desk.selected(selection_no))
 
 
 @guarded.post("/selections/{selection_no}/operate", status_code=201, tags=["orders"])
@@ -287,6 +289,15 @@ def _quarantine(plant: Plant) -> dict[str, int]:
     codes = {code: states["open"] for code, states in counts.by_code.items() if "open" in states}
     most = sorted(codes.items(), key=lambda told: (-told[1], told[0]))[:_CODES_TOLD]
     return {"open": counts.open, **dict(most)}
+
+
+def _tell_selection(selected: Selected, preview: Preview) -> SelectionTold:
+    return SelectionTold(
+        selection_no=selected.selection_no,
+        selected_by=selected.selected_by,
+        valid_until=to_datetime(selected.until_ns),
+        impact=tell_preview(selected.asked, preview),
+    )
 
 
 def _is_open(state: OrderState) -> bool:

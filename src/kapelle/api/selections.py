@@ -1,8 +1,10 @@
 """S-23, S-24: what takes two persons: operating an order that one selected, lifting a hold.
 
-Held in memory: a selection lives for half a minute, and a restart is a reason to look again.
+Held in memory: a selection lives for half a minute, and a restart is a reason to look again. Its
+number is random, so that one written down before a restart means no other after it.
 """
 
+import secrets
 from typing import NamedTuple
 
 from kapelle.adapters.http.problems import Refused
@@ -11,6 +13,8 @@ from kapelle.model.ids import NS_PER_S
 
 VALID_S = 30
 _KEPT_MAX = 1000
+_NO_MIN, _NO_MAX = 10**9, 10**10
+"""Ten digits: few enough to be read out, too many to be met by chance."""
 _REARM_S = 300
 
 
@@ -24,28 +28,23 @@ class Selected(NamedTuple):
 
 
 class Selections:
-    """Numbers selections and lets each be operated once, in time, and by somebody else."""
+    """Keeps selections and lets each be operated once, in time, and by somebody else."""
 
     def __init__(self) -> None:
         self._held: dict[int, Selected] = {}
-        self._next_no = 1
 
     def select(self, asked: OrderAsked, selected_by: str, now_ns: int) -> Selected:
         """Keep an order until somebody else operates it. Raises Refused (429) beyond a thousand."""
         self._held = {no: one for no, one in self._held.items() if one.until_ns > now_ns}
         if len(self._held) >= _KEPT_MAX:
             raise Refused(429, "selections-full", f"{_KEPT_MAX} orders wait to be operated")
-        made = Selected(self._next_no, asked, selected_by, now_ns + VALID_S * NS_PER_S)
-        self._next_no += 1
+        number = _NO_MIN + secrets.randbelow(_NO_MAX - _NO_MIN)
+        made = Selected(number, asked, selected_by, now_ns + VALID_S * NS_PER_S)
         self._held[made.selection_no] = made
         return made
 
-    def operate(self, selection_no: int, operated_by: str, now_ns: int) -> Selected:
-        """Take a selection out, for a second person.
-
-        Raises:
-            Refused: 404 where there is none (any more), 403 for the person who selected it.
-        """
+    def find(self, selection_no: int, now_ns: int) -> Selected:
+        """Return a selection. Raises Refused (404) where there is none (any more)."""
         selected = self._held.get(selection_no)
         if selected is None or selected.until_ns <= now_ns:
             raise Refused(
@@ -54,6 +53,15 @@ class Selections:
                 f"no selection {selection_no} waits; it is valid for {VALID_S} s and once: select"
                 " again",
             )
+        return selected
+
+    def operate(self, selection_no: int, operated_by: str, now_ns: int) -> Selected:
+        """Take a selection out, for a second person.
+
+        Raises:
+            Refused: 404 where there is none (any more), 403 for the person who selected it.
+        """
+        selected = self.find(selection_no, now_ns)
         if selected.selected_by == operated_by:
             raise Refused(
                 403,

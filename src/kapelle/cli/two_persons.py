@@ -1,7 +1,7 @@
-"""`kapelle order select`, `operate`: one person selects a large order, another one lets it go."""
+"""`kapelle order select`, `selected`, `operate`: one person selects, another lets it go ahead."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,11 @@ from kapelle.cli.orders import (
     tell_promise,
     watts,
 )
-from kapelle.cli.output import Exit, Json, out, print_told, say
+from kapelle.cli.output import Exit, Json, out, power, print_told, say
 from kapelle.cli.quantities import duration_s, moment
+
+if TYPE_CHECKING:
+    from kapelle.api.shapes import SelectionTold
 
 Selection = Annotated[int, typer.Argument(metavar="SELECTION")]
 
@@ -46,16 +49,16 @@ def select(
             staged=staged or None,
             randomise_s=duration_s(randomise) if randomise else None,
         )
-    if json:
-        print_told(told)
-        return
-    until = f"{told.valid_until:%H:%M:%S}Z"
-    out().print(
-        f"selection {told.selection_no} · by {told.selected_by} · until {until}", markup=False
-    )
-    impact = told.impact
-    tell_promise(impact.committed_w, impact.declined_w, impact.reason)
-    say(f"another person: kapelle order operate {told.selection_no}")
+    _tell(told, json=json)
+
+
+def selected(
+    selection: Selection, config: File = None, url: Url = None, json: Json = False
+) -> None:
+    """Show what another person has selected, and what it would do now."""
+    with plant(config, url) as client:
+        told = client.selection(selection)
+    _tell(told, json=json)
 
 
 def operate(selection: Selection, config: File = None, url: Url = None, json: Json = False) -> None:
@@ -65,3 +68,17 @@ def operate(selection: Selection, config: File = None, url: Url = None, json: Js
     tell_order(made, json=json)
     if made.status == "declined":
         raise typer.Exit(Exit.REJECTED)
+
+
+def _tell(told: "SelectionTold", *, json: bool) -> None:
+    if json:
+        print_told(told)
+        return
+    impact, until = told.impact, f"{told.valid_until:%H:%M:%S}Z"
+    out().print(
+        f"selection {told.selection_no} · {power(impact.target_w)} of {impact.resource!r}"
+        f" · by {told.selected_by} · until {until}",
+        markup=False,
+    )
+    tell_promise(impact.committed_w, impact.declined_w, impact.reason)
+    say(f"another person: kapelle order operate {told.selection_no}")
