@@ -1,11 +1,13 @@
-"""A dispatcher goes on from the plans, and moves nothing while a partition is silent."""
+"""A dispatcher goes on from the plans, and waits a while for silent partitions."""
+
+from collections.abc import Iterable
 
 from tests.dispatch.control_worlds import EPOCH, SETTINGS, Plant, only, s
 
 from kapelle.dispatch.memory import ControlState, Outcome
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.orders import Amend
+from kapelle.model.orders import Amend, Interval, Order
 from kapelle.model.signals import Signal
 
 
@@ -67,3 +69,28 @@ def test_a_partition_that_stays_silent_is_named_and_so_is_its_return() -> None:
     assert (said[0].at_ns - s(5)) / NS_PER_S == SETTINGS.summary_age_s_max
     said = [notice for at_s in (40, 41) for notice in plant.step(at_s).notices]
     assert [notice.code for notice in said] == ["partitions-back"]
+
+
+def _half_silent(at_s: Iterable[int]) -> list[tuple[float, float]]:
+    """Return when levels were told and which, by a dispatcher that was restarted at 5 s, in the
+    first of two intervals, and hears one of two partitions."""
+    plant = Plant()
+    steps = (Interval(s(0), 5_000.0), Interval(s(30), 10_000.0))
+    plant.say(Order(1, "all", 10_000.0, s(0), s(120), s(0), profile=steps))
+    for before_s in range(1, 5):
+        plant.step(before_s)
+    plant.state = ControlState(before=dict(plant.view.summaries))
+    plant.view.summaries.clear()
+    told = []
+    for now_s in at_s:
+        plant.say(plant.summary(0, now_s))
+        out = plant.step(now_s, summaries=False)
+        told += [(now_s, signal.level) for signal in out.signals]
+    return told
+
+
+def test_the_silent_count_as_last_heard_after_a_while_so_that_profiles_go_on() -> None:
+    told = _half_silent(range(5, 60))
+    assert min(at_s for at_s, _ in told) == 5 + SETTINGS.summary_age_s_max
+    assert {level for at_s, level in told if at_s < 30} == {0.25}
+    assert {level for at_s, level in told if at_s >= 31} == {0.5}

@@ -4,6 +4,7 @@
 of the state starts anew.
 """
 
+from dataclasses import replace
 from math import nan
 
 from kapelle.dispatch.beside import is_followed, release
@@ -17,7 +18,7 @@ from kapelle.dispatch.steering import drive
 from kapelle.dispatch.watch import step_caps, step_groups, step_partitions
 from kapelle.fleet.plant import OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus
-from kapelle.model.ids import ALL
+from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.orders import Plan
 
 
@@ -25,9 +26,10 @@ def step(
     state: ControlState, view: PlantView, now_ns: int, epoch: int, settings: DispatchSettings
 ) -> Outcome:
     """Take one cycle: start, drive and end orders; say what an operator should know."""
+    silent = [number for number in range(view.partitions) if number not in view.summaries]
+    view = _as_last_heard(state, view, silent, now_ns, settings)
     cycle = Cycle(view, now_ns, epoch, settings, Outcome())
     cycle.out.notices += step_groups(state.watch, total(view, ALL, now_ns), now_ns, settings)
-    silent = [number for number in range(view.partitions) if number not in view.summaries]
     waits = False
     for order_no, order in sorted(view.orders.items()):
         if order.is_over:
@@ -37,11 +39,12 @@ def step(
         elif view.held:
             _rest(state, cycle, order)
         elif order.status == OrderStatus.ACTIVE and order.plan is not None:
-            if silent:
+            waits = bool(silent)
+            if len(view.summaries) < view.partitions:
                 # After a restart partitions come back one by one. What the others deliver would
                 # seem missing and be asked of the first once more: levels stay as they are.
-                waits = True
-            elif is_held(order, now_ns):
+                continue
+            if is_held(order, now_ns):
                 roll_on(state, cycle, order)
             elif is_amended(state, order.order, order.plan):
                 promise_anew(state, cycle, order, order.plan)
@@ -53,6 +56,26 @@ def step(
     cycle.out.notices += step_partitions(state.watch, silent, waits, now_ns, settings)
     cycle.out.prospects += step_prospects(state, cycle)
     return cycle.out
+
+
+def _as_last_heard(
+    state: ControlState,
+    view: PlantView,
+    silent: list[int],
+    now_ns: int,
+    settings: DispatchSettings,
+) -> PlantView:
+    """Return the plant to decide on: whoever stays silent after a restart counts as heard before.
+
+    That is what dispatch would have gone on with, had it not been restarted; a profile's next
+    interval cannot wait for who may never speak again.
+    """
+    since_ns = state.watch.unheard_since_ns
+    is_long = since_ns and now_ns - since_ns >= int(settings.summary_age_s_max * NS_PER_S)
+    if not is_long or not all(number in state.before for number in silent):
+        return view
+    last = {number: state.before[number] for number in silent}
+    return replace(view, summaries={**last, **view.summaries})
 
 
 def _rest(state: ControlState, cycle: Cycle, order: OrderState) -> None:

@@ -11,6 +11,7 @@ from kapelle.fleet.plant import PlantView
 from kapelle.model.orders import Cancel, Plan, Prospect
 from kapelle.model.plant import Notice
 from kapelle.model.signals import Signal
+from kapelle.model.summaries import Summary
 
 
 @dataclass(slots=True)
@@ -50,6 +51,8 @@ class ControlState:
 
     running: dict[int, Running] = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
+    before: dict[int, Summary] = field(default_factory=dict)
+    """What partitions said before the restart, for those that do not speak after it."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from kapelle.errors import JournalConflict, JournalFull
 from kapelle.fleet.plant import PlantView, apply_plant
 from kapelle.fleet.recall import recall
 from kapelle.fleet.retention import Generations
-from kapelle.fleet.snapshots import view_to_snapshot
+from kapelle.fleet.snapshots import view_from_snapshot, view_to_snapshot
 from kapelle.model.entries import Body
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import PLANT, partition_topic
@@ -121,9 +121,12 @@ class Dispatcher:
     async def _replay(self) -> None:
         """Take up orders, plans and holds of the past."""
         self.view = await recall(self._journal, self._partitions)
-        # Levels rest on what the partitions say from now on.
-        self.view.summaries.clear()
         saved = await self._journal.load_snapshot(PLANT)
+        if saved is not None:
+            self._state.before = view_from_snapshot(saved, self._partitions).summaries
+        self._state.before |= self.view.summaries
+        # Levels rest on what the partitions say from now on.
+        self.view.summaries = {}
         self._generations.note(saved.position if saved is not None else 0)
 
     async def _keep_snapshots(self) -> None:

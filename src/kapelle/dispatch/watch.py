@@ -120,7 +120,7 @@ def step_partitions(
     if watch.unheard_said or waited_ns < int(settings.summary_age_s_max * NS_PER_S):
         return []
     watch.unheard_said = True
-    text = f"partitions {list(silent)} have not spoken: orders stay as they were last set"
+    text = f"partitions {list(silent)} have not spoken: orders go on with their last word, if any"
     return [Notice(now_ns, "partitions-silent", text)]
 
 
