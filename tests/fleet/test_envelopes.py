@@ -155,3 +155,27 @@ def test_heads_at_a_site_fit_its_room_and_earlier_tiers_come_first(seed: int) ->
                 # What is left out found the room used up, and nobody after it got any.
                 assert cut_w[mine].sum() == pytest.approx(room_w[one])
                 assert cut_w[mine & (tier > each)].sum() <= 1e-9 * room_w[one]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 5.0, 9.0, inf]), st.integers(0, 20), st.integers(1, 20)),
+        max_size=6,
+    ),
+    st.integers(0, 30),
+    st.integers(1, 20),
+)
+def test_the_tightest_of_a_time_is_the_tightest_of_its_moments(
+    windows: list[tuple[float, int, int]], from_s: int, length_s: int
+) -> None:
+    book = Book()
+    for export_w, starts_s, lasts_s in windows:
+        book.apply(told(export_w, starts_s, starts_s + lasts_s))
+    limits_w = [inf]
+    for moment in range(from_s, from_s + length_s + LEAD):
+        covering = [
+            w for w, starts_s, lasts_s in windows if starts_s <= moment < starts_s + lasts_s
+        ]
+        limits_w += covering[-1:]
+    found = book.tightest(from_s * NS_PER_S, (from_s + length_s) * NS_PER_S)
+    assert found.get("feeder/f-1", Limits(inf, inf)) == Limits(min(limits_w), inf)

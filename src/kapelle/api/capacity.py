@@ -13,6 +13,7 @@ from kapelle.api.routes import authenticate
 from kapelle.api.times import to_datetime
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import FirmCapacity, answer
+from kapelle.dispatch.firm.within import caps_within
 from kapelle.dispatch.reserve import share_of
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.model.ids import ALL, NS_PER_S
@@ -56,9 +57,13 @@ async def read_capacity(
     portfolios = [
         portfolio_of(view.rooms, view.firmness, name, way, window_s, notice_s) for way in ways
     ]
+    caps = [caps_within(view, name, way, window_s) for way in ways]
     # Some 20 ms each, in which others are served.
     learned = view.firmness.kept.recalibration
-    answers = [await asyncio.to_thread(answer, each, learned) for each in portfolios]
+    answers = [
+        await asyncio.to_thread(answer, portfolio, learned, within)
+        for portfolio, within in zip(portfolios, caps, strict=True)
+    ]
     share = share_of(plant.desk.dispatch, name)
     found = {way: _tell(each, share) for way, each in zip(ways, answers, strict=True)}
     return CapacityTold(

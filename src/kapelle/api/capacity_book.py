@@ -9,6 +9,7 @@ from typing import get_args
 
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import FirmCapacity, answer
+from kapelle.dispatch.firm.within import caps_within
 from kapelle.fleet.plant import PlantView
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Direction
@@ -39,5 +40,6 @@ class CapacityBook:
         learned = view.firmness.kept.recalibration
         for key in sorted(due, key=lambda each: self._at_ns.get(each, 0))[:_AT_ONCE]:
             portfolio = portfolio_of(view.rooms, view.firmness, *key, WINDOW_S)
-            self.told[key] = await asyncio.to_thread(answer, portfolio, learned)
+            caps = caps_within(view, *key, WINDOW_S)
+            self.told[key] = await asyncio.to_thread(answer, portfolio, learned, caps)
             self._at_ns[key] = now_ns

@@ -6,6 +6,7 @@ limits of the group, of which the tightest count. A window that begins is kept a
 time: devices need some seconds to follow.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -144,6 +145,11 @@ class Book:
             self._caps = {}
         return self._now
 
+    def tightest(self, from_ns: int, until_ns: int) -> dict[str, Limits]:
+        """Return the tightest limits that entries tell of each group over a time."""
+        until_ns += int(LEAD_S * NS_PER_S)
+        return {key: _tightest(windows, from_ns, until_ns) for key, windows in self.windows.items()}
+
     def caps(self, level: str, names: list[str], now_ns: int) -> Caps | None:
         """Return the limits of every group of a level, by its code; None where there are none.
 
@@ -190,6 +196,18 @@ def _at(windows: list[Window], now_ns: int) -> Limits:
         if window.starts_at_ns <= now_ns < window.ends_at_ns:
             return Limits(window.export_w, window.import_w)
     return Limits(inf, inf)
+
+
+def _tightest(windows: list[Window], from_ns: int, until_ns: int) -> Limits:
+    within = [w for w in windows if w.starts_at_ns < until_ns and w.ends_at_ns > from_ns]
+    edges = {from_ns, *(w.starts_at_ns for w in within), *(w.ends_at_ns for w in within)}
+    turns = sorted(edge for edge in edges if from_ns <= edge < until_ns)
+    counts = [Limits(inf, inf)] * len(turns)
+    for window in within:
+        # Later words over earlier ones.
+        first, last = bisect_left(turns, window.starts_at_ns), bisect_left(turns, window.ends_at_ns)
+        counts[first:last] = [Limits(window.export_w, window.import_w)] * (last - first)
+    return Limits(min(each.export_w for each in counts), min(each.import_w for each in counts))
 
 
 def _tighter(one: Limits, other: Limits) -> Limits:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from types import MappingProxyType
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from kapelle.dispatch.caps.joining import joined
 from kapelle.dispatch.caps.prices import Priced, solve
 from kapelle.dispatch.caps.reach import reach_w
 from kapelle.dispatch.caps.rows import Places, at_levels, last_corners
+from kapelle.fleet.envelopes import Limits
 from kapelle.model.ids import Floats
 from kapelle.model.summaries import Cells, ResourceSummary
 
@@ -44,18 +46,28 @@ class Near:
 class Capped:
     """The cells of one resource over all partitions, in one direction."""
 
-    def __init__(self, told: Sequence[Cells], sign: int, committed_w: float = inf) -> None:
+    def __init__(
+        self,
+        told: Sequence[Cells],
+        sign: int,
+        committed_w: float = inf,
+        besides: Mapping[str, Limits] = MappingProxyType({}),
+    ) -> None:
         """Join the cells of all partitions.
 
         Args:
             told: What each partition said.
             sign: 1 towards export, -1 towards consumption.
             committed_w: What the order commits: vendors carry a part of it at most. [W]
+            besides: Limits by group that are to be kept, too.
         """
         self.vendor_share = min((cells.vendor_share for cells in told), default=1.0)
         vendor_w = self.vendor_share * abs(committed_w) if self.vendor_share < 1.0 else inf
         names, used_w, cap_w = _use(told, sign)
         place = {name: number for number, name in enumerate(names)}
+        for name in besides.keys() & place.keys():
+            limit_w = besides[name].export_w if sign > 0 else besides[name].import_w
+            cap_w[place[name]] = min(cap_w[place[name]], limit_w)
         self.names, self.sign, self.used_w = names, sign, used_w
         is_vendor = np.array([name.startswith("vendor/") for name in names], np.bool_)
         self.cap_w = np.where(is_vendor, vendor_w, cap_w)

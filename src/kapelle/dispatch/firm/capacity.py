@@ -2,11 +2,14 @@
 largest vendor. Pure, from the plant's view; a few milliseconds, whatever the fleet's size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
+from kapelle.dispatch.caps.cells import Capped
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.mixture import Mixture, alone, mix
 from kapelle.dispatch.firm.portfolio import Portfolio
+from kapelle.dispatch.firm.within import caps_within
 from kapelle.fleet.capacity.recalibration import LEVELS, Recalibration
 from kapelle.fleet.plant import PlantView
 from kapelle.model.plant import Direction
@@ -54,19 +57,30 @@ def firm_capacity(
         notice_s: How soon devices must have answered; 0: it does not matter. [s]
     """
     portfolio = portfolio_of(view.rooms, view.firmness, resource, direction, window_s, notice_s)
-    return answer(portfolio, view.firmness.kept.recalibration)
+    caps = caps_within(view, resource, direction, window_s)
+    return answer(portfolio, view.firmness.kept.recalibration, caps)
 
 
-def answer(portfolio: Portfolio, recalibration: Recalibration = _NOMINAL) -> FirmCapacity:
-    """Say what a portfolio can promise, as realised windows have taught to."""
+def answer(
+    portfolio: Portfolio, recalibration: Recalibration = _NOMINAL, caps: Capped | None = None
+) -> FirmCapacity:
+    """Say what a portfolio can promise, as realised windows have taught to, and within caps."""
     mixture = mix(portfolio)
+    most_w = caps.reach_w() if caps is not None else inf
+    worst = _worst(portfolio, recalibration)
+    if worst is not None:
+        worst = replace(worst, left_w=_bounded_w(worst.left_w, most_w))
     return FirmCapacity(
-        promise_w=promises(mixture, recalibration),
-        alone_w=alone(portfolio).promises_w([1.0 - level for level in LEVELS]),
-        headroom_w=portfolio.head_w,
-        expected_w=float(mixture.odds @ mixture.mean_w),
-        worst=_worst(portfolio, recalibration),
+        promise_w=_bounded_w(promises(mixture, recalibration), most_w),
+        alone_w=_bounded_w(alone(portfolio).promises_w([1.0 - at for at in LEVELS]), most_w),
+        headroom_w=min(portfolio.head_w, most_w),
+        expected_w=min(float(mixture.odds @ mixture.mean_w), most_w),
+        worst=worst,
     )
+
+
+def _bounded_w(powers_w: Sequence[float], most_w: float) -> list[float]:
+    return [min(power_w, most_w) for power_w in powers_w]
 
 
 def promises(mixture: Mixture, recalibration: Recalibration) -> list[float]:

@@ -8,6 +8,7 @@ import numpy as np
 from kapelle.dispatch.firm.assembly import portfolio_of
 from kapelle.dispatch.firm.capacity import promises
 from kapelle.dispatch.firm.mixture import mix
+from kapelle.dispatch.firm.within import caps_within
 from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.promise import parts_of, room_of
 from kapelle.dispatch.settings import DispatchSettings
@@ -69,6 +70,10 @@ def assurance(
     # Devices that follow other orders are not to be had.
     room = room_of(parts_of(view, asked.resource))
     free_w = room.up_w if way == "up" else room.down_w
+    caps = caps_within(view, asked.resource, way, length_s)
+    if caps is not None:
+        most_w = caps.reach_w()
+        sure_w = [min(each_w, most_w) for each_w in sure_w]
     firm_w = copysign(min(sure_w[_P95], free_w), asked.target_w)
     return Assurance(firm_w, inf if isnan(level) else sure_w[LEVELS.index(level)], level)
 
