@@ -10,8 +10,10 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.model.orders import Order
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety.accounts import restore, to_snapshot
-from kapelle.safety.gate import GateState, charge_again, check, know
+from kapelle.safety.gate import check
+from kapelle.safety.recharge import charge_again
 from kapelle.safety.settings import GroupLimit, SafetySettings
+from kapelle.safety.state import GateState, know
 
 T0_NS = 1_700_000_000 * NS_PER_S
 _AT_ONCE = 1000

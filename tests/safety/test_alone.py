@@ -4,6 +4,7 @@ The desk refuses what takes a second person, the last hop holds what only one ha
 writes orders, amendments, cancellations and restarts, and both are held against a slow referee.
 """
 
+import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,14 @@ from msgspec.structs import replace
 from kapelle.adapters.http.problems import Refused
 from kapelle.api import alone
 from kapelle.fleet.plant import PlantView, apply_plant
+from kapelle.journal.memory import MemoryJournal
 from kapelle.model.entries import KIND_OF, Body, Entry
 from kapelle.model.ids import NS_PER_S, PLANT
 from kapelle.model.orders import Amend, Cancel, Interval, Order
+from kapelle.runtime.clock import SystemClock
 from kapelle.safety.authority import OrderBook
+from kapelle.safety.before import hear_orders
+from kapelle.safety.state import GateState, go_on
 
 ABOVE_W = 1_000.0
 STEP_S = 60
@@ -215,3 +220,21 @@ def test_an_amendment_counts_by_what_it_changes() -> None:
         with pytest.raises(Refused) as caught:
             alone.check_amendment(plant.view, was, to, "ada", T0_NS, ABOVE_W)
         assert (caught.value.status, caught.value.code) == (403, "second-person-needed")
+
+
+def test_a_restart_knows_of_orders_that_shrank_step_by_step() -> None:
+    async def main() -> None:
+        journal = MemoryJournal(SystemClock())
+        plant, state = Plant(), GateState()
+        given = order(1, 4_000.0, operated_by="bob")
+        ends_ns = given.ends_at_ns
+        for body in (given, Amend(1, 3_000.0, ends_ns, T0_NS), Amend(1, 2_000.0, ends_ns, T0_NS)):
+            await journal.append(PLANT, [body], writer="api")
+            plant.say(body)
+        done = {PLANT: 0}
+        await hear_orders(journal, state, plant.view, done)
+        go_on(state, T0_NS)
+        assert done == {PLANT: 3}
+        assert state.orders.is_agreed(np.array([1], np.int32), ABOVE_W).all()
+
+    asyncio.run(main())

@@ -16,8 +16,9 @@ from kapelle.model.orders import Amend, Cancel, Order
 from kapelle.ports import Places
 from kapelle.safety import gate
 from kapelle.safety.authority import OrderBook
-from kapelle.safety.gate import PHASE_OF, RULES, GateState, Known, check
+from kapelle.safety.gate import PHASE_OF, RULES, check
 from kapelle.safety.settings import SafetySettings
+from kapelle.safety.state import GateState, Known
 
 NOW_NS = 1_000 * NS_PER_S
 SETTINGS = SafetySettings()

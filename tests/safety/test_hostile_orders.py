@@ -19,9 +19,11 @@ from kapelle.ports import Snapshot
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate
 from kapelle.safety.accounts import restore, to_snapshot
-from kapelle.safety.gate import PHASE_OF, RULES, GateState, charge_again, check, go_on, know
+from kapelle.safety.gate import PHASE_OF, RULES, check
+from kapelle.safety.recharge import charge_again
 from kapelle.safety.restart import Left, Line
 from kapelle.safety.settings import GroupLimit, SafetySettings
+from kapelle.safety.state import GateState, go_on, know
 
 T0_S = 1_000_000
 PARTITIONS = 2

@@ -10,8 +10,9 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.model.orders import Order
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate
-from kapelle.safety.gate import RULES, GateState, check, know
+from kapelle.safety.gate import RULES, check
 from kapelle.safety.settings import GroupLimit, SafetySettings
+from kapelle.safety.state import GateState, know
 
 DEVICES = 100
 REVERT_S = 120.0

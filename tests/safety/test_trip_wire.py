@@ -15,9 +15,10 @@ from kapelle.model.orders import Amend, Hold, Order
 from kapelle.model.plant import Notice
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
-from kapelle.safety.gate import HOLD, RULES, GateState, check, know, rearm
+from kapelle.safety.gate import HOLD, RULES, check
 from kapelle.safety.service import LastHop
 from kapelle.safety.settings import SafetySettings
+from kapelle.safety.state import GateState, know, rearm
 
 DEVICES = 200
 T0_S = 1_000

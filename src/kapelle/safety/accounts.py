@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from kapelle.errors import JournalDamaged
 from kapelle.ports import Snapshot
 from kapelle.safety.authority import Standing, Told
-from kapelle.safety.gate import GateState
 from kapelle.safety.settings import GroupLimit
+from kapelle.safety.state import GateState
 from kapelle.safety.windows import below
 
 TOPIC = "last-hop"

@@ -10,49 +10,38 @@ has not heard of is written there once it can be.
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from kapelle.errors import JournalDamaged, JournalFailed, JournalFull, LinkLost
+from kapelle.errors import JournalFailed, JournalFull, LinkLost
 from kapelle.fleet.recall import recall
-from kapelle.fleet.retention import position_at
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.entries import Body, Kind
 from kapelle.model.enums import Phase
-from kapelle.model.ids import NS_PER_S, PLANT, Bytes, Flags, partition_topic
-from kapelle.model.orders import Cancel, Hold
+from kapelle.model.ids import PLANT, Bytes, Flags, partition_topic
+from kapelle.model.orders import Hold
 from kapelle.model.plant import Notice, Tick
 from kapelle.ports import Clock, Directory, Journal, Link
-from kapelle.safety.accounts import TOPIC, restore, to_snapshot
-from kapelle.safety.gate import (
-    PHASE_OF,
-    RULES,
-    GateState,
-    charge_again,
-    check,
-    go_on,
-    know,
-    rearm,
-)
-from kapelle.safety.restart import Left, Line
+from kapelle.safety.accounts import TOPIC, to_snapshot
+from kapelle.safety.before import HEARD, WRITER, LeftBefore, hear_orders, saved
+from kapelle.safety.gate import PHASE_OF, RULES, check
+from kapelle.safety.recharge import charge_again
+from kapelle.safety.restart import Left
 from kapelle.safety.settings import SafetySettings
+from kapelle.safety.state import GateState, go_on, know, rearm
 
-_WRITER = "last-hop"
 _APPEND_TIMEOUT_S = 10.0
 _AGAIN_S = 1.0
 """Pause before a hold that could not be written is tried again. [s]"""
-_READ_AT_ONCE = 1_000
 _SAVE_TRIES = 100
 _SAVE_AGAIN_S = 0.05
 _LOOK_S = 0.2
 """How often the file that holds the plant is looked for. [s]"""
-_HEARD = {Kind.HOLD, Kind.ORDER, Kind.AMEND, Kind.CANCEL}
 
 log = logging.getLogger(__name__)
 
@@ -143,14 +132,21 @@ class LastHop:
             JournalDamaged: Whether the plant is held cannot be known any more.
         """
         self._look()
-        after = await self._recall()
+        await self._restore()
+        view = await recall(self._journal, self._partitions)
+        if view.held:
+            self.hold(True, view.hold_reason)
+        await hear_orders(self._journal, self._state, view, self._done)
         ends = {
             topic: await self._journal.last(topic)
             for topic in map(partition_topic, range(self._partitions))
         }
-        await self._charge_again(ends)
+        left = LeftBefore(self._journal, self._settings, self._clock.now_ns(), self._done, ends)
+        async for each in left.in_order():
+            self._charge_again(each)
+        go_on(self._state, left.now_ns)
         try:
-            await self._run(after, ends)
+            await self._run(view.position, ends)
         except asyncio.CancelledError:
             with suppress(JournalFailed):
                 await self._save()
@@ -166,80 +162,22 @@ class LastHop:
             for topic, end in ends.items():
                 group.create_task(self._pass_on(topic, end))
 
-    async def _recall(self) -> int:
-        await self._restore()
-        view = await recall(self._journal, self._partitions)
-        if view.held:
-            self.hold(True, view.hold_reason)
-        for number, state in view.orders.items():
-            self._state.orders.apply(msgspec.structs.replace(state.order, issued_by=state.given_by))
-            if state.cancelled_at_ns:
-                self._state.orders.apply(Cancel(number, state.cancelled_at_ns))
-        since = self._done.get(PLANT, view.position)
-        while since < view.position and (
-            entries := await self._journal.read(PLANT, since, _READ_AT_ONCE, _HEARD)
-        ):
-            for entry in entries:
-                if entry.position <= view.position:
-                    self._state.orders.apply(entry.body)
-            since = entries[-1].position
-        self._done[PLANT] = view.position
-        return view.position
-
     async def _restore(self) -> None:
         """Take up the accounts as they were last saved."""
-        saved = await self._journal.load_snapshot(TOPIC)
-        if saved is None:
+        found = await saved(self._journal, self._settings)
+        if found is None:
             return
-        state = GateState.of(self._settings)
-        try:
-            self._done = restore(state, saved)
-        except JournalDamaged as damaged:
-            log.warning("accounts are drawn up from the journal", extra={"reason": str(damaged)})
-            return
+        state, self._done = found
         state.held, state.hold_reason = self._state.held, self._state.hold_reason
         self._state = state
         self._clock.not_before(state.now_ns)
 
-    async def _charge_again(self, ends: Mapping[str, int]) -> None:
-        """Charge what has left, or may have, since the accounts were saved, in order of time."""
-        now_ns = self._clock.now_ns()
-        oldest_ns = now_ns - int(
-            (self._settings.revert_s_max + self._settings.valid_s_max) * NS_PER_S
+    def _charge_again(self, left: Left) -> None:
+        at_ns, commands, sure = left
+        known = know(self._state, self._directory, commands.device_no)
+        charge_again(
+            self._state, commands, known, at_ns, self._partitions, self._settings, sure=sure
         )
-        lines = {topic: Line(now_ns) for topic in ends}
-        ready: dict[str, deque[Left]] = {topic: deque() for topic in ends}
-        for topic in ends:
-            if topic not in self._done:
-                self._done[topic] = await position_at(self._journal, topic, oldest_ns) - 1
-        while True:
-            for topic, line in lines.items():
-                while not ready[topic] and self._done[topic] < ends[topic]:
-                    ready[topic] += await self._read_again(topic, line, ends[topic])
-            waiting = [topic for topic in ends if ready[topic]]
-            if not waiting:
-                go_on(self._state, now_ns)
-                return
-            at_ns, commands, sure = ready[min(waiting, key=lambda t: ready[t][0].at_ns)].popleft()
-            known = know(self._state, self._directory, commands.device_no)
-            charge_again(
-                self._state, commands, known, at_ns, self._partitions, self._settings, sure=sure
-            )
-
-    async def _read_again(self, topic: str, line: Line, end: int) -> list[Left]:
-        entries = await self._journal.read(
-            topic, self._done[topic], _READ_AT_ONCE, {Kind.COMMANDS, Kind.PHASES}
-        )
-        left: list[Left] = []
-        for entry in entries:
-            if entry.position > end:
-                break
-            if isinstance(entry.body, Commands):
-                left += line.take(entry.body)
-            elif isinstance(entry.body, Phases) and entry.writer == _WRITER:
-                left += line.hear(entry.body)
-        self._done[topic] = min(entries[-1].position, end) if entries else end
-        return left + line.end() if self._done[topic] == end else left
 
     async def _keep_accounts(self) -> None:
         while True:
@@ -261,14 +199,14 @@ class LastHop:
         try:
             async with asyncio.timeout(_APPEND_TIMEOUT_S):
                 now_ns = self._clock.now_ns()
-                position = await self._journal.append(TOPIC, [Tick(now_ns)], writer=_WRITER)
+                position = await self._journal.append(TOPIC, [Tick(now_ns)], writer=WRITER)
                 await self._journal.save_snapshot(TOPIC, replace(taken, position=position))
                 await self._journal.trim(TOPIC, position - 1)
         except (JournalFull, TimeoutError) as error:
             log.warning("accounts not saved", extra={"reason": str(error)})
 
     async def _watch_plant(self, after: int) -> None:
-        async for entries in self._journal.follow(PLANT, after, _HEARD):
+        async for entries in self._journal.follow(PLANT, after, HEARD):
             for entry in entries:
                 if isinstance(entry.body, Hold):
                     self._hear(entry.body)
@@ -312,7 +250,7 @@ class LastHop:
                 continue
             try:
                 async with asyncio.timeout(_APPEND_TIMEOUT_S):
-                    await self._journal.append(PLANT, bodies, writer=_WRITER)
+                    await self._journal.append(PLANT, bodies, writer=WRITER)
             except (JournalFull, TimeoutError) as error:
                 log.error("a hold is not in the journal yet", extra={"reason": str(error)})
                 await self._clock.sleep(_AGAIN_S)
@@ -400,7 +338,7 @@ class LastHop:
     async def _append(self, topic: str, phases: list[Phases]) -> None:
         try:
             async with asyncio.timeout(_APPEND_TIMEOUT_S):
-                await self._journal.append(topic, phases, writer=_WRITER)
+                await self._journal.append(topic, phases, writer=WRITER)
         except (JournalFull, TimeoutError) as error:
             # The devices' own answers say the same and more.
             reason = str(error) or f"the journal took longer than {_APPEND_TIMEOUT_S:g} s"
