@@ -10,7 +10,7 @@ from kapelle.model.entries import KIND_OF, Entry
 from kapelle.model.ids import NS_PER_S, PLANT
 from kapelle.model.orders import Order, Plan
 from kapelle.model.plant import Small
-from kapelle.model.summaries import Curve, ResourceSummary, Summary
+from kapelle.model.summaries import Curve, ResourceSummary, Silence, Summary
 
 SETTINGS = DispatchSettings()
 EPOCH = 3
@@ -35,6 +35,7 @@ class Plant:
         self.fading_w = self.fading_up_w = 0.0
         self.doubt_up_w = self.doubt_most_w = 0.0
         self.phases = [0] * 18
+        self.silences: dict[str, Silence] = {}
 
     def say(self, body: Small) -> None:
         self.position += 1
@@ -78,6 +79,7 @@ class Plant:
             fading_up_w=self.fading_up_w / 2,
             doubt_up_w=self.doubt_up_w / 2,
             doubt_most_w=self.doubt_most_w,
+            silences=self.silences,
         )
         north = msgspec.structs.replace(part, resource="north")
         return Summary(partition, s(at_s), 1, [part, north])

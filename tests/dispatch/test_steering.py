@@ -1,9 +1,12 @@
 """How a running order is held at its target, and what an operator is told where it cannot be."""
 
+import numpy as np
 import pytest
 from tests.dispatch.control_worlds import SETTINGS, Plant, s
 
+from kapelle.fleet.silence import SINCE_S
 from kapelle.model.ids import NS_PER_S
+from kapelle.model.summaries import Silence
 
 
 def test_the_loop_feeds_forward_what_drops_out() -> None:
@@ -96,6 +99,43 @@ def test_a_shortfall_to_come_is_announced_before_it_is_there() -> None:
     said = [notice for at_s in range(2, 6) for notice in plant.step(at_s).notices]
     assert [notice.code for notice in said] == ["shortfall"]
     assert said[0].power_w == pytest.approx(18_000.0 - 14_000.0)
+
+
+def test_the_loss_of_a_group_is_said_with_the_shortfall_in_the_second_it_is_known() -> None:
+    plant = Plant()
+    plant.order(18_000.0)
+    plant.silences = {"vendor/acme": heard_s_ago(20, 1.0), "vendor/bolt": heard_s_ago(10, 1.0)}
+    for at_s in range(1, 40):
+        plant.step(at_s)
+    # All of its devices are late and count as live yet; what they give is known to fade.
+    plant.silences["vendor/bolt"] = heard_s_ago(10, 6.0)
+    plant.fading_up_w = 10_000.0
+    said = plant.step(40).notices
+    assert [notice.code for notice in said] == ["group-lost", "shortfall"]
+    assert "vendor bolt: 0 of 20 devices are heard in time, 20 were" in said[0].text
+    assert "vendor bolt is lost (20 devices)" in said[1].text
+    assert said[1].power_w == pytest.approx(18_000.0 - 10_000.0)
+
+
+def heard_s_ago(devices: int, age_s: float) -> Silence:
+    """Return what a partition tells of devices that report every four seconds."""
+    silent = devices if age_s > 5.0 else 0
+    ages = [devices if since_s == age_s else 0 for since_s in SINCE_S]
+    return Silence(late=silent, due=silent, ages=ages)
+
+
+def test_a_shortfall_that_comes_and_grows_is_said_seldom() -> None:
+    """Whatever it does: once for each group that is lost, and once for each twentieth it grows."""
+    plant = Plant()
+    plant.order(18_000.0)
+    plant.step(1)
+    draw = np.random.default_rng(1)
+    said = []
+    for at_s in range(2, 590):
+        plant.vendors = {"acme": [40, 40 * int(draw.random() < 0.9)], "bolt": [20, 20]}
+        plant.fading_up_w = min(9_000.0 + 15.0 * at_s, 15_000.0) + draw.normal(0.0, 300.0)
+        said += [notice for notice in plant.step(at_s).notices if notice.code == "shortfall"]
+    assert 1 <= len(said) <= 2 + 20
 
 
 def test_a_slow_decline_is_no_common_outage() -> None:

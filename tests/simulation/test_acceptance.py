@@ -46,6 +46,8 @@ def test_nothing_happens_twice_and_what_is_promised_arrives(name: str, seed: int
         assert seen.admitted is not None
         assert seen.admitted.after_s <= line.aims.notice_s
         assert seen.admitted.error < 0.1
+        assert seen.admitted.named_s is not None
+        assert seen.admitted.named_s <= line.aims.named_s
     # Whoever was silenced, or killed, was there again.
     assert seen.restarts >= len(line.scenario.faults.rival) + len(line.scenario.faults.restart)
     if line.aims.recover_5pct_s < 60:

@@ -10,12 +10,13 @@ from math import nan
 from kapelle.dispatch.beside import is_followed, release
 from kapelle.dispatch.firm.orders import step_prospects
 from kapelle.dispatch.memory import ControlState, Cycle, Outcome, Running
+from kapelle.dispatch.outages import step_groups
 from kapelle.dispatch.planning.horizon import Horizon
 from kapelle.dispatch.rollout import is_held, roll_on
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.starting import decline, is_amended, promise_anew, start
 from kapelle.dispatch.steering import drive
-from kapelle.dispatch.watch import step_caps, step_groups, step_partitions
+from kapelle.dispatch.watch import step_caps, step_partitions
 from kapelle.fleet.plant import OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import ALL, NS_PER_S
@@ -29,7 +30,7 @@ def step(
     silent = [number for number in range(view.partitions) if number not in view.summaries]
     view = _as_last_heard(state, view, silent, now_ns, settings)
     cycle = Cycle(view, now_ns, epoch, settings, Outcome())
-    cycle.out.notices += step_groups(state.watch, total(view, ALL, now_ns), now_ns, settings)
+    cycle.out.notices += step_groups(state.watch.groups, total(view, ALL, now_ns), now_ns, settings)
     waits = False
     for order_no, order in sorted(view.orders.items()):
         if order.is_over:

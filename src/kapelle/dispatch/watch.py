@@ -1,10 +1,11 @@
-"""What an operator should be told: targets out of reach, groups that vanish, and their return."""
+"""What an operator should be told: targets out of reach, caps not kept, silent partitions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kapelle.dispatch.caps.binding import beyond_words
 from kapelle.dispatch.caps.cells import beyond, told_by
+from kapelle.dispatch.outages import Group, heard, words
 from kapelle.dispatch.promise import parts_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.words import power
@@ -13,20 +14,14 @@ from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.orders import Order
 from kapelle.model.plant import Notice
 
-_LOST_BELOW = 0.5
-_BACK_ABOVE = 0.8
 _BEYOND = 0.02
 """Own schedules wander about a limit: beyond it by this part of it is worth a word."""
-_FADING = 0.01
-"""How fast, per cycle, the usual number of live devices follows a slow decline."""
-
-
-@dataclass(slots=True)
-class Group:
-    """One vendor's live devices over time."""
-
-    usual: float = 0.0
-    is_lost: bool = False
+_MUCH_WORSE = 1.5
+"""A shortfall so many times the one announced is announced at once …"""
+_WORSE = 0.05
+"""… and one that has grown by this part of the commitment, as exact as sizes are promised, …"""
+_WORSE_AFTER_S = 5.0
+"""… once the last word is so old: devices fall overdue one by one. [s]"""
 
 
 @dataclass(slots=True)
@@ -36,6 +31,18 @@ class Shortfall:
     since_ns: int = 0
     said_w: float = 0.0
     """Size of the shortfall as announced; 0 where none is. [W]"""
+    said_at_ns: int = 0
+    named: frozenset[str] = frozenset()
+    """Groups whose loss was given as its cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What keeps devices from being counted on."""
+
+    text: str
+    groups: frozenset[str]
+    """Groups with devices in the resource that are lost."""
 
 
 @dataclass(slots=True)
@@ -76,28 +83,6 @@ def step_caps(watch: Watch, view: PlantView, now_ns: int) -> list[Notice]:
     return notices
 
 
-def step_groups(
-    watch: Watch, plant: Aggregate, now_ns: int, settings: DispatchSettings
-) -> list[Notice]:
-    """Return notices of vendors whose live share broke down within seconds, or is back."""
-    notices: list[Notice] = []
-    for vendor, (devices, live) in sorted(plant.vendors.items()):
-        group = watch.groups.setdefault(vendor, Group())
-        if group.is_lost:
-            if live >= _BACK_ABOVE * group.usual:
-                group.is_lost = False
-                text = f"vendor {vendor}: {live} of {devices} devices are heard again"
-                notices.append(Notice(now_ns, "group-back", text))
-            continue
-        if devices >= settings.group_devices_min and live < _LOST_BELOW * group.usual:
-            group.is_lost = True
-            text = f"vendor {vendor}: {live} of {devices} devices are heard, {group.usual:.0f} were"
-            notices.append(Notice(now_ns, "group-lost", text))
-            continue
-        group.usual = max(float(live), group.usual - _FADING * (group.usual - live))
-    return notices
-
-
 def step_partitions(
     watch: Watch, silent: Sequence[int], waits: bool, now_ns: int, settings: DispatchSettings
 ) -> list[Notice]:
@@ -129,37 +114,53 @@ def step_shortfall(
     order: Order,
     short_w: float,
     committed_w: float,
-    cause: str,
+    cause: Cause,
     now_ns: int,
     settings: DispatchSettings,
 ) -> list[Notice]:
-    """Return a notice when an order has been out of reach for a while, worsens, or is back."""
+    """Return a notice when an order is out of reach, worsens, gets its cause, or is back.
+
+    It is out of reach when it has been so for a while, or at once with the loss of a group. Each
+    group is such news once in an order's life, so that none says more than its groups and its
+    growth make.
+    """
     said = watch.shortfalls.setdefault(order.order_no, Shortfall())
     accepted_w = max(order.tolerance * abs(committed_w), 1.0)
     if abs(short_w) <= accepted_w:
         said.since_ns = 0
+        # What could be made up for is no news when the order is out of reach for other reasons.
+        said.named |= cause.groups
         if said.said_w == 0.0 or abs(short_w) > 0.5 * accepted_w:
             return []
         said.said_w = 0.0
         text = f"order {order.order_no} can be met again"
         return [Notice(now_ns, "shortfall-over", text, order.order_no)]
     said.since_ns = said.since_ns or now_ns
-    if now_ns - said.since_ns < int(settings.shortfall_after_s * NS_PER_S):
+    is_named = cause.groups <= said.named
+    if is_named and now_ns - said.since_ns < int(settings.shortfall_after_s * NS_PER_S):
         return []
-    if said.said_w != 0.0 and abs(short_w) < 1.5 * abs(said.said_w):
+    if is_named and said.said_w != 0.0 and not _is_worse(said, short_w, committed_w, now_ns):
         return []
-    said.said_w = short_w
+    said.said_w, said.said_at_ns, said.named = short_w, now_ns, said.named | cause.groups
     size = f"{power(abs(short_w))} of {power(abs(committed_w))}"
-    text = f"order {order.order_no} misses {size}: {cause}"
+    text = f"order {order.order_no} misses {size}: {cause.text}"
     return [Notice(now_ns, "shortfall", text, order.order_no, short_w)]
 
 
-def cause_of(watch: Watch, known: Aggregate) -> str:
+def _is_worse(said: Shortfall, short_w: float, committed_w: float, now_ns: int) -> bool:
+    """Tell whether a shortfall has grown so much since it was announced that it is news."""
+    if abs(short_w) >= _MUCH_WORSE * abs(said.said_w):
+        return True
+    is_old = now_ns - said.said_at_ns >= int(_WORSE_AFTER_S * NS_PER_S)
+    return is_old and abs(short_w) >= abs(said.said_w) + _WORSE * abs(committed_w)
+
+
+def cause_of(watch: Watch, known: Aggregate) -> Cause:
     """Name what keeps devices from being counted on, common outages first."""
-    lost = [
-        f"vendor {vendor} is lost ({known.vendors[vendor][1]} of {known.vendors[vendor][0]} heard)"
-        for vendor, group in sorted(watch.groups.items())
-        if group.is_lost and vendor in known.vendors
-    ]
-    reasons = [f"{count:,} devices {why}" for why, count in sorted(known.excluded.items())]
-    return ", ".join(lost + reasons) or "every device is at its limit"
+    groups = heard(known)
+    lost = [name for name, group in sorted(watch.groups.items()) if group.is_lost]
+    lost = [name for name in lost if name in groups]
+    said = [f"{words(name)} is lost ({groups[name][0]:,} devices)" for name in lost]
+    said += [f"{count:,} devices {why}" for why, count in sorted(known.excluded.items())]
+    otherwise = "every device is at its limit" if known.devices else "its resource has no devices"
+    return Cause(", ".join(said) or otherwise, frozenset(lost))

@@ -19,6 +19,7 @@ from kapelle.fleet.estimation.estimate import in_flight
 from kapelle.fleet.estimation.evidence import Witness
 from kapelle.fleet.reconciliation.conditions import DISTRUSTED, VOID
 from kapelle.fleet.settings import FleetSettings
+from kapelle.fleet.silence import Hearing
 from kapelle.fleet.spread import spread
 from kapelle.fleet.stores import stores
 from kapelle.fleet.traits import any_of, has, opted_out
@@ -36,7 +37,6 @@ from kapelle.model.summaries import Curve, ResourceSummary, Summary
 
 _CHUNK = 1 << 15
 """Rows at once, so that what is computed stays in the cache."""
-_STATES = len(Freshness)
 _PHASES = max(Phase) + 1
 
 
@@ -83,13 +83,10 @@ def _summed(
         down_w, up_w = _headroom(fleet, free)
 
     window_s = window_due_s(fleet.now_ns)
-    by_vendor = tally.states.reshape(-1, _STATES)
-    late = by_vendor[:, Freshness.LATE :].sum(axis=1)
     # What is another order's to lose is no loss of this one's.
     bound = claims.bound(rows)
     unbound = rows[~bound] if bound.any() else rows
-    fading = trust.fading(fleet, unbound, late, by_vendor.sum(axis=1))
-    vendors = list(zip(fleet.names["vendor"], by_vendor.tolist(), strict=True))
+    fading = trust.fading(fleet, unbound, tally.hearing.counts())
     shared_std_w = zip(fleet.names["vendor"], tally.shared_std_w.tolist(), strict=True)
     return ResourceSummary(
         resource=resource,
@@ -98,7 +95,7 @@ def _summed(
         variance_w2=tally.variance_w2,
         shared_std_w={vendor: std_w for vendor, std_w in shared_std_w if std_w > 0},
         measured_w=tally.measured_w,
-        freshness=by_vendor.sum(axis=0).tolist(),
+        freshness=tally.hearing.by("vendor").sum(axis=0).tolist(),
         oldest_age_s=(fleet.now_ns - tally.oldest_ns) / NS_PER_S if tally.oldest_ns else nan,
         nameplate_w=tally.nameplate_w,
         uncontrolled_w=tally.uncontrolled_w,
@@ -118,11 +115,9 @@ def _summed(
             for kind in DeviceKind
             if tally.kinds >> kind & 1
         },
-        vendors={
-            vendor: [sum(states), states[Freshness.LIVE] + states[Freshness.LATE]]
-            for vendor, states in vendors
-            if any(states)
-        },
+        vendors=tally.hearing.heard("vendor"),
+        providers=tally.hearing.heard("provider"),
+        silences=tally.hearing.silences(),
         measured_nameplate_w=tally.measured_nameplate_w,
         fading_w=fading.power_w,
         fading_up_w=fading.up_w,
@@ -177,6 +172,7 @@ class _Tally:
         vendors = len(fleet.names["vendor"])
         self.claims = claims
         self.witness = Witness(fleet, whole=whole)
+        self.hearing = Hearing(fleet, whole=whole)
         self.power_w = self.measured_w = self.uncontrolled_w = self.commanded_w = 0.0
         self.nameplate_w = self.measured_nameplate_w = 0.0
         self.doubt_up_w = self.doubt_down_w = self.doubt_most_w = 0.0
@@ -184,7 +180,6 @@ class _Tally:
         self.variance_w2 = self.steady_variance_w2 = self.steady_std_w = 0.0
         self.oldest_ns = 0
         """When the oldest reading counted as live or late was true; 0 without any."""
-        self.states: NDArray[np.intp] = np.zeros(vendors * _STATES, np.intp)
         self.shared_std_w: Floats = np.zeros(vendors)
         self.counts = {"received": 0, "duplicates": 0, "late": 0, "lost": 0}
         self.phases: NDArray[np.intp] = np.zeros(_PHASES, np.intp)
@@ -198,7 +193,6 @@ class _Tally:
     def add(self, fleet: Fleet, settings: FleetSettings, rows: Ints) -> None:
         at = span(rows)
         power_w, freshness, kind = fleet.estimate_w[at], fleet.freshness[at], fleet.kind[at]
-        vendor = fleet.vendor[at]
         nameplate_w = np.maximum(fleet.nameplate_up_w[at], fleet.nameplate_down_w[at])
         self.power_w += float(power_w.sum())
         self.nameplate_w += float(nameplate_w.sum())
@@ -206,8 +200,7 @@ class _Tally:
         self.import_mwh += int(fleet.energy_mwh[1, at].sum())
         self.kinds |= int(np.bitwise_or.reduce(np.uint8(1) << kind))
         self.by_kind_w += np.bincount(kind, power_w, len(DeviceKind))
-        states = vendor * np.int32(_STATES) + freshness
-        self.states += np.bincount(states, minlength=len(self.states))
+        self.hearing.add(rows, freshness)
 
         live = freshness == np.uint8(Freshness.LIVE)
         condition = fleet.condition[at]

@@ -111,6 +111,17 @@ class Cells(msgspec.Struct, frozen=True):
     """Devices of one vendor carry at most this part of what an order commits. 0-1"""
 
 
+class Silence(msgspec.Struct, frozen=True):
+    """How long ago the devices of a group were last heard, but for those never heard, or lost."""
+
+    late: int = 0
+    """Those that are `Freshness.LATE`."""
+    due: int = 0
+    """Those silent for longer than they take to report, be they late yet or not."""
+    ages: list[int] = []
+    """By the age of their last word (`fleet.silence.SINCE_S`)."""
+
+
 class ResourceSummary(msgspec.Struct, frozen=True):
     """One resource in one partition at one tick."""
 
@@ -198,6 +209,10 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """None where no group has a cap in force."""
     rollout: dict[str, int] = {}
     """Of an order in stages: devices asked, verified and failed, by cause (`fleet.stages`)."""
+    providers: dict[str, list[int]] = {}
+    """As `vendors`, per internet provider; empty where none is named, or too many are."""
+    silences: dict[str, Silence] = {}
+    """By `vendor/NAME`, `provider/NAME`. Of resource `all` only."""
 
 
 class Spread(msgspec.Struct, frozen=True):

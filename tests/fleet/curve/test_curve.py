@@ -192,13 +192,20 @@ def test_a_revert_is_replaced_as_far_ahead_of_it_as_answers_take(
     assert left_w.tolist() == [*ahead_w, 5000.0, 5000.0]
 
 
+def by_vendor(*groups: list[int]) -> dict[str, np.ndarray]:
+    """Return the states of vendors of whom so many are late, of so many devices."""
+    states = np.zeros((len(groups), len(Freshness)), np.intp)
+    for code, (late, devices) in enumerate(groups):
+        states[code, Freshness.LATE], states[code, Freshness.LIVE] = late, devices - late
+    return {"vendor": states}
+
+
 def test_a_timer_that_never_ends_does_not_fade() -> None:
     fleet = make_fleet(1, 1)
     fleet.active[:], fleet.freshness[:] = True, Freshness.STALE
     fleet.own_w[:], fleet.estimate_w[:] = 0.0, 4000.0
     fleet.reverts_at_ns[:] = NEVER_NS
-    one = np.ones(1, np.intp)
-    assert trust.fading(fleet, rows_of(fleet), one, one) == (0.0, 0.0, 0.0)
+    assert trust.fading(fleet, rows_of(fleet), by_vendor([1, 1])) == (0.0, 0.0, 0.0)
 
 
 def test_what_a_silent_vendor_holds_is_known_to_fade() -> None:
@@ -217,10 +224,19 @@ def test_what_a_silent_vendor_holds_is_known_to_fade() -> None:
     fleet.freshness[[0, 10, 11, 12, 13, 14, 15]] = Freshness.LATE
     fleet.freshness[[16, 17]] = Freshness.STALE
     fleet.reverts_at_ns[17] = 90 * NS_PER_S
-    late, devices = np.array([1, 8]), np.array([10, 10])
-    found = trust.fading(fleet, rows_of(fleet), late, devices)
+    found = trust.fading(fleet, rows_of(fleet), by_vendor([1, 10], [8, 10]))
     assert found == (3000.0, 6 * 4000.0, 6 * 1000.0)
-    assert trust.fading(fleet, rows_of(fleet), np.array([1, 2]), devices) == (3000.0, 0.0, 0.0)
+    few = by_vendor([1, 10], [2, 10])
+    assert trust.fading(fleet, rows_of(fleet), few) == (3000.0, 0.0, 0.0)
+    # The two that are not late yet should have been heard by now: they are gone with the others.
+    fleet.cadence_s[:] = 4.0
+    fleet.heard_at_ns[:] = (100 - 6) * NS_PER_S
+    found = trust.fading(fleet, rows_of(fleet), by_vendor([1, 10], [8, 10]))
+    assert found == (3000.0, 8 * 4000.0, 8 * 1000.0)
+    # One of them was heard just now: whoever is heard is counted on.
+    fleet.heard_at_ns[18] = 99 * NS_PER_S
+    found = trust.fading(fleet, rows_of(fleet), by_vendor([1, 10], [8, 10]))
+    assert found == (3000.0, 6 * 4000.0, 6 * 1000.0)
 
 
 def test_a_load_is_curtailed_as_far_as_it_says_and_no_further() -> None:

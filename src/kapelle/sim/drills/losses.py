@@ -33,8 +33,8 @@ _AWAY_S_MIN, _AWAY_S_MAX = 90.0, 360.0
 _FAULTS = FaultPlan(command_loss=0.02)
 _AMPLE = 0.7
 """Part of what is left without the group that is ordered where there shall be headroom."""
-_NOTICE_S: Mapping[By, float] = {"vendor": 10, "gateway": 15, "provider": 15, "feeder": 15}
-"""A vendor is known as a whole; of the others the plant notices each device when it is overdue."""
+_NOTICE_S: Mapping[By, float] = {"vendor": 10, "provider": 10, "gateway": 15, "feeder": 15}
+"""Vendors and providers are known as a whole; of the others each device is missed by itself."""
 _OVERDUE = 2.5
 """A device that reports seldom is missed after so many of its periods."""
 _SHARE_MIN = 0.05
@@ -195,11 +195,11 @@ def without_headroom(drill: Drill, fleet: FleetPlan, group: Group, seed: int) ->
             unit="% of the order",
         ),
     ]
-    if group.by == "vendor":
-        # A vendor's outage is known as that. Of gateways and providers the plant knows no name.
+    if group.by in ("vendor", "provider"):
+        # Of gateways and feeders the plant knows no outage by name.
         criteria.append(
             Criterion(
-                name="without headroom: the vendor named after",
+                name=f"without headroom: the {group.by} named after",
                 measured=_named_s(done, loss),
                 limit=notice_s,
                 unit="s",
