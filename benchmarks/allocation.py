@@ -16,7 +16,7 @@ from kapelle.fleet.curve.cells import CellSums
 from kapelle.fleet.curve.groups import capped_groups
 from kapelle.fleet.envelopes import StandingCap
 from kapelle.model.blocks import Commands
-from kapelle.model.enums import DeviceKind, Freshness, Metric
+from kapelle.model.enums import DeviceKind, Freshness, Metric, Trait
 from kapelle.model.ids import NS_PER_S, Floats, Ints
 from kapelle.model.signals import Signal
 
@@ -40,7 +40,8 @@ def run(quick: bool) -> list[Row]:
         rows += _allocation(size)
     for size in (500, *sizes[1:]):
         rows += _curve(size)
-    return [*rows, _capped(sizes[-1]), _solve(), *_decide(100_000)]
+    rows += [_with_attributes(sizes[-1]), _capped(sizes[-1])]
+    return [*rows, _solve(), *_decide(100_000)]
 
 
 def _best_s(call: Callable[[], object], times: int) -> float:
@@ -95,6 +96,36 @@ def _divided(fleet: Fleet, rows: Ints, level: float, target_w: float) -> tuple[S
     line, stairs = sums.summed(fleet, rows, level, level)
     found = solve_with_blocks([line], [stairs], target_w, level)
     return found, division.setpoints(fleet, rows, found.level, found.block_level)
+
+
+def _with_attributes(size: int) -> Row:
+    """Time the same where devices have tiers and priorities, and some of them steps or ramps."""
+    fleet, draw = make_fleet(size), np.random.default_rng(7)
+    fleet.tier[:] = draw.integers(0, 3, size)
+    fleet.priority[:] = draw.uniform(0.5, 4.0, size)
+    fleet.traits[:] = Trait.TIER | Trait.PRIORITY
+    stepped, slow = draw.random(size) < 0.1, draw.random(size) < 0.1
+    fleet.steps[stepped] = draw.integers(1, 5, int(stepped.sum()))
+    fleet.traits[stepped] |= np.uint8(Trait.STEPS)
+    fleet.ramp_w_per_s[slow] = draw.uniform(50.0, 500.0, int(slow.sum()))
+    fleet.traits[slow] |= np.uint8(Trait.SLOW)
+    fleet.estimate_w[:] = fleet.value[Metric.POWER_W] = fleet.own_w
+    rows = np.arange(size, dtype=np.int32)
+    part = division.shares(fleet, rows)
+    target_w = float(part.own_w.sum()) + 0.5 * float(part.up_w.sum())
+    level = 0.0
+    for _ in range(3):
+        found, _ = _divided(fleet, rows, level, target_w)
+        level = found.level
+    took_s = _best_s(lambda: _divided(fleet, rows, level, target_w), 3)
+    return {
+        "name": f"allocate {size} with attributes",
+        "value": took_s * 1e3,
+        "unit": "ms",
+        "ratio": 100.0 / (took_s * 1e3),
+        "peer": "aim 100 ms",
+        "note": "3 tiers, priorities, a tenth with steps and a tenth with ramps",
+    }
 
 
 def _capped(size: int) -> Row:
