@@ -3,27 +3,26 @@
 Everything here is synchronous; a change is one transaction that writes rows and outbox together.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, func, select, tuple_, update
 
-from kapelle.errors import Invalid, NotFound, Problem, RegistryUnavailable
-from kapelle.model.ids import ALL, Ints
-from kapelle.registry import credentials, enrolment, outbox, persons, schema
-from kapelle.registry.device import Device, id_flaws
-from kapelle.registry.membership import apply_devices, apply_resource
+from kapelle.errors import NotFound
+from kapelle.model.ids import Ints
+from kapelle.registry import credentials, enrolment, outbox, persons, resources
+from kapelle.registry.database import Database
+from kapelle.registry.device import Device
+from kapelle.registry.membership import apply_devices
 from kapelle.registry.persons import Person
+from kapelle.registry.resources import Resource
 from kapelle.registry.rows import COLUMNS, Stored
 from kapelle.registry.selection import parse
 from kapelle.registry.shape import Shape, shape_of
-from kapelle.registry.tables import devices, resource_members, resources, sites
+from kapelle.registry.tables import devices, resource_members, sites
 
 
 class Cursor(NamedTuple):
@@ -52,51 +51,12 @@ class Site:
     devices: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """A named selection of enrolled devices."""
-
-    name: str
-    selection: str
-    devices: int
-
-
-class Registry:
+class Registry(Database):
     """Sites, devices and resources of one plant.
 
     Any number of processes may open the same database. Changes take effect one at a time, in
     the order of their revision.
     """
-
-    def __init__(self, url: str, partitions: int | None = None) -> None:
-        """Open the database, bring its tables up to date, make the plant if there is none.
-
-        Args:
-            url: `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/name`.
-            partitions: Of a new plant; an existing one must have as many. None: as it has.
-
-        Raises:
-            Invalid: Unusable URL, newer schema, or other partitions.
-            RegistryUnavailable: The database cannot be reached.
-        """
-        self._engine = schema.connect(url)
-        self.url = self._engine.url.render_as_string(hide_password=True)
-        try:
-            with self._translated():
-                self.partitions = schema.prepare(self._engine, partitions)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # Devices.
 
@@ -232,44 +192,21 @@ class Registry:
         Raises:
             Invalid: The name or the selection cannot be used.
         """
-        _check_name(name)
-        parsed = parse(selection)
         with self._change() as (connection, revision):
-            known = select(resources.c.selection).where(resources.c.name == name)
-            before = connection.execute(known).scalar_one_or_none()
-            values = {"selection": selection, "updated_at_ns": now_ns}
-            if before is None:
-                row = {"name": name, "created_at_ns": now_ns, **values}
-                connection.execute(insert(resources), row)
-            elif before != selection:
-                statement = update(resources).where(resources.c.name == name)
-                connection.execute(statement.values(values))
-            if before != selection:
-                apply_resource(connection, name, parsed)
+            if resources.put(connection, name, selection, now_ns):
                 self._tell_everywhere(connection, revision, [name])
-            return Resource(name, selection, _count(connection, name))
+            return Resource(name, selection, resources.count(connection, name))
 
     def remove_resource(self, name: str, now_ns: int) -> None:
         """Forget a resource; its devices stay. Raises NotFound."""
         with self._change() as (connection, revision):
-            apply_resource(connection, name, None)
-            gone = connection.execute(delete(resources).where(resources.c.name == name))
-            if not gone.rowcount:
-                raise NotFound(f"there is no resource {name!r}")
+            resources.remove(connection, name)
             self._tell_everywhere(connection, revision, [name])
 
     def resources(self) -> list[Resource]:
         """Return every resource by name, without `all`."""
-        query = (
-            select(
-                resources.c.name, resources.c.selection, func.count(resource_members.c.device_no)
-            )
-            .outerjoin(resource_members, resource_members.c.resource == resources.c.name)
-            .group_by(resources.c.name, resources.c.selection)
-            .order_by(resources.c.name)
-        )
         with self._reading() as connection:
-            return [Resource(*row) for row in connection.execute(query)]
+            return resources.everything(connection)
 
     def members(self, resource: str, partition: int) -> Ints:
         """Return the device numbers of a resource in one partition, ascending."""
@@ -332,7 +269,7 @@ class Registry:
         """Make everything due again, for a journal that was lost or begun anew."""
         with self._change() as (connection, revision):
             connection.execute(update(devices).values(revision=revision))
-            names = connection.scalars(select(resources.c.name)).all()
+            names = [one.name for one in resources.everything(connection)]
             outbox.tell_enrolled(connection, revision)
             self._tell_everywhere(connection, revision, names)
 
@@ -350,38 +287,6 @@ class Registry:
         outbox.tell_members(connection, revision, places)
         outbox.set_revision(connection, revision)
 
-    @contextmanager
-    def _change(self) -> Iterator[tuple[Connection, int]]:
-        """Lock the plant, so that one change at a time is made, and yield its revision."""
-        with self._writing() as connection:
-            yield connection, outbox.lock_revision(connection)
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.connect() as plain:
-            connection = plain.execution_options(kapelle_writes=True)
-            with connection.begin():
-                yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            raise RegistryUnavailable(f"registry {self.url}: {cause}") from error
-        except DatabaseError as error:
-            # SQLite's word for a file that is damaged or something else; the classes derived
-            # from it mean a mistake of ours.
-            if type(error) is not DatabaseError:
-                raise
-            raise RegistryUnavailable(f"registry {self.url}: {error.orig}") from error
-
 
 def _existing(connection: Connection, device_ids: Sequence[str]) -> dict[str, Stored]:
     found = enrolment.stored_by_id(connection, device_ids)
@@ -389,19 +294,3 @@ def _existing(connection: Connection, device_ids: Sequence[str]) -> dict[str, St
     if missing:
         raise NotFound(f"there is no device {', '.join(repr(name) for name in missing)}")
     return found
-
-
-def _count(connection: Connection, resource: str) -> int:
-    query = select(func.count()).select_from(resource_members)
-    return int(
-        connection.execute(query.where(resource_members.c.resource == resource)).scalar_one()
-    )
-
-
-def _check_name(name: str) -> None:
-    if name == ALL:
-        problem = Problem("name", "`all` is every enrolled device", "choose another name")
-        raise Invalid("resource", [problem])
-    problems = [Problem("name", flaw.what, flaw.remedy) for flaw in id_flaws(name)]
-    if problems:
-        raise Invalid("resource", problems)
