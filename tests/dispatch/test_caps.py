@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from kapelle.dispatch.caps.cells import Near, beyond, told_by
 from kapelle.dispatch.caps.keeping import in_doubt, past_caps
-from kapelle.dispatch.promise import levels_for, room_at_rest_w, room_of
+from kapelle.dispatch.promise import binding, levels_for, room_at_rest_w, room_of
 from kapelle.dispatch.watch import Watch, step_caps
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import cells
 from kapelle.fleet.curve.division import setpoints, shares
 from kapelle.fleet.envelopes import StandingCap
-from kapelle.fleet.plant import PlantView
+from kapelle.fleet.plant import PlantView, total
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.summary import summarise
 from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric, Trait
@@ -232,6 +232,30 @@ def test_without_caps_nothing_is_told_of_cells_and_levels_are_as_ever() -> None:
         own_w = room_at_rest_w(parts)
         free, capped = (levels_for(each, own_w + 20e3) for each in (parts, world.parts()))
         assert capped == free
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_sites_keep_back_is_told_and_named_where_a_target_is_missed(seed: int) -> None:
+    world = World(seed)
+    for fleet in world.fleets:
+        fleet.envelopes.standing, fleet.envelopes.vendor_share_max = (), 1.0
+    free = room_of(world.parts())
+    cap = StandingCap(site="*", export_limit_w=2e3, import_limit_w=2e3)
+    for fleet in world.fleets:
+        fleet.envelopes.standing = (cap,)
+    parts = world.parts()
+    room = room_of(parts)
+    lost_up_w = sum(sum(part.sites_up_w.values()) for part in parts)
+    lost_down_w = sum(sum(part.sites_down_w.values()) for part in parts)
+    assert lost_up_w == pytest.approx(free.up_w - room.up_w)
+    assert lost_down_w == pytest.approx(free.down_w - room.down_w)
+    view = PlantView(len(world.fleets))
+    view.summaries = {fleet.partition: summarise(fleet, SETTINGS) for fleet in world.fleets}
+    said = binding(total(view), free.up_w, room.up_w, parts)
+    assert said.startswith("headroom up: of ")
+    assert said.count("the export limit of site s-") == 3
+    assert "; those of other sites cost " in said
+    assert "site" not in binding(total(view), free.up_w, free.up_w, parts)
 
 
 def test_a_group_that_is_beyond_its_cap_gets_no_room_and_is_named() -> None:

@@ -10,7 +10,7 @@ from kapelle.dispatch.allocation import (
     power_at_stairs,
     solve_with_blocks,
 )
-from kapelle.dispatch.caps.binding import words_of
+from kapelle.dispatch.caps.binding import site_words, words_of
 from kapelle.dispatch.caps.cells import Capped, Near, told_by
 from kapelle.dispatch.caps.levels import capped
 from kapelle.dispatch.words import power
@@ -103,11 +103,12 @@ def binding(
     """Say what keeps part of a target from being promised; empty where nothing does."""
     if abs(target_w - committed_w) <= _NOTHING_W:
         return ""
-    caps = words_of(parts, target_w, committed_w)
+    caps, sites = words_of(parts, target_w, committed_w), site_words(parts, target_w, committed_w)
+    held = f"of {power(target_w)} asked {power(committed_w)} can be held"
     if caps:
-        return f"of {power(target_w)} asked {power(committed_w)} can be held: {caps}"
+        return "; ".join([f"{held}: {caps}", *sites])
     way = "up" if target_w > committed_w else "down"
-    said = f"headroom {way}: of {power(target_w)} asked {power(committed_w)} can be held"
+    said = "; ".join([f"headroom {way}: {held}", *sites])
     left_out = [f"{count:,} {why}" for why, count in sorted(known.excluded.items())]
     left_out += [f"{count:,} follow order {number}" for number, count in known.claimed.items()]
     return f"{said}; not counted on: {', '.join(left_out)}" if left_out else said

@@ -20,6 +20,7 @@ from kapelle.fleet.estimation.evidence import Witness
 from kapelle.fleet.reconciliation.conditions import DISTRUSTED, VOID
 from kapelle.fleet.settings import FleetSettings
 from kapelle.fleet.silence import Hearing
+from kapelle.fleet.site_cuts import site_cuts
 from kapelle.fleet.spread import spread
 from kapelle.fleet.stores import stores
 from kapelle.fleet.traits import any_of, has, opted_out
@@ -76,6 +77,7 @@ def _summed(
     groups = capped_groups(fleet)
     cells = None if groups is None else CellSums(fleet, groups, free, signal)
     continuous, blocks = sums.summed(fleet, free, level, block_level, horizon_s, rationing, cells)
+    sites_up_w, sites_down_w = site_cuts(fleet, free, horizon_s, rationing)
     if horizon_s == HOLD_S and rationing is None:
         down_w, up_w = _reach(continuous, blocks)
     else:
@@ -140,6 +142,8 @@ def _summed(
         others_w=claims.others_w(rows[bound]),
         leaving_w=claims.leaving_w(rows[bound]),
         cells=None if cells is None else cells.told(),
+        sites_up_w=sites_up_w,
+        sites_down_w=sites_down_w,
         **tally.counts,
     )
 

@@ -213,6 +213,9 @@ class ResourceSummary(msgspec.Struct, frozen=True):
     """As `vendors`, per internet provider; empty where none is named, or too many are."""
     silences: dict[str, Silence] = {}
     """By `vendor/NAME`, `provider/NAME`. Of resource `all` only."""
+    sites_up_w: dict[str, float] = {}
+    """What the envelopes of those sites that lose most keep from it; "" for all others. [W]"""
+    sites_down_w: dict[str, float] = {}
 
 
 class Spread(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
 """Which caps keep an order from more, in words: at its start, before it, and while it runs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
 
@@ -32,6 +33,27 @@ def words_of(parts: Sequence[ResourceSummary], target_w: float, committed_w: flo
     said = [f"{cap_words(cap)} costs {power(cost_w)}" for cost_w, cap in named[:_NAMED_MAX]]
     more = len(named) - _NAMED_MAX
     return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
+
+
+def site_words(parts: Sequence[ResourceSummary], target_w: float, committed_w: float) -> list[str]:
+    """Say what envelopes of sites keep of the part of a target that is not promised, the sites that
+    lose most by name. Empty where none does."""
+    more_up = target_w > committed_w
+    lost_w: Counter[str] = Counter()
+    for part in parts:
+        lost_w.update(part.sites_up_w if more_up else part.sites_down_w)
+    others_w = lost_w.pop("", 0.0)
+    named = sorted(lost_w.items(), key=lambda each: (-each[1], each[0]))
+    others_w += sum(cost_w for _, cost_w in named[_NAMED_MAX:])
+    direction, missing_w = "export" if more_up else "import", abs(target_w - committed_w)
+    said = [
+        f"the {direction} limit of site {name} costs {power(min(cost_w, missing_w))}"
+        for name, cost_w in named[:_NAMED_MAX]
+        if cost_w > _NOTHING_W
+    ]
+    if others_w > _NOTHING_W:
+        said.append(f"those of other sites cost {power(min(others_w, missing_w))}")
+    return said
 
 
 def in_force(parts: Sequence[ResourceSummary], committed_w: float) -> list[str]:

@@ -85,11 +85,12 @@ def readiness(fleet: Fleet, rows: Rows, switched: Flags) -> Floats:
     at = span(rows)
     responses = fleet.responses[at]
     ready = (responses / (responses + fleet.refusals[at])).astype(np.float64)
-    ready[np.isnan(fleet.revert_s[at])] *= _NO_FAILSAFE_PRIORITY
-    ready[switched] = 1.0
+    revert_s = fleet.revert_s[at]
+    ready *= np.where(revert_s == revert_s, 1.0, _NO_FAILSAFE_PRIORITY)
+    np.putmask(ready, switched, 1.0)
     if has(any_of(fleet.traits[at]), Trait.PRIORITY):
         priority = fleet.priority[at]
-        ready *= np.where(priority > 0.0, priority, 1.0)
+        ready *= np.where(priority > 0.0, priority, np.float32(1.0))
     return np.maximum(ready, 1.0 / TIER, out=ready)
 
 
