@@ -91,10 +91,12 @@ class Watched:
         view = self.box.view
         earlier = [
             state.order.resource
-            for state in view.orders.values()
+            for number, state in view.orders.items()
             if state.status == OrderStatus.ACTIVE
             and not state.cancelled_at_ns
             and state.order.ends_at_ns > self.box.now_ns
+            # One that was announced has claimed its devices before it is promised any of them.
+            and (state.plan.rank, number) < (plan.rank, plan.order_no)
         ]
         order, room_w = view.orders[plan.order_no].order, 0.0
         for fleet in self.box.fleets:

@@ -42,7 +42,9 @@ def start(state: ControlState, cycle: Cycle, order: OrderState) -> None:
             decline(cycle, asked, f"resource {asked.resource!r} has no devices")
         return
     running = state.running.setdefault(asked.order_no, Running())
-    running.rank = running.rank or now_ns
+    if running.signal is None:
+        # It claims devices from its first signal on: whoever was promised them meanwhile has them.
+        running.rank = now_ns
     is_long = asked.ends_at_ns - now_ns > HOLD_S * NS_PER_S
     if (is_long or asked.profile) and known.tick_ns <= _announced_ns(running):
         # The published curves are for a shorter window than this order's: have them made for it,
@@ -110,6 +112,10 @@ def promise_anew(state: ControlState, cycle: Cycle, order: OrderState, was: Plan
     """Take up an amended order: the baseline stays, the promise follows the new target."""
     asked = order.order
     known = total(cycle.view, asked.resource, cycle.now_ns)
+    if not known.devices:
+        # Of nobody nothing can be promised: it is as soon as somebody is there again.
+        drive(state, cycle, asked, was)
+        return
     if (asked.profile or was.profile) and _asks_energy(state, cycle, asked, known.tick_ns):
         return
     parts = parts_of(cycle.view, asked.resource)

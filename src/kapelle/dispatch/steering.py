@@ -23,9 +23,10 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
     running.ends_at_ns, running.rank = asked.ends_at_ns, plan.rank
     known = total(cycle.view, asked.resource, now_ns)
     parts = parts_of(cycle.view, asked.resource)
-    if not parts:
-        return
     plan = present(plan, now_ns)
+    if not parts:
+        _miss_all(state, running, cycle, asked, plan, known)
+        return
     if asked.profile and not look_further(running.horizon, cycle, asked, plan, known, parts):
         if running.signal is not None:
             prices = running.near.prices
@@ -74,6 +75,23 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
         cause_of(state.watch, known),
         now_ns,
         settings,
+    )
+
+
+def _miss_all(
+    state: ControlState,
+    running: Running,
+    cycle: Cycle,
+    asked: Order,
+    plan: Plan,
+    known: Aggregate,
+) -> None:
+    """Say that nobody is left in the resource. The claim stays in force for whoever comes back: all
+    who begin wait until it is known."""
+    signal(running, cycle, asked, running.level, running.block_level, running.near.prices)
+    missing_w, cause = plan.committed_w, cause_of(state.watch, known)
+    cycle.out.notices += step_shortfall(
+        state.watch, asked, missing_w, missing_w, cause, cycle.now_ns, cycle.settings
     )
 
 
