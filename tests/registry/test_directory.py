@@ -179,8 +179,10 @@ def test_places_are_equal_where_labels_are_and_nowhere_for_strangers() -> None:
     assert places.feeder[0] == places.feeder[1]
     assert places.site.tolist() == [label_key("s3"), label_key("s0"), *[nowhere] * 4]
     assert places.switched.tolist() == [True, False, False, False, False, False]
-    directory.apply([Bearer(0, "a", False, 1.0, 1.0)])
+    directory.apply([Bearer(0, "a", False, 1.0, 1.0, site="s0", **north)])
     assert directory.everyone().tolist() == [3, 5]
+    was = directory.places(np.array([0], np.int32))
+    assert (was.zone[0], was.site[0]) == (label_key("north"), label_key("s0"))
 
 
 @given(

@@ -92,15 +92,15 @@ class Directory:
             held = bytes(self._credentials[at : at + credentials.STORED_BYTES])
             if not row.active or (before, held) != (row.device_id, row.credential):
                 self._generation[device_no] += 1
+            self._site[device_no] = _key(row.site)
+            self._feeder[device_no] = _key(row.feeder)
+            self._zone[device_no] = _key(row.zone)
+            self._switched[device_no] = row.kind in SWITCHED
             if row.active:
                 self._names[device_no] = row.device_id
                 self._no_of[row.device_id] = device_no
                 self._up_w[device_no] = row.nameplate_up_w
                 self._down_w[device_no] = row.nameplate_down_w
-                self._site[device_no] = _key(row.site)
-                self._feeder[device_no] = _key(row.feeder)
-                self._zone[device_no] = _key(row.zone)
-                self._switched[device_no] = row.kind in SWITCHED
                 self._credentials[at : at + credentials.STORED_BYTES] = row.credential
             else:
                 self._names[device_no] = None
@@ -146,8 +146,11 @@ class Directory:
         return up_w, down_w
 
     def places(self, device_no: Ints) -> Places:
-        """Return where each device belongs, and whether it is one that is switched."""
-        known = ~np.isnan(self.nameplate(device_no)[0])
+        """Return where each device belongs, and whether it is one that is switched.
+
+        One that was removed may still do what it was told, and belongs where it was.
+        """
+        known = (device_no >= 0) & (device_no < len(self._names))
         rows = device_no[known]
         keys = np.full((3, len(device_no)), _NOWHERE, np.int64)
         for key, column in zip(keys, (self._site, self._feeder, self._zone), strict=True):
@@ -187,7 +190,8 @@ class Directory:
                 setattr(self, column, longer)
             for column in ("_generation", "_site", "_feeder", "_zone", "_switched"):
                 short = getattr(self, column)
-                longer = np.zeros(capacity, short.dtype)
+                empty = _NOWHERE if short.dtype == np.int64 else 0
+                longer = np.full(capacity, empty, short.dtype)
                 longer[:have] = short[:have]
                 setattr(self, column, longer)
 
