@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kapelle.dispatch.memory import ControlState
 from kapelle.fleet.claims import by_rank, owners
 from kapelle.fleet.columns import Fleet
-from kapelle.fleet.curve import division, trust
+from kapelle.fleet.curve import division, limits, trust
 from kapelle.fleet.plant import total
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import OrderStatus
@@ -22,6 +22,8 @@ from kapelle.model.signals import Signal
 
 DEVICES = 24
 NAMES = ("north", "south", "storage", ALL)
+_INTERVAL_S = 60.0
+"""Parts of a profile may be so short, and stores do more for a moment than for a quarter hour."""
 
 
 def rows_of(fleet: Fleet, resource: str) -> Sequence[int]:
@@ -81,10 +83,10 @@ class Watched:
             found = owners(fleet)
             expected = [obvious_owner(fleet, row) for row in range(fleet.size)]
             assert (found is None and not any(expected)) or found.tolist() == expected
-        for signal in self.box.signals:
-            assert not signal.order_no or signal.rank == self.ranks.setdefault(
-                signal.order_no, signal.rank
-            )
+            for signal in fleet.signals.values():
+                state = self.box.view.orders.get(signal.order_no)
+                if state is not None and state.status == OrderStatus.ACTIVE:
+                    assert signal.rank == self.ranks.setdefault(signal.order_no, signal.rank)
 
     def check_promise(self, plan: Plan) -> None:
         """What is promised is there, in devices that were promised to nobody before."""
@@ -103,7 +105,8 @@ class Watched:
             mine = set(rows_of(fleet, order.resource))
             mine -= {row for resource in earlier for row in rows_of(fleet, resource)}
             rows = np.array(sorted(mine), np.int32)
-            part = division.shares(fleet, rows[trust.controllable(fleet, rows)])
+            horizon_s = _INTERVAL_S if order.profile else limits.HOLD_S
+            part = division.shares(fleet, rows[trust.controllable(fleet, rows)], horizon_s)
             room_w += float((part.up_w if plan.committed_w > 0 else part.down_w).sum())
         assert abs(plan.committed_w) <= room_w + 1.0
 

@@ -10,6 +10,7 @@ from tests.dispatch.test_claims import NAMES, Watched, members
 
 from kapelle.dispatch.memory import ControlState
 from kapelle.dispatch.settings import DispatchSettings
+from kapelle.fleet.desired import in_force
 from kapelle.fleet.plant import OrderState, total
 from kapelle.fleet.profiles import largest_w
 from kapelle.fleet.snapshots import from_snapshot, to_snapshot
@@ -144,7 +145,7 @@ def test_when_all_orders_are_over_nothing_of_them_is_left(make_box: Any, seed: i
     assert np.isnan(box.setpoint_w).all()
     for fleet in box.fleets:
         assert not fleet.order_no[: fleet.size].any()
-        assert not any(signal.order_no for signal in fleet.signals.values())
+        assert not in_force(fleet)
     for resource in box.view.resources():
         known = total(box.view, resource)
         assert (known.claimed, known.others_w) == ({}, 0.0)
