@@ -44,8 +44,8 @@ def sample(monkeypatch: pytest.MonkeyPatch):
     class Trial:
         sample: Sample = field(default_factory=Sample)
 
-    monkeypatch.setattr(module, "_sections", lambda: {"sample": Sample})
-    monkeypatch.setattr(module, "_optional", lambda: frozenset())
+    monkeypatch.setattr(module, "_sections", lambda _: {"sample": Sample})
+    monkeypatch.setattr(module, "_optional", lambda _: frozenset())
     monkeypatch.setattr(module, "Config", Trial)
     monkeypatch.setattr(module, "_rooted", lambda config, given: config)
 

@@ -10,7 +10,6 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TypeVar, cast, get_args, get_origin
 
@@ -45,6 +44,8 @@ HIDDEN = "(hidden)"
 API_TOKEN = "api.token"  # noqa: S105  # the name of a file
 """Name of the API's token in a data directory, and in a backup."""
 _SECRET_NAME = re.compile(r"(^|_)(password|secret|token|passphrase)$")
+T = TypeVar("T")
+_Given = dict[tuple[str, str], tuple[object, str]]
 _KEY = re.compile(r"^\s*(?P<key>[A-Za-z0-9_.\-\"']+)\s*=")
 _TABLE = re.compile(r"^\s*\[+\s*(?P<table>[^\]]+?)\s*\]+")
 
@@ -153,22 +154,31 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Loaded:
 
 def parse(text: str, environment: Mapping[str, str], name: str = "kapelle.toml") -> Loaded:
     """Return the configuration of a TOML text and an environment; raises `Invalid` like `load`."""
+    config, given = read(Config, text, environment, name)
+    config = _rooted(config, given)
+    return Loaded(config, tuple(_settings(config, given)))
+
+
+def read(root: type[T], text: str, environment: Mapping[str, str], name: str) -> tuple[T, _Given]:
+    """Return the settings of a TOML text: a dataclass with one field for each section.
+
+    Also what was given, and where. Raises `Invalid` like `load`.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         problem = Problem(name, str(error), "mend the syntax at this place (see toml.io)")
         raise Invalid("the configuration is not TOML", [problem]) from error
-    reader = _Reader(name, _lines_of_keys(text))
+    reader = _Reader(name, _lines_of_keys(text), _sections(root))
     given = reader.from_file(tables) | reader.from_environment(environment)
     made: dict[str, object] = {}
-    for section, settings_type in _sections().items():
+    for section, settings_type in _sections(root).items():
         values = {key: value for (where, key), (value, _) in given.items() if where == section}
-        if values or section in tables or section not in _optional():
+        if values or section in tables or section not in _optional(root):
             made[section] = reader.build(settings_type, values, section)
     if reader.problems:
         raise Invalid("the configuration cannot be used", reader.problems)
-    config = _rooted(_new(Config, made), given)
-    return Loaded(config, tuple(_settings(config, given)))
+    return _new(root, made), given
 
 
 def as_toml(loaded: Loaded, *, origin: bool = False) -> str:
@@ -186,26 +196,23 @@ def as_toml(loaded: Loaded, *, origin: bool = False) -> str:
     return "\n".join(lines)
 
 
-T = TypeVar("T")
-_Given = dict[tuple[str, str], tuple[object, str]]
-
-
 class _Reader:
     """Turns raw values into typed settings and collects what is wrong on the way."""
 
-    def __init__(self, name: str, lines: Mapping[str, int]) -> None:
+    def __init__(self, name: str, lines: Mapping[str, int], sections: Mapping[str, type]) -> None:
         self.problems: list[Problem] = []
         self._name = name
         self._lines = lines
+        self._sections = sections
         self._place: dict[str, str] = {}
         """Dotted key -> where a person finds it."""
 
     def from_file(self, tables: Mapping[str, object]) -> _Given:
         given: _Given = {}
         for section, table in tables.items():
-            settings_type = _sections().get(section)
+            settings_type = self._sections.get(section)
             if settings_type is None:
-                self._unknown(self._at(section), f"[{section}]", section, list(_sections()))
+                self._unknown(self._at(section), f"[{section}]", section, list(self._sections))
             elif not isinstance(table, dict):
                 self._say(self._at(section), f"{section} is not a table", f"write [{section}]")
             else:
@@ -223,10 +230,10 @@ class _Reader:
             if not variable.startswith(PREFIX) or "__" not in variable:
                 continue
             section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
-            settings_type = _sections().get(section)
+            settings_type = self._sections.get(section)
             self._place[f"{section}.{key}"] = variable
             if settings_type is None:
-                self._unknown(variable, f"section {section}", section, list(_sections()))
+                self._unknown(variable, f"section {section}", section, list(self._sections))
             elif self._known(settings_type, section, key):
                 given[section, key] = from_text(raw, field_types(settings_type)[key]), variable
         return given
@@ -285,6 +292,8 @@ class _Reader:
             place = f"{self._place.get(dotted, dotted)}, table {number}"
             if isinstance(row, Mapping):
                 self._place |= {which: place} | {f"{which}.{key}": place for key in row}
+                for key, value in row.items():
+                    self._refuse_secret(f"{which}.{key}", value)
                 made.append(self._convert(dict(row), row_type, which))
             else:
                 self._say(place, f"{to_toml(row)} is not a table", f"write [[{dotted}]]")
@@ -317,18 +326,16 @@ class _Reader:
         return f"{self._name} line {line}" if line else self._name
 
 
-@cache
-def _sections() -> dict[str, type]:
+def _sections(root: type) -> dict[str, type]:
     return {
         section: cast(type, next(arm for arm in (*get_args(wanted), wanted) if arm is not None))
-        for section, wanted in field_types(Config).items()
+        for section, wanted in field_types(root).items()
     }
 
 
-@cache
-def _optional() -> frozenset[str]:
+def _optional(root: type) -> frozenset[str]:
     """Return the sections that are None unless given."""
-    return frozenset(section for section, wanted in field_types(Config).items() if get_args(wanted))
+    return frozenset(section for section, wanted in field_types(root).items() if get_args(wanted))
 
 
 def _row_type(wanted: object) -> type | None:
@@ -344,7 +351,7 @@ def _new(made_type: type[T], values: Mapping[str, object]) -> T:
 
 def _settings(config: Config, given: _Given) -> list[Setting]:
     listed: list[Setting] = []
-    for section, settings_type in _sections().items():
+    for section, settings_type in _sections(Config).items():
         room = getattr(config, section)
         for key in field_types(settings_type) if room is not None else ():
             origin = given.get((section, key), (None, "default"))[1]
