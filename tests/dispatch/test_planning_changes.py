@@ -74,7 +74,7 @@ def test_without_its_profile_an_order_is_held_to_the_end_again() -> None:
     assert order.profile
     seconds(plant, 10)
     assert plant.rationing is None
-    assert plant.plan.committed_w == pytest.approx(5.7e3, rel=0.05)
+    assert plant.plan.committed_w == pytest.approx(5.4e3, rel=0.05)
 
 
 def test_what_was_announced_before_a_hold_does_not_come_into_force_after_it() -> None:

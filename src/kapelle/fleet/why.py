@@ -11,6 +11,7 @@ from kapelle.fleet.curve import division, dwell
 from kapelle.fleet.curve.corners import TIER
 from kapelle.fleet.curve.groups import paid, price_tables
 from kapelle.fleet.curve.limits import CONSUMES_ONLY, MOMENT_S, bounds
+from kapelle.fleet.curve.rations import EFFICIENCY
 from kapelle.fleet.curve.steps import turn
 from kapelle.fleet.desired import in_force
 from kapelle.fleet.reconciliation.device_state import describe
@@ -174,12 +175,12 @@ def _stored(fleet: Fleet, row: int, horizon: float, *, up: bool) -> list[Limit]:
     hours = seconds / 3600.0
     window = f"{seconds / 60.0:.0f} min" if seconds >= _MINUTES_FROM_S else f"{seconds:.0f} s"
     if not up:
-        power_w = min((soc - 1.0) * energy_wh / hours, 0.0)
+        power_w = min((soc - 1.0) * energy_wh / EFFICIENCY / hours, 0.0)
         return [("room_left", power_w, f"the room in its store, over {window}")]
     reserve = float(fleet.reserve_soc[row])
     if soc <= reserve:
         return [("reserve", 0.0, f"its owner's reserve of {reserve * 100:.0f} %")]
-    power_w = (soc - reserve) * energy_wh / hours
+    power_w = (soc - reserve) * energy_wh * EFFICIENCY / hours
     return [("energy", power_w, f"what it has stored above its reserve, over {window}")]
 
 

@@ -12,6 +12,7 @@ from kapelle.model.enums import DeviceKind, Exclusion, Freshness, Metric
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.signals import Signal
 from kapelle.model.summaries import Curve
+from kapelle.sim.physics import EFFICIENCY as PHYSICAL
 
 LEVELS = st.floats(-1100, 1100) | st.floats(-3, 3)
 
@@ -147,8 +148,31 @@ def test_shares_follow_what_each_can_hold_and_is_likely_to_deliver() -> None:
     fleet.revert_s[:] = 120.0
     fleet.responses[:], fleet.refusals[:] = (9, 4.5, 9), (1, 5.5, 1)
     setpoint_w = division.setpoints(fleet, rows_of(fleet), 0.5, 0.0, horizon=3600.0)
-    # 1 kWh over an hour is 1 kW; half the probability, half the share; nameplate binds the third.
-    np.testing.assert_allclose(setpoint_w, [0.45 * 1000, 0.225 * 1000, 0.45 * 5000], rtol=1e-6)
+    # 1 kWh over an hour is 1 kW, less 5 % on the way; half the probability, half the share; the
+    # nameplate binds the third.
+    np.testing.assert_allclose(setpoint_w, [0.45 * 950, 0.225 * 950, 0.45 * 5000], rtol=1e-6)
+
+
+@given(
+    soc=st.floats(0.0, 1.0),
+    reserve=st.floats(0.0, 0.5),
+    hours=st.floats(0.01, 8.0),
+)
+def test_what_a_store_can_hold_it_holds_to_the_end_and_no_longer(
+    soc: float, reserve: float, hours: float
+) -> None:
+    """As batteries lose on the way in and out, in simulation as well."""
+    fleet = make_fleet(1, 1)
+    fleet.kind[:] = DeviceKind.BATTERY
+    fleet.value[Metric.MAX_W] = fleet.value[Metric.MIN_W] = np.nan
+    fleet.nameplate_up_w[:] = fleet.nameplate_down_w[:] = 1e9
+    fleet.energy_wh[:], fleet.reserve_soc[:] = 10_000.0, reserve
+    fleet.value[Metric.SOC] = soc
+    lower_w, upper_w = limits.bounds(fleet, rows_of(fleet), 3600.0 * hours)
+    given_wh, taken_wh = float(upper_w[0]) * hours, -float(lower_w[0]) * hours
+    left = soc - given_wh / PHYSICAL / 10_000.0
+    assert left == pytest.approx(min(soc, float(fleet.reserve_soc[0])), abs=1e-5)
+    assert soc + taken_wh * PHYSICAL / 10_000.0 == pytest.approx(1.0, abs=1e-5)
 
 
 def test_unknown_charge_is_neither_full_nor_empty() -> None:

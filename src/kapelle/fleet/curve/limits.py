@@ -91,8 +91,9 @@ def _bound_by_energy(
     at = span(rows)
     soc = fleet.value[Metric.SOC][at]
     w_per_soc = fleet.energy_wh[at] * (3600.0 / max(horizon, MOMENT_S))
-    give_w = np.maximum((soc - fleet.reserve_soc[at]) * w_per_soc, 0.0)
-    take_w = np.minimum((soc - 1.0) * w_per_soc, 0.0)
+    # What is inside and what passes the connection differ by the loss on the way.
+    give_w = np.maximum((soc - fleet.reserve_soc[at]) * (w_per_soc * rations.EFFICIENCY), 0.0)
+    take_w = np.minimum((soc - 1.0) * (w_per_soc / rations.EFFICIENCY), 0.0)
     # Devices without storage, NaN here, keep their bounds.
     np.fmin(upper_w, give_w, out=upper_w)
     np.fmax(lower_w, take_w, out=lower_w)

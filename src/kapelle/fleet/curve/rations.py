@@ -18,7 +18,7 @@ _PER_OCTAVE = 4
 KNOTS_S: Floats = np.append(0.0, _SHORTEST_S * 2.0 ** (np.arange(KNOTS - 1) / _PER_OCTAVE))
 """Durations, ascending: nothing, then five seconds to a day. Who lasts longer lasts a day. [s]"""
 EFFICIENCY = 0.95
-"""One way into or out of a store, of every one: what planning reckons with."""
+"""One way into or out of a store, of every one: what planning and bounds reckon with."""
 
 Places = NDArray[np.intp]
 
