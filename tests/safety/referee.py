@@ -31,6 +31,7 @@ class Device:
     zone: str = ""
     feeder: str = ""
     site: str = ""
+    is_enrolled: bool = True
 
     def label(self, level: str) -> str:
         return self.name if level == "device" else str(getattr(self, level, ""))
@@ -46,6 +47,7 @@ class Told:
     revert_s: float
     ttl_s: float
     issuer: str
+    order_no: int = 0
 
     @property
     def is_setpoint(self) -> bool:
@@ -187,7 +189,7 @@ class Referee:
             shares = self.members(limit, told)
             if shares is None:
                 continue
-            population = sum(d.switched and shares(d) for d in self.devices)
+            population = sum(d.is_enrolled and d.switched and shares(d) for d in self.devices)
             count = sum(
                 shares(each.device)
                 and told.at_s - each.at_s < span_s

@@ -14,7 +14,7 @@ from tests.safety.referee import Device, Referee, Told
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.enums import DeviceKind, Phase
 from kapelle.model.ids import NS_PER_S
-from kapelle.model.orders import Order
+from kapelle.model.orders import Amend, Cancel, Order
 from kapelle.ports import Snapshot
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate
@@ -23,9 +23,11 @@ from kapelle.safety.gate import PHASE_OF, RULES, check
 from kapelle.safety.recharge import charge_again
 from kapelle.safety.restart import Left, Line
 from kapelle.safety.settings import GroupLimit, SafetySettings
-from kapelle.safety.state import GateState, go_on, know
+from kapelle.safety.state import GateState, go_on, know, rearm
 
 T0_S = 1_000_000
+GRACE_S = 5.0
+"""So long an order still counts after its end: it and its commands go different ways."""
 PARTITIONS = 2
 DEVICES = [
     Device(0, "a", 5000.0, 5000.0, zone="north", feeder="n1", site="s1"),
@@ -35,12 +37,15 @@ DEVICES = [
     Device(4, "e", 0.0, 2000.0, True, zone="south", feeder="n3", site="s3"),
     Device(5, "f", 4000.0, 4000.0, zone="south", feeder="n3", site="s4"),
 ]
-ISSUERS = {1: "alice", 2: "bob"}
+ISSUERS = {1: "alice", 2: "bob", 3: "alice"}
+ABOVE_W = 1.2e6
+"""Each of the first two orders keeps it alone, all of one person's together do not."""
+FOREVER_NS = 1 << 61
 
 
 def bearer(d: Device) -> Bearer:
     return Bearer(
-        d.number, d.name, True, d.up_w, d.down_w,
+        d.number, d.name, d.is_enrolled, d.up_w, d.down_w,
         kind=DeviceKind.WATER_HEATER if d.switched else DeviceKind.BATTERY,
         site=d.site, feeder=d.feeder, zone=d.zone,
     )  # fmt: skip
@@ -92,6 +97,7 @@ configured = st.builds(
             {"commands_per_hour": 4.0},
             {"commands_per_day": 6.0},
             {"authority_w_per_hour": 12_000.0},
+            {"operate_above_w": ABOVE_W},
         ]
     ),
 )
@@ -127,7 +133,7 @@ rows = st.builds(
     device=st.integers(0, len(DEVICES) - 1),
     share=st.sampled_from([1.0, -1.0, 0.0, -0.6, 0.3, np.nan]),
     revert_s=st.sampled_from([120.0, 30.0, 5.0, np.nan]),
-    order_no=st.sampled_from([1, 2]),
+    order_no=st.sampled_from([1, 2, 1, 2, 3]),
     flaw=st.integers(0, 12 * len(FLAWS)).map(lambda n: [*FLAWS][n] if n < len(FLAWS) else ""),
 )
 one_each = st.lists(rows, min_size=1, max_size=5, unique_by=lambda row: row.device)
@@ -141,6 +147,11 @@ streams = st.lists(blocks, min_size=6, max_size=14)
 MISHAPS = ("", "restart", "crash", "missed", "save", "move")
 """What becomes of the gate around a block: it restarts afterwards; before it could say what it had
 sent; the block is written while it is down; its accounts are saved; a device moved before."""
+DEEDS = ("remove", "return", "hold", "lift", "order", "amend", "turn", "extend", "cut", "cancel")
+"""What somebody does before a block: to a device, the plant, or an order."""
+eventful = st.lists(
+    st.tuples(blocks, st.sampled_from(["", *MISHAPS, *DEEDS])), min_size=6, max_size=14
+)
 turbulent = st.lists(st.tuples(blocks, st.sampled_from(["", *MISHAPS])), min_size=6, max_size=14)
 
 
@@ -181,6 +192,7 @@ def told(asked: Commands, row: int, now_s: float, devices: list[Device]) -> Told
         revert_s=np.inf if np.isnan(revert_s) else revert_s,
         ttl_s=float(asked.ttl_s[row]),
         issuer=ISSUERS.get(order_no, ""),
+        order_no=order_no,
     )
 
 
@@ -195,13 +207,16 @@ class Hop:
     def __init__(self, limits_: SafetySettings) -> None:
         self.settings, self.book = limits_, directory()
         self.journal: list[Commands | Phases] = []
-        self._saved: tuple[Snapshot, int] | None = None
+        self.plant: list[Order | Amend | Cancel] = []
+        self._saved: tuple[Snapshot, int, int] | None = None
         self.state = GateState.of(limits_)
-        self._hear_orders()
+        for number in (1, 2):
+            self.order(Order(number, "all", 1e6, 0, FOREVER_NS, 0, issued_by=ISSUERS[number]))
 
-    def _hear_orders(self) -> None:
-        for number, issuer in ISSUERS.items():
-            self.state.orders.apply(Order(number, "all", 1e6, 0, 1 << 61, 0, issued_by=issuer))
+    def order(self, body: Order | Amend | Cancel) -> None:
+        """Have the gate hear of an order."""
+        self.plant.append(body)
+        self.state.orders.apply(body)
 
     def send(self, asked: Commands, now_s: float, *, said: bool = True) -> list[str]:
         known = know(self.state, self.book, asked.device_no)
@@ -222,14 +237,17 @@ class Hop:
         return verdicts
 
     def save(self) -> None:
-        self._saved = to_snapshot(self.state, {}), len(self.journal)
+        self._saved = to_snapshot(self.state, {}), len(self.journal), len(self.plant)
 
     def restart(self, now_s: float) -> None:
-        self.state, after, now_ns = GateState.of(self.settings), 0, round(now_s * NS_PER_S)
+        held, now_ns = self.state.held, round(now_s * NS_PER_S)
+        self.state, after, heard = GateState.of(self.settings), 0, 0
         if self._saved is not None:
-            saved, after = self._saved
+            saved, after, heard = self._saved
             restore(self.state, saved)
-        self._hear_orders()
+        self.state.held = held
+        for order in self.plant[heard:]:
+            self.state.orders.apply(order)
         line, left = Line(now_ns), list[Left]()
         for body in self.journal[after:]:
             left += line.take(body) if isinstance(body, Commands) else line.hear(body)
@@ -247,6 +265,33 @@ class Court:
         self.referee = Referee(limits_, list(DEVICES))
         self.verdicts: list[str] = []
         self._epochs: dict[int, int] = {}
+        self._held = False
+        self.asked = {1: Standing("alice", 1e6), 2: Standing("bob", 1e6)}
+
+    def do(self, deed: str, number: int, now_s: float) -> None:
+        """Do something to a device, the plant or an order."""
+        now_ns, state = round(now_s * NS_PER_S), self.hop.state
+        if deed in ("remove", "return"):
+            device = replace(self.referee.devices[number], is_enrolled=deed == "return")
+            self.referee.devices[number] = device
+            self.hop.book.apply([bearer(device)])
+        elif deed == "hold":
+            self._held = state.held = True
+        elif deed == "lift":
+            self._held = False
+            rearm(state)
+        elif deed == "order" and 3 not in self.asked:
+            self.asked[3] = Standing("alice", 7e5)
+            self.hop.order(Order(3, "all", 7e5, 0, FOREVER_NS, now_ns, issued_by="alice"))
+        elif deed in ("amend", "turn", "extend", "cut", "cancel"):
+            order_no = number % len(self.asked) + 1
+            self.asked[order_no].change(deed, now_s)
+            order = self.asked[order_no]
+            if deed == "cancel":
+                self.hop.order(Cancel(order_no, now_ns))
+            else:
+                ends_ns = round(min(order.said_s * NS_PER_S, FOREVER_NS))
+                self.hop.order(Amend(order_no, order.target_w, ends_ns, now_ns, order.issuer))
 
     def move(self, number: int) -> None:
         """Enrol a device elsewhere."""
@@ -276,15 +321,58 @@ class Court:
 
     def _judge(self, one: Told, epoch: int, limits_: SafetySettings) -> None:
         referee, partition = self.referee, one.device.number % PARTITIONS
+        assert not self._held
         assert referee.breaks(one) == set(), (one, referee.sent)
         assert one.ttl_s <= limits_.valid_s_max
         if one.is_setpoint:
             assert -one.device.down_w <= one.setpoint_w <= one.device.up_w
-            assert one.issuer
+            assert one.device.is_enrolled
+            order = self.asked[one.order_no]
+            assert one.at_s < order.ends_s + GRACE_S
+            assert abs(order.target_w) <= limits_.operate_above_w
+            assert order.turned_w <= limits_.operate_above_w
+            self._check_alone(one.order_no, limits_.operate_above_w)
             assert 0 < one.revert_s <= limits_.revert_s_max or one.revert_s == np.inf
         assert epoch >= self._epochs.get(partition, 0)
         self._epochs[partition] = epoch
         referee.sent.append(one)
+
+    def _check_alone(self, order_no: int, above_w: float) -> None:
+        """Whose orders have moved anything together ask for no more than one person may."""
+        mine = self.asked[order_no]
+        mine.has_moved = True
+        now_s = self.hop.state.now_ns / NS_PER_S
+        sum_w = sum(
+            abs(order.target_w)
+            for order in self.asked.values()
+            if order.issuer == mine.issuer and order.has_moved and order.ends_s > now_s
+        )
+        assert sum_w <= above_w or mine.ends_s <= now_s
+
+
+@dataclass
+class Standing:
+    """An order as a person would tell it."""
+
+    issuer: str
+    target_w: float
+    ends_s: float = np.inf
+    """When it is over; `said_s`: when it would be, had nobody cancelled it."""
+    said_s: float = np.inf
+    turned_w: float = 0.0
+    has_moved: bool = False
+
+    def change(self, deed: str, now_s: float) -> None:
+        if deed == "cancel":
+            self.ends_s = min(self.ends_s, now_s)
+            return
+        if self.ends_s != self.said_s:
+            return
+        was_w = self.target_w
+        self.target_w *= {"amend": 0.8, "turn": -1.0}.get(deed, 1.0)
+        self.said_s = self.ends_s = {"cut": now_s + 30.0, "extend": np.inf}.get(deed, self.said_s)
+        if deed == "turn" and self.ends_s > now_s:
+            self.turned_w = max(self.turned_w, abs(was_w - self.target_w))
 
 
 def play(
@@ -302,16 +390,18 @@ def play(
         newest = int(asked.epoch.max())
         if mishap == "move":
             court.move(place % len(DEVICES))
+        if mishap in DEEDS:
+            court.do(mishap, place % len(DEVICES), latest_s)
         if mishap == "missed":
             court.hop.journal.append(asked)
         else:
             court.hear(asked, now_s, latest_s, fair=whole, said=mishap != "crash")
         # Between two savings the journal does not tell where a device was (docs/safety.md).
-        if mishap in ("save", "move"):
+        if mishap in ("save", "move", "remove", "return"):
             court.hop.save()
         if mishap in ("restart", "crash", "missed"):
-            whole = False
             court.hop.restart(latest_s)
+        whole &= mishap not in ("restart", "crash", "missed", "remove", "return")
     return court.verdicts
 
 
@@ -329,6 +419,14 @@ def test_no_restart_and_no_move_lets_more_through(
     limits_: SafetySettings, stream: list[tuple[tuple[float, list[Row]], str]]
 ) -> None:
     play(limits_, [each for each, _ in stream], [mishap for _, mishap in stream])
+
+
+@given(configured, eventful)
+@settings(max_examples=150, deadline=None)
+def test_nothing_anybody_does_to_orders_devices_and_holds_lets_more_through(
+    limits_: SafetySettings, stream: list[tuple[tuple[float, list[Row]], str]]
+) -> None:
+    play(limits_, [each for each, _ in stream], [deed for _, deed in stream])
 
 
 @given(
