@@ -9,6 +9,8 @@ from kapelle.model.ids import Flags, Floats
 
 _TOGETHER_MAX = 400
 """More prices than this are not solved for together: that takes the cube of their number."""
+_TABLE_MAX = 1 << 22
+"""Nor with so many of the first family that a table of both has more entries."""
 
 
 def newton(
@@ -33,10 +35,10 @@ def newton(
     """
     counts = [len(each) for each in missing_w]
     rest = sum(counts[1:]) + 1
-    if rest > _TOGETHER_MAX:
+    ahead = counts[0] if of else 0
+    if rest > _TOGETHER_MAX or rest * ahead > _TABLE_MAX:
         return None
     first, others = (of[0], of[1:]) if of else (np.full(len(slope), -1), [])
-    ahead = counts[0] if of else 0
     starts = np.cumsum([0, *counts[1:]])
     # Columns of what is solved together: each row's places in it, and with which sign it moves.
     places = [
@@ -50,18 +52,12 @@ def newton(
     after = np.zeros((ahead, rest))
     for down in sums_in:
         for across, sign in zip(places, signs, strict=True):
-            both = (down >= 0) & (across >= 0)
-            at = down[both] * rest + across[both]
-            together += sign * np.bincount(at, slope[both], rest * rest).reshape(rest, rest)
+            together += sign * _summed(slope, down, across, together.shape)
     if ahead:
         for down in sums_in:
-            both = (down >= 0) & (first >= 0)
-            at = down[both] * ahead + first[both]
-            aside -= np.bincount(at, slope[both], rest * ahead).reshape(rest, ahead)
+            aside -= _summed(slope, down, first, aside.shape)
         for across, sign in zip(places, signs, strict=True):
-            both = (first >= 0) & (across >= 0)
-            at = first[both] * rest + across[both]
-            after += sign * np.bincount(at, slope[both], ahead * rest).reshape(ahead, rest)
+            after += sign * _summed(slope, first, across, after.shape)
     wanted = np.append(np.concatenate([*missing_w[1:], np.zeros(0)]), short_w)
     own = -np.bincount(first[first >= 0], slope[first >= 0], ahead)
     safe = np.where(own < 0.0, own, -np.inf)
@@ -73,6 +69,14 @@ def newton(
     if of:
         step = [(missing_w[0] - after @ found) / safe, *step]
     return step
+
+
+def _summed(slope: Floats, down: Places, across: Places, shape: tuple[int, int]) -> Floats:
+    """Return slopes summed up by pairs of places; a row without one of them is in no pair."""
+    both = (down >= 0) & (across >= 0)
+    at = down[both] * shape[1] + across[both]
+    sums: Floats = np.bincount(at, slope[both], shape[0] * shape[1]).reshape(shape)
+    return sums
 
 
 def renumbered(of: Places, groups: Places, count: int) -> Places:
