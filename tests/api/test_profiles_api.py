@@ -1,11 +1,15 @@
 """Orders whose target changes, as the API takes, refuses, shows and amends them."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kapelle.api.settings import ApiSettings
+from kapelle.model.ids import NS_PER_S
+from kapelle.model.summaries import Curve
 
 pytestmark = pytest.mark.integration
 
@@ -77,3 +81,21 @@ def test_an_amendment_replaces_what_is_left(plant: Any) -> None:
     told = plant.http.patch(path, json={"target_w": 1500.0}).json()
     assert told["profile"] == []
     assert told["target_w"] == 1500.0
+
+
+def test_a_profile_is_taken_where_only_its_smaller_part_can_be_had(run_api: Any) -> None:
+    """What is largest says nothing of the rest of it."""
+    with run_api() as plant:
+        now_ns = plant.clock.now_ns() + NS_PER_S
+        for number in (0, 1):
+            told = plant.summary(number, now_ns)
+            only_up = replace(
+                told.resources[0],
+                continuous=Curve([-1.0, 0.0, 1.0], [0.0, 0.0, 1_000.0]),
+                headroom_down_w=0.0,
+            )
+            plant.append(replace(told, resources=[only_up]), writer="owner")
+        time.sleep(0.2)
+        profile = [{"duration_s": 300, "target_w": 500.0}, {"duration_s": 300, "target_w": -2e3}]
+        answer = plant.http.post("/v1/orders", json={"profile": profile})
+        assert answer.status_code == 201, answer.text

@@ -1,5 +1,6 @@
 """An order whose target changes is judged interval by interval, and as the worst of them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_each_interval_has_its_verdict_and_energy(
     for interval, asked_w, given_w in zip(each, (1_000.0, -500.0), delivered_w, strict=True):
         assert interval.asked_mwh == round(asked_w * hours * 1e3)
         assert interval.published_mwh == round(given_w * hours * 1e3)
+
+
+@pytest.mark.parametrize(("off_w", "verdict"), [(15.0, "delivered"), (25.0, "fell-short")])
+def test_of_nothing_the_tolerance_is_that_of_the_largest_target(off_w: float, verdict: str) -> None:
+    found, told = record([1_000.0, off_w])
+    for step in found.order["profile"][1:]:
+        step.update(target_w=0.0, committed_w=0.0)
+    told = replace(told, target_w=delivery.target_of(found).when(told.at_ns))
+    nothing = intervals(found, told, OrderStatus.COMPLETED)[1].judged
+    assert nothing.verdict == verdict
+    assert nothing.within_share == float(verdict == "delivered")
 
 
 def test_an_amendment_ends_what_was_to_come() -> None:

@@ -288,7 +288,7 @@ class OrderDesk:
         if order.starts_at_ns > self._clock.now_ns() or len(view.summaries) < view.partitions:
             return
         now = preview(view, order, self.dispatch)
-        if now.committed_w == 0:
+        if now.committed_w == 0 and not any(step.committed_w for step in now.profile):
             raise Refused(
                 422,
                 "nothing-available",

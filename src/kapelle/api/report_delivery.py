@@ -193,8 +193,11 @@ def judged(
     target_w = told.mean(told.target_w, chosen)
     committed_w = told.mean(told.committed_w, chosen)
     delivered_w = told.mean(told.delivered_w, chosen)
-    off_w = np.abs(told.delivered_w - told.target_w) <= tolerance * np.abs(told.target_w)
-    verdict = _verdict(status, tolerance, target_w, committed_w, delivered_w)
+    # Of 0 W nothing is a part: where that is asked for a while, the largest target counts.
+    largest_w = float(np.abs(target_of(found).value).max(initial=0.0))
+    accepted_w = tolerance * np.abs(np.where(told.target_w == 0.0, largest_w, told.target_w))
+    off_w = np.abs(told.delivered_w - told.target_w) <= accepted_w
+    verdict = _verdict(status, tolerance, target_w, committed_w, delivered_w, largest_w)
     return JudgedTold(
         verdict=verdict,
         text=_TEXTS[verdict],
@@ -316,7 +319,12 @@ _TEXTS: dict[Verdict, str] = {
 
 
 def _verdict(
-    status: OrderStatus, tolerance: float, target_w: float, committed_w: float, delivered_w: float
+    status: OrderStatus,
+    tolerance: float,
+    target_w: float,
+    committed_w: float,
+    delivered_w: float,
+    largest_w: float,
 ) -> Verdict:
     match status:
         case OrderStatus.DECLINED:
@@ -327,9 +335,9 @@ def _verdict(
             return "running"
     if np.isnan(delivered_w):
         return "unknown"
-    if abs(delivered_w - target_w) <= tolerance * abs(target_w):
+    if abs(delivered_w - target_w) <= tolerance * abs(target_w or largest_w):
         return "delivered"
-    is_kept = abs(delivered_w - committed_w) <= tolerance * abs(committed_w)
+    is_kept = abs(delivered_w - committed_w) <= tolerance * abs(committed_w or largest_w)
     return "promise-kept" if is_kept else "fell-short"
 
 
