@@ -234,6 +234,18 @@ def test_without_caps_nothing_is_told_of_cells_and_levels_are_as_ever() -> None:
         assert capped == free
 
 
+def test_a_share_binds_nobody_where_no_device_has_a_vendor() -> None:
+    world = World(3)
+    for fleet in world.fleets:
+        fleet.envelopes.standing, fleet.envelopes.vendor_share_max = (), 1.0
+        fleet.vendor[:] = 0
+    free = room_of(world.parts())
+    for fleet in world.fleets:
+        fleet.envelopes.vendor_share_max = 0.5
+    room = room_of(world.parts())
+    assert (room.up_w, room.down_w) == pytest.approx((free.up_w, free.down_w))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_what_sites_keep_back_is_told_and_named_where_a_target_is_missed(seed: int) -> None:
     world = World(seed)

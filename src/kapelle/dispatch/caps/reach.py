@@ -33,7 +33,7 @@ def reach_w(
     """
     if not len(head_w):
         return 0.0
-    shares = vendor_share < 1.0
+    shares = vendor_share < 1.0 and bool((vendor >= 0).any())
     if not shares and (
         len(families) < 2 or (len(families) == 2 and is_nested(families[0], families[1]))
     ):
