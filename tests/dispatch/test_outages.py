@@ -108,6 +108,15 @@ def test_nobody_is_lost_when_the_plant_stalls_and_all_return_at_random(
     assert [notice.text for notice in said] == []
 
 
+def test_a_vendor_that_reports_oftener_than_the_others_is_not_missed_in_a_short_stall() -> None:
+    air = Air([100, 200], [4.0, 60.0])
+    air.run(2 * SETTLED_S)
+    air.silent[:] = True
+    said = air.run(6)
+    air.back(np.ones(300, bool), 1.0)
+    assert said + air.run(60) == []
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     seed=SEEDS,
