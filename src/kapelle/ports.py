@@ -60,7 +60,7 @@ class Directory(Protocol):
         """Return nameplate up and down of each device. [W] NaN where the number is unknown."""
 
     def places(self, device_no: Ints) -> Places:
-        """Return where each device belongs, or was as it was removed, and whether it is switched."""
+        """Return where each device is, or was when it was removed, and whether it is switched."""
 
     def everyone(self) -> Ints:
         """Return the number of every enrolled device, rising."""
