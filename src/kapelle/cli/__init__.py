@@ -11,6 +11,7 @@ from kapelle.cli import (
     configuration,
     devices,
     drill,
+    edge,
     energy,
     envelopes,
     examination,
@@ -40,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(running.up)
+app.command()(edge.edge)
 app.command()(simulation.demo)
 app.command()(examination.doctor)
 app.command()(safekeeping.verify)

@@ -4,9 +4,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
 
 from kapelle.errors import LinkLost
-from kapelle.ports import Adapter, Clock, Link
+from kapelle.ports import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -16,9 +18,22 @@ _STABLE_S = 60.0
 """A link that lived this long starts again from the first pause."""
 
 
+L = TypeVar("L")
+L_co = TypeVar("L_co", covariant=True)
+
+
+class Opens(Protocol[L_co]):
+    """Whatever has a link that may be lost: an `Adapter`, an agent's way to its plant."""
+
+    name: str
+
+    def open(self) -> AbstractAsyncContextManager[L_co]:
+        """Listen or connect. Every error of the libraries behind it leaves as LinkLost."""
+
+
 async def keep_open(
-    adapter: Adapter,
-    use: Callable[[Link], Awaitable[None]],
+    adapter: Opens[L],
+    use: Callable[[L], Awaitable[None]],
     *,
     clock: Clock,
     draw: random.Random,
