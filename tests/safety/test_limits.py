@@ -10,6 +10,7 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.model.orders import Order
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.safety import gate
+from kapelle.safety.accounts import restore, to_snapshot
 from kapelle.safety.gate import RULES, check
 from kapelle.safety.settings import GroupLimit, SafetySettings
 from kapelle.safety.state import GateState, know
@@ -200,3 +201,9 @@ def test_limits_are_tables_and_their_mistakes_are_named() -> None:
         with pytest.raises(Invalid) as caught:
             parse(f"[[safety.limits]]\n{line}", {})
         assert said in str(caught.value)
+
+
+def test_accounts_are_taken_up_also_of_groups_nobody_was_asked_in() -> None:
+    plant = Plant(GroupLimit(feeder="*", switching_share=0.5))
+    know(plant.state, plant.directory, np.zeros(0, np.int32))
+    restore(GateState.of(plant.settings), to_snapshot(plant.state, {}))

@@ -70,7 +70,7 @@ class Ledger:
         if self.limit.switching_share < 1.0:
             everyone = directory.everyone()
             places = directory.places(everyone)
-            group = self.groups.of(everyone, places)[places.switched]
+            group = self.of(everyone, places)[places.switched]
             self._population = np.bincount(group[group >= 0]).astype(np.float64)
 
     def of(self, device_no: Ints, places: Places) -> Ints:
