@@ -2,22 +2,19 @@
 
 import asyncio
 import logging
-import math
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
-from kapelle.adapters.sunspec.link import Declined, Line
+from kapelle.adapters.sunspec.link import Line
 from kapelle.adapters.sunspec.settings import DeviceSettings
-from kapelle.adapters.sunspec.unit import NotSunSpec, Said, Unit
+from kapelle.adapters.sunspec.unit import Unit
 from kapelle.edge import wire
 from kapelle.edge.buffer import Buffer, Row, Told
+from kapelle.edge.duty import TROUBLE, Duty
 from kapelle.edge.pace import Pace
 from kapelle.edge.settings import EdgeConfig
 from kapelle.edge.uplink import Session, Uplink
-from kapelle.edge.wire import Command
-from kapelle.errors import LinkLost
 from kapelle.model.enums import AckStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock
@@ -29,12 +26,12 @@ _log = logging.getLogger(__name__)
 _FLUSH_S = 1.0
 """A power cut takes at most so much of what the plant has not acknowledged. [s]"""
 _FRESH_MAX, _STORED_MAX = 50, 150
-"""Readings in one publication."""
+"""Readings in one publication: below the endpoint's 64 KiB, with all a device can say."""
 _PAUSE_S_MAX = 60.0
 """A device that does not answer is asked at least so often. [s]"""
 _AGAIN_S = 1.0
 _ANSWERS_MAX = 16
-_TROUBLE = (LinkLost, Declined, NotSunSpec)
+"""Answers that wait for the plant; it asks again for what is lost beyond."""
 
 
 class Agent:
@@ -43,7 +40,6 @@ class Agent:
     def __init__(
         self, config: EdgeConfig, secrets: Mapping[str, str], buffer: Buffer, clock: Clock
     ) -> None:
-        self._config = config
         self._buffer = buffer
         self._clock = clock
         pace = Pace(config.buffer.catch_up_per_s)
@@ -61,9 +57,9 @@ class Agent:
         ]
         self._lines = list(lines.values())
 
-    def is_free(self, now_ns: int) -> bool:
+    def is_free(self, _now_ns: int) -> bool:
         """Tell whether nothing depends on the time: no device holds a setpoint of ours."""
-        return all(device.is_free(now_ns) for device in self.devices)
+        return all(device.duty.is_free() for device in self.devices)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -72,7 +68,7 @@ class Agent:
                 for device in self.devices:
                     name = device.unit.settings.id
                     beside.start(device.poll(), f"poll {name}")
-                    beside.start(device.obey(), f"obey {name}")
+                    beside.start(device.duty.obey(), f"obey {name}")
                     beside.start(device.keep_up(random.Random(name)), f"uplink {name}")
                 while True:
                     await self._clock.sleep(_FLUSH_S)
@@ -112,60 +108,70 @@ class Device:
         self._clock = clock
         self._trust_clock = trust_clock
         self._turn = asyncio.Lock()
-        self._next: Command | None = None
-        self._ordered = asyncio.Event()
         self._news = asyncio.Event()
         self._answers: deque[bytes] = deque(maxlen=_ANSWERS_MAX)
-        self._told = buffer.told(self._id)
-        self._is_busy = False
         self._trouble = ""
-
-    def is_free(self, now_ns: int) -> bool:
-        """Tell whether the device holds no setpoint of ours, and none is on its way."""
-        held = not math.isnan(self._told.setpoint_w) and now_ns < self._told.until_ns
-        return not held and not self._is_busy and self._next is None
-
-    # Up.
+        self.duty = Duty(
+            self._id,
+            unit,
+            self._turn,
+            buffer,
+            clock,
+            answer=self._answer,
+            takes_back=unit.settings.agent_reverts,
+        )
 
     async def poll(self) -> None:
         """Read the device for ever. One that does not answer is asked less and less often."""
-        settings = self.unit.settings
-        pause_s = settings.poll_s
+        poll_s = self.unit.settings.poll_s
+        pause_s = poll_s
         while True:
             begun_ns = self._clock.now_ns()
-            try:
-                async with self._turn:
-                    values, at_ns = await self.unit.poll(self._ours_w())
-                    await self._take_back()
-            except _TROUBLE as trouble:
-                self._say(str(trouble))
-                pause_s = min(max(_PAUSE_S_MAX, settings.poll_s), 2 * pause_s)
-            else:
-                self._say("" if values else "it says nothing that can be used")
-                pause_s = settings.poll_s
-                if values:
-                    self._buffer.add(self._id, values, at_ns)
-                    self._news.set()
+            longer_s = min(max(_PAUSE_S_MAX, poll_s), 2 * pause_s)
+            pause_s = poll_s if await self.look() else longer_s
             spent_s = (self._clock.now_ns() - begun_ns) / NS_PER_S
             await self._clock.sleep(max(0.0, pause_s - spent_s))
+
+    async def look(self) -> bool:
+        """Read the device once; return whether it answered."""
+        try:
+            async with self._turn:
+                values, at_ns = await self.unit.poll(self.duty.ours_w())
+                await self.duty.take_back()
+        except TROUBLE as trouble:
+            self._say(str(trouble))
+            return False
+        self._say("" if values else "it says nothing that can be used")
+        if values:
+            self._buffer.add(self._id, values, at_ns)
+            self._news.set()
+        return True
 
     async def keep_up(self, draw: random.Random) -> None:
         """Keep a session with the plant."""
         await keep_open(self._uplink, self._use, clock=self._clock, draw=draw)
 
     async def _use(self, session: Session) -> None:
-        if self._told.status:
+        if self.duty.told.status:
             # The plant may have missed it; hearing an answer twice is harmless.
-            self._answer(self._told)
+            self._answer(self.duty.told)
         async with background() as beside:
             beside.start(self._hear(session), f"commands of {self._id}")
             await self._speak(session)
 
+    async def _hear(self, session: Session) -> None:
+        async for payload in session.commands():
+            now_ns = self._clock.now_ns()
+            command = wire.command(payload, now_ns, trust_clock=self._trust_clock)
+            if command is None:
+                _log.warning("a command cannot be read", extra={"device": self._id})
+            else:
+                self.duty.offer(command)
+
     async def _speak(self, session: Session) -> None:
         while True:
             while self._answers:
-                await session.answer(self._answers[0])
-                self._answers.popleft()
+                await session.answer(self._answers.popleft())
             self._news.clear()
             if rows := self._rows():
                 await session.telemetry(wire.together([row.body for row in rows]))
@@ -183,114 +189,11 @@ class Device:
             rows += self._buffer.stored(self._id, granted)
         return rows
 
-    # Down.
-
-    async def _hear(self, session: Session) -> None:
-        async for payload in session.commands():
-            now_ns = self._clock.now_ns()
-            command = wire.command(payload, now_ns, trust_clock=self._trust_clock)
-            if command is None:
-                _log.warning("a command cannot be read", extra={"device": self._id})
-            else:
-                self.offer(command)
-
-    def offer(self, command: Command) -> None:
-        """Take a command: each is carried out once, and answered as often as it comes."""
-        rank, known = (command.epoch, command.revision), self._told.rank
-        if command.epoch < known[0]:
-            told = Told(*rank, status=AckStatus.REJECTED, reason="stale epoch")
-            self._answer(told)
-        elif rank == known and self._told.status:
-            self._answer(self._told)
-        elif rank > known or (rank == known and not self._is_busy):
-            self._next = command
-            self._ordered.set()
-
-    async def obey(self) -> None:
-        """Carry out commands for ever, the newest first and no other."""
-        while True:
-            await self._ordered.wait()
-            self._ordered.clear()
-            command, self._next = self._next, None
-            if command is not None:
-                self._is_busy = True
-                try:
-                    await self._carry_out(command)
-                finally:
-                    self._is_busy = False
-
-    async def _carry_out(self, command: Command) -> None:
-        before = self._told
-        until_ns = self._clock.now_ns() + int(_or_zero(command.revert_s) * NS_PER_S)
-        begun = Told(command.epoch, command.revision, command.setpoint_w, until_ns)
-        try:
-            self._remember(begun)
-            said = await self._tell(command)
-            if said is None:
-                return
-            # What the device refused is as it was, or was taken back.
-            held = begun if said.status == AckStatus.APPLIED else before
-            if said.status == AckStatus.REJECTED and self.unit.may_have_written:
-                held = Told()
-            self._remember(
-                begun._replace(
-                    setpoint_w=held.setpoint_w,
-                    until_ns=held.until_ns,
-                    status=int(said.status),
-                    reason=said.reason,
-                )
-            )
-        except OSError:
-            # What cannot be remembered might be done twice, or in the wrong order.
-            self._told = before
-            return
-        self._answer(self._told)
-
-    async def _tell(self, command: Command) -> Said | None:
-        """Tell the device until it answers; None where nobody knows what became of it."""
-        trouble = "it expired on its way"
-        has_written = False
-        while self._clock.now_ns() <= command.deadline_ns:
-            try:
-                async with self._turn:
-                    return await self.unit.tell(
-                        command.setpoint_w, command.revert_s, command.deadline_ns
-                    )
-            except _TROUBLE as error:
-                trouble = f"the device could not be told: {error}"
-                has_written |= self.unit.may_have_written
-            if self._next is not None:
-                return None
-            await self._clock.sleep(_AGAIN_S)
-        return None if has_written else Said(AckStatus.EXPIRED, trouble)
-
-    async def _take_back(self) -> None:
-        """End a setpoint whose time is over, where the device does not do it by itself."""
-        told = self._told
-        is_over = not math.isnan(told.setpoint_w) and self._clock.now_ns() >= told.until_ns
-        if not self.unit.settings.agent_reverts or not is_over or self._is_busy:
-            return
-        said = await self.unit.tell(math.nan, math.nan, _NEVER_NS)
-        if said.status == AckStatus.APPLIED and told == self._told:
-            with suppress(OSError):
-                self._remember(told._replace(setpoint_w=math.nan))
-
-    def _ours_w(self) -> float:
-        told = self._told
-        return told.setpoint_w if self._clock.now_ns() < told.until_ns else math.nan
-
-    def _remember(self, told: Told) -> None:
-        self._buffer.tell(self._id, told)
-        self._told = told
-
     def _answer(self, told: Told) -> None:
+        status = AckStatus(told.status)
         self._answers.append(
             wire.acknowledgement(
-                told.revision,
-                told.epoch,
-                AckStatus(told.status),
-                told.reason,
-                self._clock.now_ns(),
+                told.revision, told.epoch, status, told.reason, self._clock.now_ns()
             )
         )
         self._news.set()
@@ -302,10 +205,3 @@ class Device:
         elif self._trouble and not trouble:
             _log.info("device is read again", extra={"device": self._id})
         self._trouble = trouble
-
-
-_NEVER_NS = (1 << 63) - 1
-
-
-def _or_zero(seconds: float) -> float:
-    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), 1e9)

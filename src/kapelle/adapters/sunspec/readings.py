@@ -16,6 +16,7 @@ _ESS = 1.0
 _FAULTS = {701: 6, 101: 7, 102: 7, 103: 7}
 """State of an inverter that stands still because of a fault."""
 _BATTERY_FAULT = 99
+_FULL_PERCENT = 102.0
 _BATTERY_LOCAL = 1
 
 
@@ -127,7 +128,8 @@ def _soc(blocks: Blocks) -> float:
     for model, name in ((713, "SoC"), (802, "SoC"), (124, "ChaState")):
         if model in blocks and math.isnan(percent):
             percent = number(blocks[model], name)
-    return percent / 100.0
+    # Some count a little beyond full; further beyond it is no state of charge.
+    return min(percent, 100.0) / 100.0 if 0.0 <= percent <= _FULL_PERCENT else math.nan
 
 
 def _first(*values: float) -> float:
