@@ -1,13 +1,16 @@
 """Which protocols a plant speaks: one adapter for each that is configured."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kapelle.adapters.http.route import HttpTelemetry
 from kapelle.adapters.mqtt.bridge import BrokerClient
-from kapelle.adapters.mqtt.counters import Counters
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.replay.link import Replay
+from kapelle.api.metrics import SessionCounters
 from kapelle.config import Config
+from kapelle.errors import Invalid, Problem
 from kapelle.ports import Adapter, Clock, Directory
 
 
@@ -19,8 +22,21 @@ class Adapters:
     telemetry: HttpTelemetry | None
     """Also a route of the API; None where it is off."""
     replay: Replay
-    sessions: dict[str, Counters]
+    sessions: dict[str, SessionCounters]
     """What those count that keep sessions, by adapter."""
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Say which extra to install where the libraries of a protocol are missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "kapelle":
+            raise
+        remedy = f"pip install 'kapelle[{extra}]'"
+        problem = Problem(extra, f"needs the library {error.name}", remedy)
+        raise Invalid(f"[{extra}] cannot be served", [problem]) from error
 
 
 def make_adapters(config: Config, directory: Directory, clock: Clock, token: str) -> Adapters:
@@ -31,7 +47,7 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
     """
     endpoint = MqttEndpoint(settings=config.mqtt, directory=directory, clock=clock)
     every: list[Adapter] = [endpoint]
-    sessions = {endpoint.name: endpoint.counters}
+    sessions: dict[str, SessionCounters] = {endpoint.name: endpoint.counters}
     telemetry = None
     if config.http.enabled:
         telemetry = HttpTelemetry(
@@ -42,6 +58,12 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         broker = BrokerClient(settings=config.broker, directory=directory, clock=clock)
         every.append(broker)
         sessions[broker.name] = broker.counters
+    if config.ocpp is not None:
+        with needs("ocpp"):
+            from kapelle.adapters.ocpp.endpoint import OcppEndpoint
+        stations = OcppEndpoint(settings=config.ocpp, directory=directory, clock=clock)
+        every.append(stations)
+        sessions[stations.name] = stations.counters
     replay = Replay()
     every.append(replay)
     return Adapters(every, telemetry, replay, sessions)

@@ -13,6 +13,9 @@ LABEL_CHARS_MAX = 128
 REVERT_S_MQTT = 300.0
 """Our MQTT wire carries the revert timer in each command, so every device on it has one."""
 
+REVERT_S_OCPP = 300.0
+"""Each setpoint is a charging profile whose validity ends by itself."""
+
 LOAD_LIKE = (DeviceKind.EV, DeviceKind.HEAT_PUMP, DeviceKind.WATER_HEATER, DeviceKind.LOAD)
 """Kinds that only consume unless their nameplate says otherwise."""
 SOURCES = (DeviceKind.PV, DeviceKind.GENERATOR)

@@ -14,6 +14,7 @@ from kapelle.registry.device import (
     LABELS,
     NUMBERS,
     REVERT_S_MQTT,
+    REVERT_S_OCPP,
     Device,
     Flaw,
     flaws,
@@ -171,6 +172,8 @@ def _defaults(kind: DeviceKind, adapter: str, given: Mapping[str, float]) -> dic
         number |= {"nameplate_up_w": down_w, "nameplate_down_w": up_w}
     if adapter == "mqtt":
         number["revert_s"] = REVERT_S_MQTT
+    if adapter == "ocpp":
+        number["revert_s"] = REVERT_S_OCPP
     number.update(given)
     return number
 
