@@ -3,18 +3,15 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
 
 import uvicorn
 
 from kapelle.api.asgi import Application
-from kapelle.api.protocol import BoundedProtocol
 from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.errors import Invalid
 from kapelle.runtime.exposure import is_loopback
-
-_BACKLOG = 2_048
+from kapelle.runtime.web import WebServer, bounded, listen
 
 
 class Api:
@@ -36,10 +33,10 @@ class Api:
         settings = self._settings
         listening = _listen(settings.host, settings.port)
         self.port = listening.getsockname()[1]
-        server = _Server(
+        server = WebServer(
             uvicorn.Config(
                 self._application,
-                http=_protocol(settings.request_s),
+                http=bounded(settings.request_s),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -70,27 +67,6 @@ class Api:
                     watching.cancel()
 
 
-def _protocol(head_s: float) -> type[BoundedProtocol]:
-    """Return the protocol with its deadline: uvicorn makes one object per connection itself."""
-    return type("Protocol", (BoundedProtocol,), {"head_s": head_s})
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: asyncio.Event) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say when requests are taken."""
-        await super().startup(sockets)
-        self._ready.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process that runs the plant."""
-        yield
-
-
 def check_exposure(settings: ApiSettings) -> None:
     """Refuse to show plain HTTP, and with it the token, to a network (S-17).
 
@@ -110,14 +86,7 @@ def check_exposure(settings: ApiSettings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)
+        return listen(host, port)
     except OSError as error:
-        listening.close()
         raise Invalid(f"[api] cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listening

@@ -1,9 +1,16 @@
-"""HTTP/1.1 for uvicorn, with a deadline for a request's head: its own server has none."""
+"""HTTP/1.1 inside the plant's event loop: uvicorn with a deadline for a request's head, which its
+own server has not, without its signals, and on a socket that is bound here."""
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_BACKLOG = 2_048
 
 
 class BoundedProtocol(H11Protocol):
@@ -50,3 +57,41 @@ class BoundedProtocol(H11Protocol):
         self._deadline = None
         if not self._is_answering():
             self.transport.close()
+
+
+def bounded(head_s: float) -> type[BoundedProtocol]:
+    """Return the protocol with its deadline: uvicorn makes one object per connection itself."""
+    return type("Protocol", (BoundedProtocol,), {"head_s": head_s})
+
+
+class WebServer(uvicorn.Server):
+    """Says when it serves, and leaves signals to the process that runs the plant."""
+
+    def __init__(self, config: uvicorn.Config, ready: asyncio.Event) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say when requests are taken."""
+        await super().startup(sockets)
+        self._ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process that runs the plant."""
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 takes a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
