@@ -127,6 +127,17 @@ def test_partitions_tell_of_their_own_and_the_plant_hears_one_notice() -> None:
     assert notice.text == "20 devices of vendor acme: the meter repeats one value"
 
 
+def test_what_dispatch_tells_of_a_group_twice_at_once_stays_two_notices() -> None:
+    view = PlantView(2)
+    both = [
+        Notice(s(30), "cap-beyond", f"feeder f-1 is beyond its {way} limit", group="feeder/f-1")
+        for way in ("export", "import")
+    ]
+    for position, notice in enumerate(both, 1):
+        apply_plant(view, Entry(PLANT, position, KIND_OF[Notice], "", 0, 0, notice))
+    assert list(view.notices) == both
+
+
 async def _flap(plant: Plant) -> None:
     await plant.say(enrolled(range(4)), writer="registry")
     for number in range(1, 5):

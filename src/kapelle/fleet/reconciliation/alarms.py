@@ -135,8 +135,11 @@ def _notice(at_ns: int, code: str, group: str, devices: int) -> Notice:
 
 
 def merged(notice: Notice, others: Sequence[Notice]) -> tuple[int, Notice] | None:
-    """Find the notice another partition wrote of the same; return its place and the sum of both."""
-    if not notice.group:
+    """Find the notice another partition wrote of the same; return its place and the sum of both.
+
+    Only of conditions: others that bear a group (caps) are told by dispatch, once per order.
+    """
+    if not notice.group or notice.code not in (RAISED, CLEARED):
         return None
     for back, other in enumerate(reversed(others)):
         if other.at_ns < notice.at_ns:
