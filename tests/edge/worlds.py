@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ class Site:
     modbus_port: int
     mqtt_port: int
     folder: Path
-    agents: int = 0
 
     def config(self, **device: Any) -> EdgeConfig:
         """Return the configuration of an agent for the one device."""
@@ -48,7 +47,8 @@ async def agent_of(config: EdgeConfig) -> AsyncIterator[tuple[Agent, Buffer]]:
     clock = SystemClock()
     buffer = Buffer(config.buffer, clock.now_ns())
     try:
-        agent = Agent(config, {DEVICE: SECRET}, buffer, clock)
+        secrets = {device.id: SECRET for device in config.sunspec.devices}
+        agent = Agent(config, secrets, buffer, clock)
         async with background() as beside:
             beside.start(agent.run(), "agent")
             yield agent, buffer
@@ -77,8 +77,3 @@ async def whole(folder: Path, **device: Any) -> AsyncIterator[tuple[Plant, Inver
         site = Site(inverter, modbus_port, mqtt_port, folder)
         agent, _ = await stack.enter_async_context(agent_of(site.config(**device)))
         yield plant, inverter, agent
-
-
-def renamed(config: EdgeConfig, **buffer: Any) -> EdgeConfig:
-    """Return a configuration with another buffer."""
-    return replace(config, buffer=replace(config.buffer, **buffer))

@@ -8,9 +8,11 @@ import aiomqtt
 
 from kapelle.edge.settings import UplinkSettings
 from kapelle.errors import LinkLost
+from kapelle.runtime.supervise import leave_if_asked
 
 _PAYLOAD_MAX = 48 * 1024
 """Of one publication; the endpoint takes 64 KiB. [bytes]"""
+_REFUSED = 0x80
 _COMMANDS_MAX = 64
 """Commands that wait to be looked at; the newest of a device is the only one that counts."""
 
@@ -44,6 +46,9 @@ class Session:
             await self._client.publish(f"v1/{self._device}/{kind}", payload, qos=1)
         except aiomqtt.MqttError as error:
             raise LinkLost(_name(self._device), str(error)) from error
+        # Up to Python 3.11 `asyncio.wait_for`, which aiomqtt waits with, forgets that it was
+        # cancelled when the answer comes at the same moment.
+        leave_if_asked()
 
 
 class Uplink:
@@ -78,8 +83,9 @@ class Uplink:
                 max_queued_incoming_messages=_COMMANDS_MAX,
             ) as client:
                 (code,) = await client.subscribe(f"v1/{self._device}/cmd", qos=1)
-                if int(code if isinstance(code, int) else code.value) >= 0x80:
+                if (code if isinstance(code, int) else code.value) >= _REFUSED:
                     raise LinkLost(self.name, "the plant refused the subscription")
+                leave_if_asked()
                 yield Session(client, self._device)
         except (aiomqtt.MqttError, OSError) as error:
             raise LinkLost(self.name, str(error) or type(error).__name__) from error

@@ -12,11 +12,12 @@ from tests.adapters.conformance.plant import Plant, opened, until
 from tests.adapters.http.trial import HttpTrial
 from tests.adapters.mqtt.trial import MqttTrial
 from tests.adapters.ocpp.trial import OcppTrial
+from tests.adapters.sunspec.trial import SunSpecTrial
 
 from kapelle.model.enums import AckStatus, SessionEvent
 
 OCPP = [OcppTrial(version) for version in ("1.6", "2.0.1", "2.1")]
-TRIALS: list[Trial] = [MqttTrial(), HttpTrial(), *OCPP]
+TRIALS: list[Trial] = [MqttTrial(), HttpTrial(), SunSpecTrial(), *OCPP]
 FAILED = {AckStatus.REJECTED, AckStatus.EXPIRED}
 
 every = pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
