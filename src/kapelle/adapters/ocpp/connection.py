@@ -44,7 +44,6 @@ class Connection:
         self.dialect = dialect
         self.heard = asyncio.Event()
         """Set once the station has had an answer: from then on it takes calls."""
-        self.silence_s = 3.0 * settings.heartbeat_s + settings.call_s
         self._socket = socket
         self._settings = settings
         self._clock = clock
@@ -123,7 +122,7 @@ class Connection:
 
     async def _read(self, garbage: Garbage) -> None:
         while True:
-            async with asyncio.timeout(self.silence_s):
+            async with asyncio.timeout(self._settings.silence_s):
                 text = await self._socket.recv(decode=False)
             pause_s = self._bucket.take(1, self._clock.now_ns())
             if pause_s:

@@ -100,7 +100,7 @@ class Dialect(Protocol):
     def read_habits(self, payload: bytes) -> Habits:
         """Return what it is like, as far as it says."""
 
-    def set_up(self, sample_s: int) -> Sequence[Ask]:
+    def set_up(self, sample_s: int, heartbeat_s: int) -> Sequence[Ask]:
         """Return calls that make it report what the plant needs; any may be refused."""
 
     def ask_statuses(self) -> Ask:

@@ -58,6 +58,8 @@ class Event:
     ended: bool = False
     at_ns: int = 0
     occupancy: Occupancy | None = None
+    is_aside: bool = False
+    """The occupancy is of one connector of the EVSE: a transaction, while it runs, says more."""
     samples: tuple[Sample, ...] = ()
     need: Need | None = None
     booted: bool = False

@@ -19,6 +19,7 @@ _FOLLOWS = 0.9
 _PAUSED_W = 1_000.0
 """No vehicle charges with less (6 A at 230 V, IEC 61851-1): told so, it is suspended. [W]"""
 _SECONDS_PER_HOUR = 3_600.0
+OUT_OF_ORDER = (Occupancy.FAULTED, Occupancy.UNAVAILABLE)
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class Evse:
     @property
     def is_occupied(self) -> bool:
         """Whether a vehicle charges, or would."""
-        if self.occupancy in (Occupancy.FAULTED, Occupancy.UNAVAILABLE):
+        if self.occupancy in OUT_OF_ORDER:
             return False
         charging = (Occupancy.CHARGING, Occupancy.PAUSED, Occupancy.SATISFIED)
         return bool(self.transaction) or self.occupancy in charging

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from kapelle.model.enums import Metric
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _TIME_CHARS_MAX = 40
 _FLOWS_A = 0.5
 """A phase with less current is not used: meters show some noise. [A]"""
@@ -54,7 +54,8 @@ class Sampled(NamedTuple):
     phase: str
     location: str
     unit: str
-    multiplier: int
+    multiplier: int = 0
+    context: str = ""
 
 
 class Measured(NamedTuple):
@@ -109,6 +110,9 @@ def measure(sampled: Sequence[Sampled], where: str) -> Measured:
             problems.append(f"meter: {where}/{index}: {what}; send a number in its unit")
             continue
         per_place = found.setdefault((kind, direction), {}).setdefault(location, {})
+        if one.phase in per_place and one.context.endswith(".Begin"):
+            # Some repeat what the register was as the transaction began beside what it is.
+            continue
         per_place[one.phase] = value * factor * 10.0**one.multiplier
     values = _totals({key: _nearest(places) for key, places in found.items()})
     soc = values.get(Metric.SOC)

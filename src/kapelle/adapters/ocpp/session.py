@@ -174,7 +174,7 @@ class Session:
                 await self._booted.wait()
 
     async def _ask_all(self, is_new: bool) -> None:
-        known, dialect = self._known, self.connection.dialect
+        known, dialect, settings = self._known, self.connection.dialect, self._host.settings
         now_ns = self._host.clock.now_ns()
         if is_new and (not known.set_up_ns or now_ns - known.set_up_ns > _SET_UP_AGAIN_NS):
             known.set_up_ns = now_ns
@@ -184,8 +184,8 @@ class Session:
                 known.unit = habits.unit or known.unit
                 known.station.evses_said = habits.evses
             self._is_known.set()
-            if self._host.settings.sample_s:
-                for ask in dialect.set_up(self._host.settings.sample_s):
+            if settings.sample_s:
+                for ask in dialect.set_up(settings.sample_s, settings.heartbeat_s):
                     await self._try(ask)
         self._is_known.set()
         await self._try(dialect.ask_statuses())

@@ -38,6 +38,8 @@ class OcppSettings:
     """From the moment it is a command's turn to what became of it: several calls. [s]"""
     handshake_s: float = 10.0
     """From accepting a connection to a complete handshake, TLS included. [s]"""
+    silence_s: float = 900.0
+    """A station that answers pings and says nothing for so long is dropped: it may hang. [s]"""
     ping_s: float = 20.0
     """How often a connection is tried; one that does not answer as soon is dropped. [s]"""
     message_size_max: int = 65_536

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kapelle.adapters.ocpp.events import Event, Occupancy, Sample
-from kapelle.adapters.ocpp.flexibility import Evse, Setpoint, bounds, learn
+from kapelle.adapters.ocpp.flexibility import OUT_OF_ORDER, Evse, Setpoint, bounds, learn
 from kapelle.model.enums import DeviceMode, Metric
 
 STATION = 0
@@ -108,6 +108,8 @@ class Station:
 
     def bounds(self, scope: int, nameplate: Nameplate, now_ns: int) -> tuple[float, float]:
         """Return the lowest and highest power a device could be brought to now. [W]"""
+        if self.main.occupancy in OUT_OF_ORDER:
+            return 0.0, 0.0
         each = [
             bounds(evse, self.setpoint(number), nameplate.up_w, nameplate.down_w, now_ns)
             for number, evse in self._of(scope)
@@ -155,7 +157,7 @@ class Station:
             if event.transaction and not event.ended:
                 evse.transaction = event.transaction
                 self._evse_of[event.transaction] = number
-        if event.occupancy is not None:
+        if event.occupancy is not None and not (event.is_aside and evse.transaction):
             if event.occupancy is Occupancy.FREE:
                 self._evse_of.pop(evse.transaction, None)
                 evse.leave()
@@ -247,12 +249,13 @@ class Station:
         lowest_w, highest_w = self.bounds(scope, nameplate, now_ns)
         values = {Metric.MIN_W: lowest_w, Metric.MAX_W: highest_w}
         faults = [evse.occupancy is Occupancy.FAULTED for _, evse in self._of(scope)]
+        is_faulted = self.main.occupancy is Occupancy.FAULTED or (bool(faults) and all(faults))
         setpoint = self.setpoints.get(scope)
         follows = setpoint is not None and setpoint.is_seen and setpoint.holds(now_ns)
         mode = DeviceMode.COMMAND if follows else DeviceMode.OWN
         if follows and setpoint is not None:
             values[Metric.SETPOINT_W] = setpoint.value_w
-        if faults and all(faults):
+        if is_faulted:
             mode = DeviceMode.FAULT
         values[Metric.MODE] = float(mode)
         return values

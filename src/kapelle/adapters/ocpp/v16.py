@@ -92,7 +92,9 @@ def _samples(meters: Sequence[_Meter], where: str) -> tuple[tuple[Sample, ...], 
     samples, problems = [], []
     for place, meter in enumerate(meters):
         sampled = [
-            Sampled(one.value, one.measurand, one.phase, one.location, one.unit, 0)
+            Sampled(
+                one.value, one.measurand, one.phase, one.location, one.unit, context=one.context
+            )
             for one in meter.sampled_value
             if one.format != "SignedData"
         ]
@@ -291,13 +293,14 @@ class V16:
         count = int(text) if text.isascii() and text.isdigit() and len(text) < 3 else 0
         return Habits(units[0] if units else "", count)
 
-    def set_up(self, sample_s: int) -> Sequence[Ask]:
+    def set_up(self, sample_s: int, heartbeat_s: int) -> Sequence[Ask]:
         """Return calls that make it report what the plant needs; any may be refused.
 
         The shorter list first: a station that knows every measurand ends with the longer one.
         """
         wanted = [("MeterValuesSampledData", names) for names in reversed(_MEASURANDS)]
         wanted.append(("MeterValueSampleInterval", str(sample_s)))
+        wanted.append(("HeartbeatInterval", str(heartbeat_s)))
         return [Ask("ChangeConfiguration", {"key": key, "value": text}) for key, text in wanted]
 
     def ask_statuses(self) -> Ask:

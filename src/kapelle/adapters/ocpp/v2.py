@@ -123,6 +123,7 @@ def _samples(meters: Sequence[_Meter]) -> tuple[tuple[Sample, ...], tuple[str, .
                 one.location,
                 one.unit_of_measure.unit,
                 one.unit_of_measure.multiplier,
+                one.context,
             )
             for one in meter.sampled_value
         ]
@@ -165,7 +166,9 @@ def _status(payload: bytes) -> Event:
         what = f"there is no status {said.connector_status!r:.30}"
         problems = (f"status: /connectorStatus: {what}; send one of ConnectorStatusEnumType",)
     at_ns = moment_ns(said.timestamp)
-    return Event(evse=said.evse_id, occupancy=occupancy, at_ns=at_ns, problems=problems)
+    return Event(
+        evse=said.evse_id, occupancy=occupancy, is_aside=True, at_ns=at_ns, problems=problems
+    )
 
 
 _decode_meter_values = msgspec.json.Decoder(_MeterValues).decode
@@ -328,21 +331,18 @@ class V2:
                 return Habits("A" if "A" in allowed else "W" if "W" in allowed else "")
         return Habits()
 
-    def set_up(self, sample_s: int) -> Sequence[Ask]:
+    def set_up(self, sample_s: int, heartbeat_s: int) -> Sequence[Ask]:
         """Return calls that make it report what the plant needs; any may be refused."""
-        wanted = [("TxUpdatedMeasurands", names) for names in reversed(_MEASURANDS)]
-        wanted.append(("TxUpdatedInterval", str(sample_s)))
-        return [
-            Ask(
-                "SetVariables",
-                {
-                    "setVariableData": [
-                        {**_variable("SampledDataCtrlr", name), "attributeValue": value}
-                    ]
-                },
-            )
-            for name, value in wanted
+        sampled = "SampledDataCtrlr"
+        wanted = [(sampled, "TxUpdatedMeasurands", names) for names in reversed(_MEASURANDS)]
+        wanted.append((sampled, "TxUpdatedInterval", str(sample_s)))
+        wanted.append(("OCPPCommCtrlr", "HeartbeatInterval", str(heartbeat_s)))
+        data = [
+            {**_variable(component, name), "attributeValue": value}
+            for component, name, value in wanted
         ]
+        # One by one: what a station does not know does not spoil the rest.
+        return [Ask("SetVariables", {"setVariableData": [one]}) for one in data]
 
     def ask_statuses(self) -> Ask:
         """Return the call that makes it say how each connector stands (F06)."""
