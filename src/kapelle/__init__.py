@@ -13,6 +13,7 @@ Data comes in at the top, becomes state in the middle and leaves as commands at 
     fleet/           the live picture: one numpy column per field; how entries change it
     dispatch/        target -> shares -> commands -> acks, verification
     safety/          the independent last hop before any command leaves
+    edge/            the agent beside devices: store and forward, commands down to Modbus
     api/             REST; what operators and the command line talk to
     sim/             simulated devices, links and time; drives `app` unchanged
     runtime/         system clock, supervision, logging set-up
