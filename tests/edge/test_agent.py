@@ -1,13 +1,15 @@
 """The agent between a plant and a device nobody here wrote, both directions."""
 
 import asyncio
+import shutil
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.adapters.conformance.plant import Plant, until
+from tests.adapters.conformance.plant import DEVICE, Plant, until
 from tests.adapters.sunspec.inverter import Inverter, served
 from tests.edge import worlds
 from tests.edge.worlds import Site, agent_of, plant_at, whole
@@ -143,5 +145,36 @@ def test_a_dead_unit_behind_a_gateway_holds_up_nobody(tmp_path: Path) -> None:
                     return (3, AckStatus.APPLIED) in await plant.answers()
 
                 await until(applied)
+
+    asyncio.run(run())
+
+
+# paho leaves the socket of a handshake that failed to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_over_tls_the_plant_s_certificate_is_checked(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command: it makes the certificate")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    words = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+        f" -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout {key} -out {cert}"
+    )
+    subprocess.run(words.split(), check=True, capture_output=True, timeout=30)
+
+    async def run() -> None:
+        inverter = Inverter()
+        async with (
+            asyncio.timeout(90),
+            served({1: inverter}) as modbus_port,
+            plant_at(0, tls_certificate=str(cert), tls_key=str(key)) as (plant, mqtt_port),
+        ):
+            config = Site(inverter, modbus_port, mqtt_port, tmp_path).config()
+            tls = replace(config.plant, host="localhost", tls=True, tls_authority=str(cert))
+            strange = replace(tls, tls_authority="")
+            async with agent_of(replace(config, plant=strange)) as (_, buffer):
+                await until(lambda: buffer.has_stored(DEVICE))
+            assert await plant.power_w() == []
+            async with agent_of(replace(config, plant=tls)):
+                await until(plant.power_w)
 
     asyncio.run(run())

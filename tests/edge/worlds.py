@@ -57,11 +57,11 @@ async def agent_of(config: EdgeConfig) -> AsyncIterator[tuple[Agent, Buffer]]:
 
 
 @asynccontextmanager
-async def plant_at(port: int) -> AsyncIterator[tuple[Plant, int]]:
+async def plant_at(port: int, **mqtt: Any) -> AsyncIterator[tuple[Plant, int]]:
     """Run a plant's endpoint with ingest and journal; yield it and its port."""
     directory = enrolled("mqtt")
     endpoint = MqttEndpoint(
-        settings=MqttSettings(port=port), directory=directory, clock=SystemClock()
+        settings=MqttSettings(port=port, **mqtt), directory=directory, clock=SystemClock()
     )
     async with opened(endpoint, directory) as plant:
         yield plant, endpoint.port
