@@ -238,7 +238,9 @@ class Station2(Habits):
         assert (await self.call(boot, suppress=False)).status == "Accepted"
 
     async def status(self, status: str, connector: int = 1) -> None:
-        said = self.calls.StatusNotification(now(), status, connector, 1)
+        said = self.calls.StatusNotification(
+            timestamp=now(), connector_status=status, evse_id=connector, connector_id=1
+        )
         await self.call(said, suppress=False)
 
     async def plug_in(self, connector: int = 1, meter_wh: int = 1_000) -> None:

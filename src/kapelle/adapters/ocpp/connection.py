@@ -74,8 +74,8 @@ class Connection:
             elif sent == 1009:
                 self._drop("message too big")
         except TimeoutError:
-            await self.close(POLICY, "nothing heard for too long")
             self._drop("silent")
+            await self.close(POLICY, "nothing heard for too long")
         finally:
             self._asked[1].cancel()
 
