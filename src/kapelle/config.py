@@ -16,6 +16,7 @@ from typing import TypeVar, cast, get_args, get_origin
 from kapelle.adapters.http.settings import HttpSettings
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.adapters.ocpp.settings import OcppSettings
+from kapelle.adapters.openadr.settings import OpenAdrSettings
 from kapelle.api.settings import ApiSettings
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid, Problem
@@ -88,6 +89,8 @@ class Config:
     """A broker the user already runs; not used unless there is a `[broker]`."""
     ocpp: OcppSettings | None = None
     """Charging stations connect here; not served unless there is an `[ocpp]`."""
+    openadr: OpenAdrSettings | None = None
+    """Gateways that are OpenADR 3.1 VENs call here; not served unless there is an `[openadr]`."""
     http: HttpSettings = field(default_factory=HttpSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     fleet: FleetSettings = field(default_factory=FleetSettings)

@@ -64,6 +64,13 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         stations = OcppEndpoint(settings=config.ocpp, directory=directory, clock=clock)
         every.append(stations)
         sessions[stations.name] = stations.counters
+    if config.openadr is not None:
+        from kapelle.adapters.openadr.vtn import Vtn
+
+        file = config.plant.data_dir / "openadr.db"
+        vtn = Vtn(settings=config.openadr, directory=directory, clock=clock, file=file)
+        every.append(vtn)
+        sessions[vtn.name] = vtn.counters
     replay = Replay()
     every.append(replay)
     return Adapters(every, telemetry, replay, sessions)

@@ -16,6 +16,9 @@ REVERT_S_MQTT = 300.0
 REVERT_S_OCPP = 300.0
 """Each setpoint is a charging profile whose validity ends by itself."""
 
+REVERT_S_OPENADR = 300.0
+"""Each setpoint is an event whose interval ends by itself."""
+
 LOAD_LIKE = (DeviceKind.EV, DeviceKind.HEAT_PUMP, DeviceKind.WATER_HEATER, DeviceKind.LOAD)
 """Kinds that only consume unless their nameplate says otherwise."""
 SOURCES = (DeviceKind.PV, DeviceKind.GENERATOR)

@@ -15,6 +15,7 @@ from kapelle.registry.device import (
     NUMBERS,
     REVERT_S_MQTT,
     REVERT_S_OCPP,
+    REVERT_S_OPENADR,
     Device,
     Flaw,
     flaws,
@@ -174,6 +175,8 @@ def _defaults(kind: DeviceKind, adapter: str, given: Mapping[str, float]) -> dic
         number["revert_s"] = REVERT_S_MQTT
     if adapter == "ocpp":
         number["revert_s"] = REVERT_S_OCPP
+    if adapter == "openadr":
+        number["revert_s"] = REVERT_S_OPENADR
     number.update(given)
     return number
 

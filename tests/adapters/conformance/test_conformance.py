@@ -10,14 +10,23 @@ import pytest
 from tests.adapters.conformance.peer import Peer, Trial
 from tests.adapters.conformance.plant import Plant, opened, until
 from tests.adapters.http.trial import HttpTrial
+from tests.adapters.ieee2030.trial import Ieee2030Trial
 from tests.adapters.mqtt.trial import MqttTrial
 from tests.adapters.ocpp.trial import OcppTrial
+from tests.adapters.openadr.trial import OpenAdrTrial
 from tests.adapters.sunspec.trial import SunSpecTrial
 
 from kapelle.model.enums import AckStatus, SessionEvent
 
 OCPP = [OcppTrial(version) for version in ("1.6", "2.0.1", "2.1")]
-TRIALS: list[Trial] = [MqttTrial(), HttpTrial(), SunSpecTrial(), *OCPP]
+TRIALS: list[Trial] = [
+    MqttTrial(),
+    HttpTrial(),
+    SunSpecTrial(),
+    OpenAdrTrial(),
+    *OCPP,
+    Ieee2030Trial(),
+]
 FAILED = {AckStatus.REJECTED, AckStatus.EXPIRED}
 
 every = pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)

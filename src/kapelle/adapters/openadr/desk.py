@@ -1,0 +1,393 @@
+"""What may be asked of the VTN's objects, by whom, and what comes of it."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec import UNSET
+
+from kapelle.adapters.http.problems import Refused
+from kapelle.adapters.inbox import NotStored
+from kapelle.adapters.openadr import checks
+from kapelle.adapters.openadr.checks import Asked
+from kapelle.adapters.openadr.clients import Client, Gateways
+from kapelle.adapters.openadr.objects import VEN_OWNED, Kept, Objects, name_of, targets_of
+from kapelle.adapters.openadr.settings import OpenAdrSettings
+from kapelle.adapters.openadr.shapes import (
+    KEPT,
+    Body,
+    BusinessResource,
+    BusinessVen,
+    Event,
+    ObjectType,
+    Operation,
+    OwnResource,
+    OwnVen,
+    Program,
+    Report,
+    Subscription,
+)
+from kapelle.adapters.openadr.store import Store
+from kapelle.ports import Clock
+
+_BUSINESS_ONLY: tuple[ObjectType, ...] = ("PROGRAM", "EVENT")
+_ASKED: dict[ObjectType, object] = {
+    "PROGRAM": Program,
+    "EVENT": Event,
+    "REPORT": Report,
+    "SUBSCRIPTION": Subscription,
+    "VEN": BusinessVen | OwnVen,
+    "RESOURCE": BusinessResource | OwnResource,
+}
+_KIND: dict[type[Body], ObjectType] = {shape: kind for kind, shape in KEPT.items()}
+First = Callable[[], Awaitable[None]]
+Notify = Callable[[Operation, Kept, list[str] | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a search is narrowed by; empty: by nothing."""
+
+    skip: int = 0
+    limit: int = 50
+    targets: Sequence[str] = ()
+    program_id: str = ""
+    event_id: str = ""
+    ven_id: str = ""
+    client_name: str = ""
+    name: str = ""
+    """Of a VEN or a resource."""
+    objects: Sequence[str] = ()
+    active: bool = False
+
+
+class Desk:
+    """Every operation on objects that comes from outside.
+
+    A VEN reads programs and events without targets and those that share one with it; of all else
+    what is its own. The business party reads everything. What one may not see is not there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        gateways: Gateways,
+        clock: Clock,
+        settings: OpenAdrSettings,
+        notify: Notify,
+        is_over: Callable[[Kept], bool],
+        is_due: Callable[[Kept], bool],
+        shown: Callable[[Kept], None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            store: Where objects are.
+            gateways: Who is enrolled.
+            clock: The time.
+            settings: The bounds.
+            notify: Tells subscribers of a change.
+            is_over: Whether an event has transpired.
+            is_due: Whether a gateway may still be shown an event; a command it never saw expires.
+            shown: Told of every event a gateway is shown.
+        """
+        self._store = store
+        self._gateways = gateways
+        self._clock = clock
+        self._settings = settings
+        self._notify = notify
+        self._is_over = is_over
+        self._is_due = is_due
+        self._shown = shown
+
+    @property
+    def _objects(self) -> Objects:
+        return self._store.objects
+
+    def search(self, client: Client, kind: ObjectType, query: Query) -> list[Kept]:
+        """Return what a client may see of what it looks for, oldest first."""
+        found = [one for one in self._visible(client, kind) if self._fits(one, query)]
+        page = found[query.skip : query.skip + query.limit]
+        self._note(client, page)
+        return page
+
+    def find(self, client: Client, kind: ObjectType, object_id: str) -> Kept:
+        """Return an object. Raises Refused (404) where there is none for this client."""
+        found = self._objects.find(kind, object_id)
+        if found is None or not self._sees(client, found):
+            raise Refused(404, "object-unknown", f"there is no such {kind.lower()}")
+        self._note(client, [found])
+        return found
+
+    def asked(self, client: Client, kind: ObjectType, raw: bytes) -> Body:
+        """Return the body of a request as it would be kept.
+
+        Raises:
+            Refused: This client may not write such objects (403), or the body is none (400).
+        """
+        self._check_role(client, kind)
+        try:
+            body: Asked = msgspec.json.decode(raw, type=_ASKED[kind])
+        except msgspec.MsgspecError as error:
+            raise Refused(400, "body-invalid", str(error)) from None
+        except RecursionError:
+            raise Refused(400, "body-invalid", "is nested too deeply") from None
+        if faults := checks.faults(body):
+            first = f"{faults[0].pointer}: {faults[0].detail}"
+            raise Refused(400, "body-invalid", first, faults=faults[:20])
+        if isinstance(body, Event) and (word := checks.commands(body)):
+            what = f"{word} commands devices: give an order, which passes the plant's last hop"
+            raise Refused(403, "event-commands", what)
+        return self._attributed(client, body)
+
+    async def create(
+        self, client: Client, kind: ObjectType, body: Body, first: First | None = None
+    ) -> Kept:
+        """Keep a new object and tell subscribers; returns once it is durable.
+
+        `first` is done once it is sure that the object may be kept, and before it is.
+        """
+        self._check_references(client, body)
+        self._check_name(body, "")
+        if first is not None:
+            await first()
+        self._make_room(client, kind)
+        now_ns = self._clock.now_ns()
+        kept = Kept(kind, secrets.token_urlsafe(12), client.id, now_ns, now_ns, body)
+        if isinstance(body, BusinessVen | BusinessResource):
+            kept = replace(kept, owner=body.client_id)
+        self.put("CREATE", kept)
+        await self._written()
+        return kept
+
+    async def update(
+        self,
+        client: Client,
+        kind: ObjectType,
+        object_id: str,
+        body: Body,
+        first: First | None = None,
+    ) -> Kept:
+        """Replace an object; `first` as in `create`."""
+        before = self.writable(client, kind, object_id)
+        body = self._kept_parts(client, before, body)
+        self._check_references(client, body)
+        self._check_name(body, object_id)
+        if first is not None:
+            await first()
+        after = replace(before, changed_at_ns=self._clock.now_ns(), body=body)
+        if isinstance(body, BusinessVen | BusinessResource):
+            after = replace(after, owner=body.client_id)
+        self.put("UPDATE", after)
+        await self._written()
+        return after
+
+    async def delete(self, client: Client, kind: ObjectType, object_id: str) -> Kept:
+        """Forget an object, and return it as it was."""
+        kept = self.writable(client, kind, object_id)
+        if kept.by_plant:
+            raise Refused(403, "object-of-plant", "the plant made it, and only it ends it")
+        self.remove(kept)
+        await self._written()
+        return kept
+
+    def put(self, operation: Operation, kept: Kept) -> None:
+        """Add or replace an object and tell subscribers."""
+        self._store.put(kept)
+        self._notify(operation, kept, self._audience(kept))
+
+    def note(self, kept: Kept) -> None:
+        """Replace an object by itself, of which nobody need hear."""
+        self._store.put(kept)
+
+    def remove(self, kept: Kept) -> None:
+        """Forget an object and tell subscribers. What refers to it stays as it is."""
+        audience = self._audience(kept)
+        self._store.remove(kept)
+        self._notify("DELETE", kept, audience)
+
+    def writable(self, client: Client, kind: ObjectType, object_id: str) -> Kept:
+        """Return an object this client may change. Raises Refused (403, 404)."""
+        self._check_role(client, kind)
+        kept = self.find(client, kind, object_id)
+        if kept.by_plant and kind in _BUSINESS_ONLY:
+            raise Refused(403, "object-of-plant", "the plant made it, and only it changes it")
+        return kept
+
+    # Who sees what.
+
+    def _granted(self, client: Client) -> list[str]:
+        """Return the targets of a VEN: its own and those of its resources."""
+        return [
+            target
+            for kind in ("VEN", "RESOURCE")
+            for kept in self._objects.of_owner(kind, client.id)
+            for target in targets_of(kept.body)
+        ]
+
+    def _visible(self, client: Client, kind: ObjectType) -> Iterable[Kept]:
+        if client.is_business:
+            return self._objects.all(kind)
+        if kind in VEN_OWNED:
+            return self._objects.of_owner(kind, client.id)
+        found = self._objects.for_targets(kind, self._granted(client))
+        return [one for one in found if kind != "EVENT" or self._is_due(one)]
+
+    def _sees(self, client: Client, kept: Kept) -> bool:
+        if client.is_business:
+            return True
+        if kept.kind in VEN_OWNED:
+            return kept.owner == client.id
+        targets = targets_of(kept.body)
+        is_meant = not targets or not set(targets).isdisjoint(self._granted(client))
+        return is_meant and (kept.kind != "EVENT" or self._is_due(kept))
+
+    def _audience(self, kept: Kept) -> list[str] | None:
+        """Return the clients that may hear of an object; None: all."""
+        business = self._settings.business_client
+        if kept.kind in VEN_OWNED:
+            return [business] if kept.owner == business else [business, kept.owner]
+        targets = targets_of(kept.body)
+        if not targets:
+            return None
+        owners = [
+            one.owner
+            for kind in ("VEN", "RESOURCE")
+            for one in self._objects.for_targets(kind, targets)
+            if targets_of(one.body)
+        ]
+        return list(dict.fromkeys([business, *owners]))
+
+    def _fits(self, kept: Kept, query: Query) -> bool:
+        body = kept.body
+        if query.targets and set(query.targets).isdisjoint(targets_of(body)):
+            return False
+        if query.active and self._is_over(kept):
+            return False
+        match body:
+            case Event():
+                return query.program_id in ("", body.program_id)
+            case Report():
+                event = self._objects.find("EVENT", body.event_id)
+                of = event.body.program_id if event and isinstance(event.body, Event) else ""
+                return (
+                    query.event_id in ("", body.event_id)
+                    and query.client_name in ("", body.client_name)
+                    and query.program_id in ("", of)
+                )
+            case Subscription():
+                objects = {one for watched in body.object_operations for one in watched.objects}
+                return (
+                    query.program_id in ("", body.program_id)
+                    and query.client_name in ("", body.client_name)
+                    and (not query.objects or not objects.isdisjoint(query.objects))
+                )
+            case BusinessVen():
+                return query.name in ("", body.ven_name)
+            case BusinessResource():
+                return query.name in ("", body.resource_name) and query.ven_id in ("", body.ven_id)
+            case Program():
+                return True
+
+    def _note(self, client: Client, page: Iterable[Kept]) -> None:
+        if not client.is_business:
+            for kept in page:
+                if kept.kind == "EVENT" and kept.by_plant:
+                    self._shown(kept)
+
+    # What may be written.
+
+    def _check_role(self, client: Client, kind: ObjectType) -> None:
+        if kind in _BUSINESS_ONLY and not client.is_business:
+            raise Refused(403, "role-wrong", f"a VEN writes no {kind.lower()}s")
+        if kind == "REPORT" and client.is_business:
+            raise Refused(403, "role-wrong", "only VENs write reports")
+
+    def _attributed(self, client: Client, body: Asked) -> Body:
+        match body:
+            case OwnVen() | OwnResource():
+                if client.is_business:
+                    raise Refused(400, "body-invalid", "say whose it is: objectType BL_…, clientID")
+                return _owned(client, body)
+            case BusinessVen() | BusinessResource():
+                if not client.is_business:
+                    raise Refused(403, "role-wrong", "a VEN sends objectType VEN_…_REQUEST")
+                return body
+            case _:
+                return body
+
+    def _kept_parts(self, client: Client, before: Kept, body: Body) -> Body:
+        """Return a replacement with what the client may not take away."""
+        held = before.body
+        if isinstance(held, BusinessVen | BusinessResource) and isinstance(body, type(held)):
+            is_renamed = (name_of(body), body.client_id) != (name_of(held), held.client_id)
+            if before.by_plant and is_renamed:
+                raise Refused(403, "object-of-plant", "its name and owner are as it is enrolled")
+            if not client.is_business:
+                # Targets are given, not taken: with them goes what a VEN may see.
+                return msgspec.structs.replace(body, targets=held.targets)
+            if before.by_plant:
+                own = targets_of(held)[:1]
+                targets = list(dict.fromkeys((*own, *targets_of(body))))
+                return msgspec.structs.replace(body, targets=targets)
+        return body
+
+    def _check_references(self, client: Client, body: Body) -> None:
+        missing = ""
+        match body:
+            case Event():
+                if self._objects.find("PROGRAM", body.program_id) is None:
+                    missing = "programID"
+            case Report():
+                event = self._objects.find("EVENT", body.event_id)
+                if event is None or not self._sees(client, event):
+                    missing = "eventID"
+            case Subscription():
+                program = body.program_id
+                if isinstance(program, str):
+                    found = self._objects.find("PROGRAM", program)
+                    missing = "" if found and self._sees(client, found) else "programID"
+            case BusinessResource():
+                ven = self._objects.find("VEN", body.ven_id)
+                if ven is None or not self._sees(client, ven) or ven.owner != body.client_id:
+                    missing = "venID"
+            case _:
+                return
+        if missing:
+            raise Refused(409, "reference-unknown", f"{missing} names nothing this client may use")
+
+    def _check_name(self, body: Body, besides: str) -> None:
+        if not (name := name_of(body)):
+            return
+        taken = self._objects.named(_KIND[type(body)], name)
+        if taken is not None and taken.id != besides:
+            raise Refused(409, "name-taken", "another object of this kind has this name")
+
+    def _make_room(self, client: Client, kind: ObjectType) -> None:
+        if self._objects.count(kind, client.id) < self._settings.objects_max:
+            return
+        if kind != "REPORT":
+            most = self._settings.objects_max
+            raise Refused(403, "too-many", f"a client has {most} {kind.lower()}s at most")
+        self.remove(self._objects.of_owner(kind, client.id)[0])
+
+    async def _written(self) -> None:
+        try:
+            await self._store.written()
+        except NotStored as error:
+            detail = f"nothing is known to be stored: {error}"
+            raise Refused(503, "not-stored", detail, headers={"Retry-After": "5"}) from None
+
+
+def _owned(client: Client, body: OwnVen | OwnResource) -> Body:
+    if isinstance(body, OwnVen):
+        return BusinessVen(client_id=client.id, ven_name=body.ven_name, attributes=body.attributes)
+    return BusinessResource(
+        client_id=client.id,
+        resource_name=body.resource_name,
+        ven_id=body.ven_id,
+        targets=UNSET,
+        attributes=body.attributes,
+    )
