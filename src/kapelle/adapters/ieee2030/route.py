@@ -1,0 +1,201 @@
+"""What becomes of each request: read a resource, take a message in, answer once it is durable."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from envoy_schema.server.schema.sep2.types import ReasonCodeType
+
+from kapelle.adapters.ieee2030 import metering
+from kapelle.adapters.ieee2030.client import Client
+from kapelle.adapters.ieee2030.codec import Misread, Part, decode
+from kapelle.adapters.ieee2030.counters import Counters
+from kapelle.adapters.ieee2030.metering import Mirror, Moment
+from kapelle.adapters.ieee2030.resources import Library, Page, error_xml, home_of
+from kapelle.adapters.ieee2030.server import Request, Response
+from kapelle.adapters.ieee2030.settings import Ieee2030Settings
+from kapelle.adapters.ieee2030.status import read_status
+from kapelle.adapters.inbox import Answer, Heard, Inbox, NotStored, Report, Unreadable
+from kapelle.model.enums import AckStatus
+from kapelle.model.ids import NS_PER_S
+from kapelle.ports import Clock
+
+SEP_XML = "application/sep+xml"
+_RETRY_S = 5
+_DOCUMENTS = {
+    "dera": "DERAvailability",
+    "dercap": "DERCapability",
+    "derg": "DERSettings",
+    "ders": "DERStatus",
+}
+_RESPONSES = ("DERControlResponse", "Response")
+_INVALID = ReasonCodeType.invalid_request_values
+
+
+class Host(Protocol):
+    """What a route needs from whoever listens."""
+
+    settings: Ieee2030Settings
+    clock: Clock
+    counters: Counters
+    inbox: Inbox
+    library: Library
+
+
+async def respond(host: Host, client: Client, request: Request) -> Response:
+    """Answer a request of a client that is enrolled."""
+    path = request.path.rstrip("/") or "/"
+    if request.method in ("GET", "HEAD"):
+        return _read(host, client, path, request)
+    home = home_of(client)
+    if request.method == "POST":
+        if path == "/mup":
+            return await _make_mirror(host, client, request.body)
+        if path.startswith("/mup/"):
+            return await _take_readings(host, client, path[5:], request.body)
+        if path == f"{home}/rsp":
+            return await _take_response(host, client, request.body)
+        if path == "/edev":
+            return _register(client, request.body)
+    if request.method == "PUT" and path.startswith(f"{home}/der/1/"):
+        return await _take_document(host, client, path.rpartition("/")[2], request.body)
+    if request.method == "DELETE" and path.startswith("/mup/"):
+        gone = client.mirrors.pop(path[5:], None)
+        return Response(204 if gone is not None else 404)
+    page = Page.of(request.query)
+    exists = host.library.read(client, path, page, host.clock.now_ns()) is not None
+    return Response(405, headers=(("Allow", "GET, HEAD"),)) if exists else Response(404)
+
+
+def _read(host: Host, client: Client, path: str, request: Request) -> Response:
+    page = Page.of(request.query)
+    body = host.library.read(client, path, page, host.clock.now_ns())
+    if body is None:
+        return Response(404)
+    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+    if etag in request.etag:
+        return Response(304, headers=(("ETag", etag),))
+    return Response(200, body, (("Content-Type", SEP_XML), ("ETag", etag)))
+
+
+def _register(client: Client, body: bytes) -> Response:
+    """Let a client register itself in band: it is enrolled already, or it would not be heard."""
+    part = decode(body, ("EndDevice",))
+    if isinstance(part, Misread):
+        return _bad(part.reason)
+    lfdi = part.hexadecimal("lFDI", 40)
+    if lfdi and lfdi != client.lfdi:
+        return Response(403, error_xml(_INVALID, "lFDI is not the certificate's"), _XML)
+    return Response(201, headers=(("Location", home_of(client)),))
+
+
+async def _make_mirror(host: Host, client: Client, body: bytes) -> Response:
+    part = decode(body, ("MirrorUsagePoint",))
+    made = part if isinstance(part, Misread) else metering.mirror_of(part)
+    if isinstance(made, str):
+        made = Misread(made)
+    if isinstance(made, Misread) or isinstance(part, Misread):
+        assert isinstance(made, Misread)
+        return await _refuse(host, client, body, made.reason)
+    mirror = client.mirrors.get(made.mrid, made)
+    mirror.role = made.role
+    if made.mrid not in client.mirrors and len(client.mirrors) >= host.settings.mirrors_max:
+        full = error_xml(ReasonCodeType.resource_limit_reached, "too many mirror usage points")
+        return Response(400, full, _XML)
+    status = 204 if made.mrid in client.mirrors else 201
+    client.mirrors[made.mrid] = mirror
+    where = (("Location", f"/mup/{made.mrid}"),)
+    return await _measured(host, client, mirror, part, body, Response(status, headers=where))
+
+
+async def _take_readings(host: Host, client: Client, mrid: str, body: bytes) -> Response:
+    mirror = client.mirrors.get(mrid)
+    if mirror is None:
+        # After a restart nothing is known of mirrors: by the standard the client makes it again.
+        return Response(404)
+    part = decode(body, ("MirrorMeterReading", "MirrorMeterReadingList", "MirrorUsagePoint"))
+    if isinstance(part, Misread):
+        return await _refuse(host, client, body, part.reason)
+    where = (("Location", f"/mup/{mrid}"),)
+    return await _measured(host, client, mirror, part, body, Response(201, headers=where))
+
+
+async def _measured(
+    host: Host, client: Client, mirror: Mirror, part: Part, body: bytes, done: Response
+) -> Response:
+    is_one = part.name == "MirrorMeterReading"
+    readings = [part] if is_one else part.all("MirrorMeterReading")
+    moments, problems = metering.apply_readings(mirror, readings, host.settings.unsaid_flow)
+    return await _keep(host, client, body, done, moments, problems)
+
+
+async def _take_document(host: Host, client: Client, name: str, body: bytes) -> Response:
+    if name not in _DOCUMENTS:
+        return Response(404)
+    part = decode(body, (_DOCUMENTS[name],))
+    if isinstance(part, Misread):
+        return await _refuse(host, client, body, part.reason)
+    moments = read_status(part) if name == "ders" else []
+    kept = await _keep(host, client, body, Response(204), moments, [])
+    if kept.status == 204:
+        client.documents[name] = body
+        client.take(part)
+    return kept
+
+
+async def _take_response(host: Host, client: Client, body: bytes) -> Response:
+    part = decode(body, _RESPONSES)
+    if isinstance(part, Misread):
+        return await _refuse(host, client, body, part.reason)
+    subject, status = part.hexadecimal("subject", 32), part.whole("status")
+    if not subject or status is None:
+        return await _refuse(
+            host, client, body, "response: subject or status: is missing; send both"
+        )
+    now_s = host.clock.now_ns() // NS_PER_S
+    answer = client.controls.respond(client.device_no, subject, status, now_s)
+    done = Response(201, headers=(("Location", f"{home_of(client)}/rsp/{subject}-{status}"),))
+    if isinstance(answer, str):
+        # One that comes after a restart, or late. The client is to forget it; nobody needs it.
+        host.counters.astray += 1
+        return done
+    if answer is None:
+        return done
+    if answer.status is AckStatus.RECEIVED:
+        host.counters.commands_received += 1
+    return await _keep(host, client, body, done, answers=[answer])
+
+
+async def _keep(
+    host: Host,
+    client: Client,
+    body: bytes,
+    done: Response,
+    moments: Sequence[Moment] = (),
+    problems: Sequence[str] = (),
+    answers: Sequence[Answer] = (),
+) -> Response:
+    """Hand a message on and answer once it is durable."""
+    if not moments and not problems and not answers:
+        return done
+    host.counters.unreadable += len(problems)
+    reports = [Report(client.device_no, moment.values, moment.at_ns) for moment in moments]
+    unreadable = [Unreadable(client.device_no, problem) for problem in problems]
+    try:
+        await host.inbox.accept(Heard(client.lfdi, body, reports, answers, unreadable))
+    except NotStored:
+        host.counters.declined += 1
+        later = error_xml(ReasonCodeType.internal_error, "send it again", _RETRY_S)
+        return Response(503, later, (*_XML, ("Retry-After", str(_RETRY_S))))
+    return done
+
+
+async def _refuse(host: Host, client: Client, body: bytes, reason: str) -> Response:
+    return await _keep(host, client, body, _bad(reason), problems=[reason])
+
+
+def _bad(reason: str) -> Response:
+    return Response(400, error_xml(ReasonCodeType.invalid_request_format, reason), _XML)
+
+
+_XML = (("Content-Type", SEP_XML),)
