@@ -25,6 +25,7 @@ NAMES = (
     "planning",
     "mqtt",
     "http_bulk",
+    "sunspec",
     "estimation",
     "history",
     "firm",

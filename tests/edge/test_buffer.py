@@ -45,7 +45,7 @@ def drained(buffer: Buffer, device: str = "a") -> list[Row]:
     """Take everything as the agent does."""
     rows: list[Row] = []
     while batch := buffer.fresh(device) + buffer.stored(device, 150):
-        buffer.confirm(batch)
+        buffer.confirm(device, batch)
         rows += batch
     return rows
 
@@ -93,7 +93,7 @@ def test_every_reading_leaves_and_none_under_the_number_of_another(
         elif step == "send":
             device, count = str(rest[0]), int(str(rest[1]))
             rows = (buffer.fresh(device) + buffer.stored(device, 150))[:count]
-            buffer.confirm(rows)
+            buffer.confirm(device, rows)
             left |= {row[:3]: json.loads(row.body)["power_w"] for row in rows}
     for device in "ab":
         left |= {row[:3]: json.loads(row.body)["power_w"] for row in drained(buffer, device)}
@@ -108,7 +108,7 @@ def test_what_is_acknowledged_at_once_never_touches_the_disk(
     buffer = opened(tmp_path)
     kept.append(buffer)
     add(buffer, 3)
-    buffer.confirm(buffer.fresh("a"))
+    buffer.confirm("a", buffer.fresh("a"))
     buffer.flush(START_NS)
     assert not buffer.has_stored("a")
     assert buffer.waiting("a") == 0

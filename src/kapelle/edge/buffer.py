@@ -4,8 +4,8 @@ each device. SQLite; a reading that is acknowledged at once never touches the di
 import logging
 import math
 import sqlite3
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 _FORMAT = 1
 _FRESH_MAX = 20_000
 """Readings that wait for a disk that takes none; beyond it the oldest are lost, and counted."""
+_SLICE = 5_000
+"""Readings looked at in one flush to make room: some hundredths of a second."""
+_DONE = object()
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS readings (
     device TEXT NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL,
@@ -80,7 +83,11 @@ class Buffer:
         self._seq: dict[str, int] = {}
         self._is_full = False
         self._file = _opened(settings.file)
-        self._rows = self._one("SELECT count(*) FROM readings")
+        kept = self._file.execute("SELECT device, count(*) FROM readings GROUP BY device")
+        self._kept: Counter[str] = Counter(dict(kept.fetchall()))
+        """Readings on disk, by device."""
+        self._thinning: Iterator[None] = iter(())
+        self._said: set[str] = set()
         before = self._one("SELECT value FROM agent WHERE name = 'boot'")
         # By the minute: an agent whose file was lost does not fall back behind what it has sent.
         self.boot = max(before + 1, now_ns // (60 * NS_PER_S))
@@ -114,21 +121,22 @@ class Buffer:
 
     def waiting(self, device: str) -> int:
         """Return how many readings of a device the plant has not acknowledged."""
-        kept = self._one("SELECT count(*) FROM readings WHERE device = ?", device)
-        return len(self._fresh.get(device, ())) + kept
+        return len(self._fresh.get(device, ())) + self._kept[device]
 
     def has_stored(self, device: str) -> bool:
         """Tell whether readings of a device wait on disk."""
-        return bool(self._rows) and bool(self.stored(device, 1))
+        return self._kept[device] > 0
 
-    def confirm(self, rows: Sequence[Row]) -> None:
+    def confirm(self, device: str, rows: Sequence[Row]) -> None:
         """Forget readings: the plant has them. What a crash brings back is sent again."""
         taken = {row[:3] for row in rows}
-        for device in {row.device for row in rows}:
-            waiting = self._fresh.get(device, ())
-            self._fresh[device] = deque(row for row in waiting if row[:3] not in taken)
-        if self._rows:
-            self._delete(rows)
+        waiting = self._fresh.get(device, ())
+        self._fresh[device] = deque(row for row in waiting if row[:3] not in taken)
+        if self._kept[device]:
+            try:
+                self._delete(device, rows)
+            except sqlite3.Error as error:
+                self._complain(error)
 
     def flush(self, now_ns: int) -> None:
         """Write what the plant has not acknowledged to disk; make room where there is none.
@@ -139,10 +147,8 @@ class Buffer:
         try:
             if fresh:
                 with self._file:
-                    self._file.executemany(
-                        "INSERT OR IGNORE INTO readings VALUES (?, ?, ?, ?, ?)", fresh
-                    )
-                self._rows += len(fresh)
+                    self._file.executemany("INSERT INTO readings VALUES (?, ?, ?, ?, ?)", fresh)
+                self._kept.update(row.device for row in fresh)
                 self._fresh.clear()
             self._make_room(now_ns)
         except sqlite3.Error as error:
@@ -189,41 +195,57 @@ class Buffer:
         self._file.close()
 
     def _make_room(self, now_ns: int) -> None:
-        if not self._rows:
-            return
         oldest_ns = now_ns - int(self._settings.keep_days * 86_400 * NS_PER_S)
+        for device, count in self._kept.items():
+            if count and any(row.at_ns < oldest_ns for row in self.stored(device, 1)):
+                aged = self.stored(device, _SLICE)
+                self._give_up(device, [row for row in aged if row.at_ns < oldest_ns])
+                self._say("their age: the plant would refuse them")
+        if next(self._thinning, _DONE) is _DONE and self._kept.total() > self._settings.rows_max:
+            self._say("want of room: every second of the older half")
+            self._thinning = self._thin()
+            next(self._thinning, None)
+
+    def _thin(self) -> Iterator[None]:
+        """Give up every second reading of the older half, device by device, a slice at a time."""
+        for device, count in list(self._kept.items()):
+            left, after = count // 2, (-1, -1)
+            while left > 0:
+                slice_ = self._file.execute(
+                    "SELECT device, boot, seq, at_ns, body FROM readings "
+                    "WHERE device = ? AND (boot, seq) > (?, ?) ORDER BY boot, seq LIMIT ?",
+                    (device, *after, min(left, _SLICE)),
+                ).fetchall()
+                if not slice_:
+                    # The plant is back, and took them meanwhile.
+                    break
+                rows = [Row(*row) for row in slice_]
+                left -= len(rows)
+                after = rows[-1].boot, rows[-1].seq
+                self._give_up(device, rows[1::2])
+                yield
+
+    def _give_up(self, device: str, rows: Sequence[Row]) -> None:
+        self.thinned += self._delete(device, rows)
+
+    def _delete(self, device: str, rows: Sequence[Row]) -> int:
         with self._file:
-            gone = self._file.execute("DELETE FROM readings WHERE at_ns < ?", (oldest_ns,)).rowcount
-            if self._rows - gone > self._settings.rows_max:
-                gone += self._thin()
-        if gone:
-            self._rows -= gone
-            self.thinned += gone
-            _log.warning("readings were given up for want of room", extra={"readings": gone})
-
-    def _thin(self) -> int:
-        """Give up every second reading of the older half, device by device; return how many."""
-        return self._file.execute(
-            "DELETE FROM readings WHERE (device, boot, seq) IN (SELECT device, boot, seq FROM ("
-            "SELECT device, boot, seq, "
-            "row_number() OVER (PARTITION BY device ORDER BY boot, seq) AS place, "
-            "count(*) OVER (PARTITION BY device) AS many FROM readings) "
-            "WHERE place * 2 <= many AND place % 2 = 0)"
-        ).rowcount
-
-    def _delete(self, rows: Iterable[Row]) -> None:
-        try:
-            with self._file:
-                self._rows -= self._file.executemany(
-                    "DELETE FROM readings WHERE device = ? AND boot = ? AND seq = ?",
-                    [row[:3] for row in rows],
-                ).rowcount
-        except sqlite3.Error as error:
-            self._complain(error)
+            gone = self._file.executemany(
+                "DELETE FROM readings WHERE device = ? AND boot = ? AND seq = ?",
+                [row[:3] for row in rows],
+            ).rowcount
+        self._kept[device] -= gone
+        return gone
 
     def _one(self, query: str, *values: object) -> int:
         found = self._file.execute(query, values).fetchone()
         return 0 if found is None or found[0] is None else int(found[0])
+
+    def _say(self, reason: str) -> None:
+        """Say once why readings are lost; `thinned` counts them."""
+        if reason not in self._said:
+            self._said.add(reason)
+            _log.warning("readings are given up", extra={"reason": reason})
 
     def _complain(self, error: sqlite3.Error) -> None:
         if not self._is_full:

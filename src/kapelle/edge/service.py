@@ -175,7 +175,7 @@ class Device:
             self._news.clear()
             if rows := self._rows():
                 await session.telemetry(wire.together([row.body for row in rows]))
-                self._buffer.confirm(rows)
+                self._buffer.confirm(self._id, rows)
             if not self._buffer.has_stored(self._id):
                 await self._news.wait()
             elif not rows:
