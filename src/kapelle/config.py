@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar, cast, get_args, get_origin
 
 from kapelle.adapters.http.settings import HttpSettings
+from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.adapters.ocpp.settings import OcppSettings
 from kapelle.adapters.openadr.settings import OpenAdrSettings
@@ -91,6 +92,8 @@ class Config:
     """Charging stations connect here; not served unless there is an `[ocpp]`."""
     openadr: OpenAdrSettings | None = None
     """Gateways that are OpenADR 3.1 VENs call here; not served unless there is an `[openadr]`."""
+    ieee2030: Ieee2030Settings | None = None
+    """IEEE 2030.5 clients connect here; not served unless there is an `[ieee2030]`."""
     http: HttpSettings = field(default_factory=HttpSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     fleet: FleetSettings = field(default_factory=FleetSettings)

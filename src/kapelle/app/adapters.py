@@ -71,6 +71,12 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         vtn = Vtn(settings=config.openadr, directory=directory, clock=clock, file=file)
         every.append(vtn)
         sessions[vtn.name] = vtn.counters
+    if config.ieee2030 is not None:
+        with needs("ieee2030"):
+            from kapelle.adapters.ieee2030.endpoint import Ieee2030Endpoint
+        utility = Ieee2030Endpoint(settings=config.ieee2030, directory=directory, clock=clock)
+        every.append(utility)
+        sessions[utility.name] = utility.counters
     replay = Replay()
     every.append(replay)
     return Adapters(every, telemetry, replay, sessions)

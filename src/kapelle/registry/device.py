@@ -16,6 +16,9 @@ REVERT_S_MQTT = 300.0
 REVERT_S_OCPP = 300.0
 """Each setpoint is a charging profile whose validity ends by itself."""
 
+REVERT_S_IEEE2030 = 300.0
+"""Each setpoint is a DERControl of this duration, after which the DefaultDERControl holds."""
+
 REVERT_S_OPENADR = 300.0
 """Each setpoint is an event whose interval ends by itself."""
 

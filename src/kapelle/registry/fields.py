@@ -13,6 +13,7 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.registry.device import (
     LABELS,
     NUMBERS,
+    REVERT_S_IEEE2030,
     REVERT_S_MQTT,
     REVERT_S_OCPP,
     REVERT_S_OPENADR,
@@ -177,6 +178,8 @@ def _defaults(kind: DeviceKind, adapter: str, given: Mapping[str, float]) -> dic
         number["revert_s"] = REVERT_S_OCPP
     if adapter == "openadr":
         number["revert_s"] = REVERT_S_OPENADR
+    if adapter == "ieee2030":
+        number["revert_s"] = REVERT_S_IEEE2030
     number.update(given)
     return number
 

@@ -81,7 +81,13 @@ class Plant:
         return [reason.decode() for block in blocks for reason in block.reason]
 
     async def send(
-        self, setpoint_w: float, *, revision: int = 1, epoch: int = 1, ttl_s: float = 60.0
+        self,
+        setpoint_w: float,
+        *,
+        revision: int = 1,
+        epoch: int = 1,
+        ttl_s: float = 60.0,
+        revert_s: float = 300.0,
     ) -> bool:
         """Hand one command over as the last hop does; return whether it was written."""
         filled = {name: np.zeros(1, kind) for name, kind in Commands.COLUMNS.items()}
@@ -96,7 +102,7 @@ class Plant:
             "issued_at_ns": now_ns,
             "not_after_ns": now_ns + int(ttl_s * NS_PER_S),
             "ttl_s": ttl_s,
-            "revert_s": 300.0,
+            "revert_s": revert_s,
         }
         for name, value in given.items():
             filled[name][0] = value

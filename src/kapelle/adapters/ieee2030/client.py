@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from kapelle.adapters.ieee2030.codec import Part, Ratings, control_modes, ratings
 from kapelle.adapters.ieee2030.controls import Controls
-from kapelle.adapters.ieee2030.metering import Mirror
+from kapelle.adapters.ieee2030.metering import Mirror, Signs
 from kapelle.adapters.mqtt.throttle import TokenBucket
 
 
@@ -28,6 +28,7 @@ class Client:
     device_no: int
     controls: Controls
     bucket: TokenBucket
+    signs: Signs
     since_s: int
     """When it was first heard. [s UTC]"""
     heard_ns: int = 0

@@ -16,6 +16,7 @@ from kapelle.adapters.ieee2030.controls import Controls
 from kapelle.adapters.ieee2030.counters import Counters
 from kapelle.adapters.ieee2030.identity import plain, read_pins
 from kapelle.adapters.ieee2030.link import Ieee2030Link
+from kapelle.adapters.ieee2030.metering import Signs
 from kapelle.adapters.ieee2030.resources import Library
 from kapelle.adapters.ieee2030.route import respond
 from kapelle.adapters.ieee2030.server import Connection, Request, Response, lfdi_behind
@@ -170,7 +171,9 @@ class Ieee2030Endpoint:
             now_ns = self.clock.now_ns()
             settings = self.settings
             bucket = TokenBucket(settings.requests_per_s, settings.requests_burst, now_ns)
-            client = Client(lfdi, device_no, Controls(lfdi), bucket, now_ns // NS_PER_S)
+            client = Client(
+                lfdi, device_no, Controls(lfdi), bucket, _signs(settings, lfdi), now_ns // NS_PER_S
+            )
             self._clients[device_no] = client
         return client
 
@@ -236,6 +239,12 @@ class Ieee2030Endpoint:
         if isinstance(amount, str):
             return Said(AckStatus.REJECTED, amount)
         return client.controls.place(command, mode, amount, now_ns)
+
+
+def _signs(settings: Ieee2030Settings, lfdi: str) -> Signs:
+    turned = {plain(name) or name for name in settings.forward_is_export}
+    unsaid = {"load": -1.0, "generation": 1.0, "": 0.0}[settings.unsaid_flow]
+    return Signs(1.0 if turned & {lfdi, "*"} else -1.0, unsaid)
 
 
 def _pins(settings: Ieee2030Settings) -> Mapping[str, int]:

@@ -28,6 +28,15 @@ _READINGS_MAX = 2_000
 _SECONDS_MAX = 2**33
 
 
+class Signs(NamedTuple):
+    """What directions mean, where a client or its standard leaves it open."""
+
+    forward: float = -1.0
+    """Of flowDirection 1. -1: towards the customer, as the standard has it; 1: towards the grid."""
+    unsaid: float = 0.0
+    """Of flowDirection 0. 0: nothing is known."""
+
+
 class Moment(NamedTuple):
     """What a device measured at one moment."""
 
@@ -75,14 +84,14 @@ def mirror_of(part: Part) -> Mirror | str:
 
 
 def apply_readings(
-    mirror: Mirror, readings: list[Part], unsaid_flow: str
+    mirror: Mirror, readings: list[Part], signs: Signs
 ) -> tuple[list[Moment], list[str]]:
     """Take MirrorMeterReadings in; return what they say, by time, and what cannot be used.
 
     Args:
         mirror: What is known of the types of earlier posts; types said now are kept in it.
         readings: `MirrorMeterReading` elements.
-        unsaid_flow: What positive power means where flowDirection is 0: load, generation, or empty.
+        signs: What directions mean.
     """
     problems: dict[str, None] = {}
     found: dict[int, dict[Metric, float]] = defaultdict(dict)
@@ -103,7 +112,7 @@ def apply_readings(
             if value is None or not 0 <= at_s < _SECONDS_MAX:
                 problems["reading: value: is out of range; mend multiplier or time"] = None
                 continue
-            said = _meaning(mirror, series, at_s * NS_PER_S, value, unsaid_flow)
+            said = _meaning(mirror, series, at_s * NS_PER_S, value, signs)
             if isinstance(said, str):
                 problems[said] = None
             elif said is not None:
@@ -158,19 +167,20 @@ def _end(part: Part) -> int:
 
 
 def _meaning(
-    mirror: Mirror, series: _Series, at_ns: int, value: float, unsaid_flow: str
+    mirror: Mirror, series: _Series, at_ns: int, value: float, signs: Signs
 ) -> tuple[int, Metric, float] | str | None:
     """Return time, metric and value; None where it is nothing the plant keeps."""
     if series.qualifier in _EXTREMES:
         return None
     if series.uom == _POWER and series.phase in _WHOLE_DEVICE:
-        return _power(mirror, series.flow, at_ns, value, unsaid_flow)
+        return _power(mirror, series.flow, at_ns, value, signs)
     if series.uom == _ENERGY and series.accumulation in _REGISTERS:
         if series.phase not in _WHOLE_DEVICE:
             return None
-        registers = {FORWARD: Metric.IMPORT_WH, REVERSE: Metric.EXPORT_WH}
-        metric = registers.get(series.flow)
-        return (at_ns, metric, value) if metric is not None else None
+        if series.flow not in (FORWARD, REVERSE):
+            return None
+        is_export = (series.flow == FORWARD) == (signs.forward > 0)
+        return at_ns, Metric.EXPORT_WH if is_export else Metric.IMPORT_WH, value
     if series.uom == _VOLTAGE and series.phase in _FIRST_PHASE:
         return at_ns, Metric.VOLTAGE_V, value
     if series.uom == _FREQUENCY:
@@ -179,22 +189,22 @@ def _meaning(
 
 
 def _power(
-    mirror: Mirror, flow: int, at_ns: int, value: float, unsaid_flow: str
+    mirror: Mirror, flow: int, at_ns: int, value: float, signs: Signs
 ) -> tuple[int, Metric, float] | str | None:
     if flow == NET:
-        return at_ns, Metric.POWER_W, -value
+        return at_ns, Metric.POWER_W, signs.forward * value
     if flow not in (FORWARD, REVERSE):
-        if not unsaid_flow:
+        if not signs.unsaid:
             remedy = "post 1 (forward) or 19 (reverse), or set ieee2030.unsaid_flow"
             return f"reading: flowDirection: {flow} does not say which way power flows; {remedy}"
-        return at_ns, Metric.POWER_W, -value if unsaid_flow == "load" else value
+        return at_ns, Metric.POWER_W, signs.unsaid * value
     flows = {series.flow for series in mirror.series.values() if series.uom == _POWER}
     if not {FORWARD, REVERSE} <= flows:
-        return at_ns, Metric.POWER_W, value if flow == REVERSE else -value
+        return at_ns, Metric.POWER_W, signs.forward * (value if flow == FORWARD else -value)
     # Metered apart: one side alone would say 0 W while the other carries everything.
     mirror._sides[flow] = at_ns, value
     if len(mirror._sides) < 2 or min(at for at, _ in mirror._sides.values()) <= mirror._netted_ns:
         return None
     mirror._netted_ns = max(at for at, _ in mirror._sides.values())
-    net = mirror._sides[REVERSE][1] - mirror._sides[FORWARD][1]
-    return mirror._netted_ns, Metric.POWER_W, net
+    net = mirror._sides[FORWARD][1] - mirror._sides[REVERSE][1]
+    return mirror._netted_ns, Metric.POWER_W, signs.forward * net

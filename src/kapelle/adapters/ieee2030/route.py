@@ -125,7 +125,7 @@ async def _measured(
 ) -> Response:
     is_one = part.name == "MirrorMeterReading"
     readings = [part] if is_one else part.all("MirrorMeterReading")
-    moments, problems = metering.apply_readings(mirror, readings, host.settings.unsaid_flow)
+    moments, problems = metering.apply_readings(mirror, readings, client.signs)
     return await _keep(host, client, body, done, moments, problems)
 
 

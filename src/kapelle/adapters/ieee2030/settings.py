@@ -38,6 +38,9 @@ class Ieee2030Settings:
     unsaid_flow: str = ""
     """What a positive power is whose flowDirection is 0 (not applicable): "load" or "generation";
     empty: such readings are refused, because a guess might turn the sign."""
+    forward_is_export: tuple[str, ...] = ()
+    """LFDIs of clients whose flowDirection 1 counts towards the grid, "*" for all. By the standard
+    it counts towards the customer; some clients give a DER's output that direction."""
     primacy: int = 1
     """Of the program with our controls; among several servers' the lowest counts. 1: contracted
     premises service provider."""
