@@ -25,6 +25,7 @@ NAMES = (
     "planning",
     "mqtt",
     "http_bulk",
+    "ocpp",
     "sunspec",
     "estimation",
     "history",
