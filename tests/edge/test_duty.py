@@ -279,3 +279,24 @@ def test_the_agent_takes_back_what_a_device_without_a_timer_holds(
             assert [math.isnan(w) for w in at.unit.given] == ([True] if takes_back else [])
 
     play(run)
+
+
+def test_what_cannot_be_remembered_is_not_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_buffer: Buffer, device: str, told: Told) -> None:
+        raise OSError("no space")
+
+    async def run(clock: VirtualClock) -> None:
+        async with scene(tmp_path, clock) as at:
+            with monkeypatch.context() as patched:
+                patched.setattr(Buffer, "tell", full)
+                at.offer(1)
+                await clock.sleep(5.0)
+            assert at.unit.given == []
+            assert at.told() == []
+            at.offer(1)
+            await clock.sleep(5.0)
+            assert at.unit.given == [100.0]
+
+    play(run)

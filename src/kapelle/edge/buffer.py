@@ -24,6 +24,9 @@ _FRESH_MAX = 20_000
 _SLICE = 5_000
 """Readings looked at in one flush to make room: some hundredths of a second."""
 _DONE = object()
+_WAITING = "SELECT device, boot, seq, at_ns, body FROM readings WHERE device = ? "
+_OLDEST = _WAITING + "ORDER BY boot, seq LIMIT ?"
+_NEWEST = _WAITING + "ORDER BY boot DESC, seq DESC LIMIT ?"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS readings (
     device TEXT NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL,
@@ -106,14 +109,17 @@ class Buffer:
         """Return the readings that were not yet written to disk."""
         return list(self._fresh.get(device, ()))
 
+    def newest(self, device: str) -> list[Row]:
+        """Return the newest reading that waits, if any does."""
+        return self.fresh(device)[-1:] or self._read(_NEWEST, device, 1)
+
     def stored(self, device: str, limit: int) -> list[Row]:
         """Return the oldest readings on disk; none where it cannot be read now."""
+        return self._read(_OLDEST, device, limit)
+
+    def _read(self, query: str, device: str, limit: int) -> list[Row]:
         try:
-            found = self._file.execute(
-                "SELECT device, boot, seq, at_ns, body FROM readings WHERE device = ? "
-                "ORDER BY boot, seq LIMIT ?",
-                (device, limit),
-            ).fetchall()
+            found = self._file.execute(query, (device, limit)).fetchall()
         except sqlite3.Error as error:
             self._complain(error)
             return []

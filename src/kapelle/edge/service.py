@@ -169,17 +169,23 @@ class Device:
                 self.duty.offer(command)
 
     async def _speak(self, session: Session) -> None:
+        # What is oldest would pass for the present until the next reading.
+        await self._report(session, self._buffer.newest(self._id))
         while True:
             while self._answers:
                 await session.answer(self._answers.popleft())
             self._news.clear()
-            if rows := self._rows():
-                await session.telemetry(wire.together([row.body for row in rows]))
-                self._buffer.confirm(self._id, rows)
+            rows = self._rows()
+            await self._report(session, rows)
             if not self._buffer.has_stored(self._id):
                 await self._news.wait()
             elif not rows:
                 await self._clock.sleep(_AGAIN_S)
+
+    async def _report(self, session: Session, rows: list[Row]) -> None:
+        if rows:
+            await session.telemetry(wire.together([row.body for row in rows]))
+            self._buffer.confirm(self._id, rows)
 
     def _rows(self) -> list[Row]:
         """Return what to send next: what is new, and as much of what was kept as may go now."""

@@ -175,7 +175,7 @@ async def _connected(adapter: Adapter, secret: str) -> AsyncIterator[SunSpecPeer
         try:
             # The first reading is acknowledged after the subscription was.
             await agent.devices[0].look()
-            await until(lambda: not buffer.waiting(DEVICE), patience_s=5.0)
+            await until(lambda: not buffer.waiting(DEVICE), patience_s=2.0)
         except TimeoutError as silence:
             raise ConnectionError("the plant acknowledges nothing") from silence
         yield SunSpecPeer(inverter, agent, buffer, relay)
