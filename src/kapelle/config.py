@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast, get_args, get_origin
 
+from kapelle.adapters.cloud.settings import CloudsSettings
 from kapelle.adapters.http.settings import HttpSettings
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
@@ -94,6 +95,8 @@ class Config:
     """Gateways that are OpenADR 3.1 VENs call here; not served unless there is an `[openadr]`."""
     ieee2030: Ieee2030Settings | None = None
     """IEEE 2030.5 clients connect here; not served unless there is an `[ieee2030]`."""
+    clouds: CloudsSettings | None = None
+    """Vendors' clouds: an adapter for each `[[clouds.cloud]]`."""
     http: HttpSettings = field(default_factory=HttpSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     fleet: FleetSettings = field(default_factory=FleetSettings)
@@ -273,7 +276,9 @@ class _Reader:
         bare = isinstance(value, str) and has_password(value)
         if (inline and _is_secret(dotted.rpartition(".")[2])) or bare:
             variable = PREFIX + dotted.upper().replace(".", "__", 1)
-            remedy = f'write "file:/path" here, or set {variable} in the environment'
+            remedy = 'write "file:/path" here'
+            if dotted.count(".") == 1:
+                remedy += f", or set {variable} in the environment"
             self._say(self._place[dotted], f"{dotted} is a secret in plain text", remedy)
 
     def _convert(self, value: object, wanted: object, dotted: str) -> object:
@@ -283,6 +288,9 @@ class _Reader:
             if value is NOTHING:
                 return value
         if isinstance(wanted, type) and is_dataclass(wanted) and isinstance(value, dict):
+            for key, item in value.items():
+                self._place.setdefault(f"{dotted}.{key}", place)
+                self._refuse_secret(f"{dotted}.{key}", item)
             known = {k: v for k, v in value.items() if self._known(wanted, dotted, k)}
             return self.build(wanted, known, dotted)
         if (row_type := _row_type(wanted)) is not None and isinstance(value, list | tuple):
@@ -301,8 +309,6 @@ class _Reader:
             place = f"{self._place.get(dotted, dotted)}, table {number}"
             if isinstance(row, Mapping):
                 self._place |= {which: place} | {f"{which}.{key}": place for key in row}
-                for key, value in row.items():
-                    self._refuse_secret(f"{which}.{key}", value)
                 made.append(self._convert(dict(row), row_type, which))
             else:
                 self._say(place, f"{to_toml(row)} is not a table", f"write [[{dotted}]]")

@@ -50,6 +50,7 @@ def build(
     settings: ApiSettings,
     token: str,
     telemetry: Application | None = None,
+    webhooks: Mapping[str, Application] | None = None,
     counters: Mapping[str, IngestCounters] | None = None,
     sessions: Mapping[str, SessionCounters] | None = None,
     quarantine: QuarantineDesk | None = None,
@@ -72,6 +73,7 @@ def build(
         settings: The bounds.
         token: The bearer token.
         telemetry: Raw application for bulk telemetry (`adapters.http.route.HttpTelemetry`).
+        webhooks: Raw applications vendors deliver to, by path (`adapters.cloud.endpoint.Cloud`).
         counters: What ingest counts, by protocol; read at each request.
         sessions: What adapters that keep sessions count, by protocol; read at each request.
         quarantine: What stands behind the quarantine's routes; None: they answer 503.
@@ -119,9 +121,11 @@ def build(
         fleets=fleets,
         sources=(known := sources if sources is not None else Sources()),
     )
-    front = _Front(app, telemetry, settings)
-    raw = {TELEMETRY_PATH: TELEMETRY_PATH} if telemetry is not None else {}
-    return Timed(front, known.requests, clock, raw)
+    raw = dict(webhooks if webhooks is not None else {})
+    if telemetry is not None:
+        raw[TELEMETRY_PATH] = telemetry
+    front = _Front(app, raw, settings)
+    return Timed(front, known.requests, clock, {path: path for path in raw})
 
 
 def _energy_desk(
@@ -162,19 +166,20 @@ def application() -> FastAPI:
 
 
 class _Front:
-    """Sends telemetry past FastAPI, and bounds the body of everything else."""
+    """Sends telemetry and deliveries past FastAPI, and bounds the body of everything else."""
 
     def __init__(
-        self, app: Application, telemetry: Application | None, settings: ApiSettings
+        self, app: Application, raw: Mapping[str, Application], settings: ApiSettings
     ) -> None:
         self._app = app
-        self._telemetry = telemetry
+        self._raw = raw
+        """By path; these bound what they read themselves."""
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if self._telemetry is not None and scope["path"] == TELEMETRY_PATH:
-                await self._telemetry(scope, receive, send)
+            if (raw := self._raw.get(scope["path"])) is not None:
+                await raw(scope, receive, send)
                 return
             try:
                 first = await self._read(receive)

@@ -8,6 +8,7 @@ from kapelle.adapters.http.route import HttpTelemetry
 from kapelle.adapters.mqtt.bridge import BrokerClient
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.replay.link import Replay
+from kapelle.api.asgi import Application
 from kapelle.api.metrics import SessionCounters
 from kapelle.config import Config
 from kapelle.errors import Invalid, Problem
@@ -22,6 +23,8 @@ class Adapters:
     telemetry: HttpTelemetry | None
     """Also a route of the API; None where it is off."""
     replay: Replay
+    webhooks: dict[str, Application]
+    """Routes of the API to which vendors' clouds deliver."""
     sessions: dict[str, SessionCounters]
     """What those count that keep sessions, by adapter."""
 
@@ -77,6 +80,16 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         utility = Ieee2030Endpoint(settings=config.ieee2030, directory=directory, clock=clock)
         every.append(utility)
         sessions[utility.name] = utility.counters
+    webhooks: dict[str, Application] = {}
+    if config.clouds is not None:
+        from kapelle.adapters.cloud.endpoint import Cloud
+
+        for row in config.clouds.cloud:
+            cloud = Cloud(settings=row, directory=directory, clock=clock)
+            every.append(cloud)
+            sessions[cloud.name] = cloud.counters
+            if cloud.webhook_path:
+                webhooks[cloud.webhook_path] = cloud
     replay = Replay()
     every.append(replay)
-    return Adapters(every, telemetry, replay, sessions)
+    return Adapters(every, telemetry, replay, webhooks, sessions)

@@ -140,6 +140,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             settings=config.api,
             token=token,
             telemetry=adapters.telemetry,
+            webhooks=adapters.webhooks,
             counters=doors.counters,
             sessions=adapters.sessions,
             quarantine=QuarantineDesk(

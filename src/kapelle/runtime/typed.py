@@ -126,6 +126,8 @@ def to_toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {to_toml(item)}" for key, item in value.items()) + " }"
     if is_dataclass(value):
-        shown = ((f.name, getattr(value, f.name)) for f in fields(value))
+        # What is kept out of a settings' repr is a secret.
+        every = ((f, getattr(value, f.name)) for f in fields(value))
+        shown = ((f.name, "(hidden)" if item and not f.repr else item) for f, item in every)
         return "{ " + ", ".join(f"{name} = {to_toml(item)}" for name, item in shown) + " }"
     return str(value)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.adapters.cloud.trial import CloudTrial
 from tests.adapters.conformance.peer import Peer, Trial
 from tests.adapters.conformance.plant import Plant, opened, until
 from tests.adapters.http.trial import HttpTrial
@@ -23,6 +24,7 @@ TRIALS: list[Trial] = [
     MqttTrial(),
     HttpTrial(),
     SunSpecTrial(),
+    CloudTrial(),
     OpenAdrTrial(),
     *OCPP,
     Ieee2030Trial(),

@@ -1,0 +1,1 @@
+"""Devices behind vendors' clouds: polled and commanded over HTTPS, reported by webhooks."""

@@ -1,0 +1,179 @@
+"""Asks a cloud for its documents, each at its cadence."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from kapelle.adapters.cloud import mapping
+from kapelle.adapters.cloud.actions import Actions
+from kapelle.adapters.cloud.commands import fill
+from kapelle.adapters.cloud.intake import Intake
+from kapelle.adapters.cloud.mapping import Broken, Item
+from kapelle.adapters.cloud.presence import Presence
+from kapelle.adapters.cloud.requests import Requests
+from kapelle.adapters.cloud.settings import CloudPoll, CloudSettings
+from kapelle.adapters.inbox import NotStored
+from kapelle.model.ids import NS_PER_S
+from kapelle.ports import Clock, Directory
+
+log = logging.getLogger("kapelle.cloud")
+_NONE: Mapping[str, str] = MappingProxyType({})
+_PAUSE_S_FIRST = 1.0
+_IDLE_S = 1.0
+"""How often an empty list of devices is looked at again."""
+
+
+class Polling:
+    """Everything that is asked of one cloud without anybody waiting for it."""
+
+    def __init__(
+        self,
+        settings: CloudSettings,
+        *,
+        requests: Requests,
+        intake: Intake,
+        presence: Presence,
+        actions: Actions,
+        directory: Directory,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._requests = requests
+        self._intake = intake
+        self._presence = presence
+        self._actions = actions
+        self._directory = directory
+        self._clock = clock
+        self._shapes = {shape.name: shape for shape in settings.shapes}
+        self._draw = random.Random(settings.base_url)
+
+    def cadence_s(self, poll: CloudPoll) -> float:
+        """Return how often a device is asked for, by what the quota allows. [s]"""
+        if not poll.is_by_device:
+            return poll.every_s
+        count = len(self._directory.reached_by(self._settings.name))
+        return max(poll.every_s, count / self._settings.requests_per_s)
+
+    async def run(self, poll: CloudPoll) -> None:
+        """Ask for one document for ever. What fails is tried again, later each time."""
+        while True:
+            began_ns = self._clock.now_ns()
+            if poll.is_by_device:
+                await self._every_device(poll)
+            else:
+                await self._whole_list(poll)
+            rest_s = poll.every_s - (self._clock.now_ns() - began_ns) / NS_PER_S
+            await self._clock.sleep(max(rest_s, 0.0))
+
+    async def follow_actions(self) -> None:
+        """Ask what became of commands the vendor has accepted."""
+        actions = self._settings.actions
+        while True:
+            await self._clock.sleep(actions.every_s)
+            for name in self._actions.under_way(self._clock.now_ns()):
+                document = await self._document(fill(actions.path, action=name))
+                if not isinstance(document, Broken):
+                    self._actions.heard(document)
+
+    async def _whole_list(self, poll: CloudPoll) -> None:
+        pause_s = _PAUSE_S_FIRST
+        while not await self._pages(poll):
+            await self._clock.sleep(self._draw.uniform(pause_s / 2, pause_s))
+            pause_s = min(2 * pause_s, self._settings.retry_s_max)
+
+    async def _every_device(self, poll: CloudPoll) -> None:
+        waiting = list(self._directory.reached_by(self._settings.name))
+        if not waiting:
+            await self._clock.sleep(_IDLE_S)
+            return
+
+        async def work() -> None:
+            while waiting:
+                await self._one_device(poll, waiting.pop())
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(self._settings.at_once, len(waiting))):
+                tasks.create_task(work())
+
+    async def _one_device(self, poll: CloudPoll, address: str) -> None:
+        try:
+            path = fill(poll.path, address=address)
+        except ValueError:
+            return
+        document = await self._document(path)
+        if isinstance(document, Broken):
+            return
+        shape = self._shapes[poll.shape]
+        await self._take(poll, [mapping.read(mapping.at(document, poll.items), shape, address)])
+
+    async def _pages(self, poll: CloudPoll) -> bool:
+        """Ask for a list, page after page; return whether all of it came."""
+        shape, cursor = self._shapes[poll.shape], ""
+        for _ in range(self._settings.pages_max):
+            params = {poll.next_parameter: cursor} if cursor else {}
+            document = await self._document(poll.path, params, poll)
+            if isinstance(document, Broken):
+                return False
+            found = mapping.parts(document, poll.items, self._settings.items_max)
+            assert not isinstance(found, Broken)
+            await self._take(poll, [mapping.read(item, shape) for item in found])
+            after = mapping.text(document, poll.next) if poll.next else ""
+            if not after or after == cursor:
+                return True
+            cursor = after
+        return True
+
+    async def _document(
+        self, path: str, params: Mapping[str, str] = _NONE, listing: CloudPoll | None = None
+    ) -> object:
+        """Return a document, or `Broken` where none came. Notes whether the cloud answers.
+
+        `listing`: it is to hold the list this poll asks for.
+        """
+        asked_ns = self._clock.now_ns()
+        try:
+            response = await self._requests.poll(path, params)
+        except OSError as error:
+            self._presence.failed(asked_ns)
+            return Broken(str(error) or type(error).__name__)
+        if not response.is_taken:
+            # An error about one device says that the cloud lives; about a list, that it is gone.
+            if response.is_of_the_cloud or listing:
+                self._presence.failed(asked_ns)
+            else:
+                self._answered()
+            return Broken(f"HTTP {response.status}")
+        document = mapping.decode(response.body)
+        if listing and not isinstance(document, Broken):
+            found = mapping.parts(document, listing.items, self._settings.items_max)
+            document = found if isinstance(found, Broken) else document
+        if isinstance(document, Broken):
+            self._presence.failed(asked_ns)
+            await self._keep(document.reason, response.body)
+            return document
+        self._answered()
+        return document
+
+    def _answered(self) -> None:
+        if self._presence.answered(self._clock.now_ns()):
+            log.info("a cloud answers again", extra={"cloud": self._settings.name})
+
+    async def _take(self, poll: CloudPoll, items: Sequence[Item]) -> None:
+        try:
+            numbers = await self._intake.take(items)
+        except NotStored:
+            # The next poll brings it again.
+            return
+        now_ns = self._clock.now_ns()
+        lasts_s = self.cadence_s(poll) + self._settings.noticed_s
+        for number, item in zip(numbers, items, strict=True):
+            if number >= 0:
+                self._presence.named(number, item.reachable, now_ns, int(lasts_s * NS_PER_S))
+
+    async def _keep(self, reason: str, raw: bytes) -> None:
+        try:
+            await self._intake.unreadable(reason, raw)
+        except NotStored:
+            log.debug("an unreadable document was not kept", extra={"cloud": self._settings.name})

@@ -1,0 +1,307 @@
+"""How a vendor's cloud is spoken with: where, how often, and what its documents mean."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from kapelle.model.enums import Metric
+from kapelle.runtime.exposure import is_loopback
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_TAKEN = ("mqtt", "http", "broker", "ocpp", "replay", "sunspec", "openadr", "ieee2030", "sparkplug")
+NOTICED_S_MAX = 20.0
+"""A cloud that stops answering is noticed within this long of its cadence. [s]"""
+METRICS = {metric.name.lower(): metric for metric in Metric if metric is not Metric.MODE}
+"""By the name a mapping uses."""
+DIRECTED = ("power_w", "max_w", "min_w", "setpoint_w")
+"""What has a direction: here a mapping says which one is positive."""
+UNITS = {
+    "W": 1.0, "kW": 1e3, "MW": 1e6, "Wh": 1.0, "kWh": 1e3, "MWh": 1e6,
+    "fraction": 1.0, "percent": 0.01, "V": 1.0, "Hz": 1.0,
+}  # fmt: skip
+"""Factor to the unit of a reading."""
+_FITTING = {"w": ("W", "kW", "MW"), "wh": ("Wh", "kWh", "MWh"), "soc": ("fraction", "percent")}
+_FITTING |= {"v": ("V",), "hz": ("Hz",)}
+
+
+@dataclass(frozen=True, slots=True)
+class CloudValue:
+    """One value of a device: where it stands in a document, its unit, and what its sign means."""
+
+    metric: str
+    """power_w, soc, export_wh, import_wh, max_w, min_w, voltage_v, frequency_hz or setpoint_w."""
+    paths: tuple[str, ...]
+    """Where it stands: keys and places joined by dots, `chargeState.chargeRate` or `phases.0.w`.
+    Several are added up, as phases are; where one is missing, so is the sum."""
+    unit: str
+    """W, kW, MW, Wh, kWh, MWh, fraction, percent, V or Hz."""
+    positive: str = ""
+    """`export` or `import`: the direction in which the vendor counts upwards. Only for powers, and
+    there it must be said."""
+    zero_where: str = ""
+    """Path of a flag that is false where the value is 0 though the vendor leaves it out."""
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric is one of {', '.join(METRICS)}")
+        fitting = _FITTING[self.metric.rpartition("_")[2]]
+        if self.unit not in fitting:
+            raise ValueError(f"unit of {self.metric} is one of {', '.join(fitting)}")
+        if (self.metric in DIRECTED) != (self.positive in ("export", "import")):
+            raise ValueError('positive is "export" or "import" for a power, and for nothing else')
+        if not self.paths:
+            raise ValueError("paths names at least one place")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudShape:
+    """What one device looks like in the vendor's documents."""
+
+    name: str
+    values: tuple[CloudValue, ...]
+    id: str = ""
+    """Path of the vendor's id; empty where documents are asked for by device."""
+    time: str = ""
+    """Path of the moment it was measured. Without one readings count as measured on arrival, and
+    what the vendor repeats from a cache looks fresh."""
+    time_form: Literal["rfc3339", "unix", "unix-ms", "utc"] = "rfc3339"
+    """utc: as RFC 3339 without a zone, which is UTC."""
+    reachable: str = ""
+    """Path of a flag that is false while the vendor cannot reach the device."""
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a shape has at least one value")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudPoll:
+    """One document that is asked for again and again."""
+
+    path: str
+    """Below `base_url`. With `{address}` in it: once for each device."""
+    shape: str
+    items: str = ""
+    """Path of the list of devices in it; empty where the document is the list, or the device."""
+    every_s: float = 60.0
+    """Cadence. [s]"""
+    next: str = ""
+    """Path of the cursor of the next page; empty: there is one page."""
+    next_parameter: str = "after"
+    """Query parameter that takes the cursor."""
+
+    def __post_init__(self) -> None:
+        if self.every_s < 1:
+            raise ValueError("every_s is at least 1")
+        if not self.path.startswith("/"):
+            raise ValueError("path begins with /")
+
+    @property
+    def is_by_device(self) -> bool:
+        """Tell whether each device has a document of its own."""
+        return "{address}" in self.path
+
+
+@dataclass(frozen=True, slots=True)
+class CloudCommand:
+    """How to tell a device something. The first that fits is used."""
+
+    path: str
+    """Below `base_url`, with `{address}`."""
+    body: str = ""
+    """JSON in which the texts "$value", "$address", "$duration_s" and "$revision" stand for what
+    they say; empty: no body."""
+    when: Literal["set", "import", "export", "idle", "release"] = "set"
+    """set: any setpoint; import, export, idle: one that consumes, feeds in, is 0; release: back to
+    its own schedule."""
+    method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST"
+    unit: Literal["W", "kW"] = "W"
+    positive: Literal["", "export", "import"] = ""
+    """Direction in which "$value" counts upwards; must be said where "$value" is used."""
+    shapes: tuple[str, ...] = ()
+    """Only for devices last seen in one of these shapes; empty: for all."""
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/"):
+            raise ValueError("path begins with /")
+        try:
+            msgspec.json.decode(self.body or "{}")
+        except msgspec.DecodeError as error:
+            raise ValueError(f"body is not JSON: {error}") from None
+        if ('"$value"' in self.body) != bool(self.positive):
+            raise ValueError('positive is "export" or "import" where body has "$value"')
+
+
+@dataclass(frozen=True, slots=True)
+class CloudActions:
+    """How the vendor says what became of a command it has accepted; ids empty: it does not."""
+
+    id: str = ""
+    """Path of the action's id, in the answer to a command and in documents about the action."""
+    state: str = "state"
+    path: str = ""
+    """Asked for what became of it, with `{action}`; empty: webhooks alone tell."""
+    every_s: float = 10.0
+    lasts_s: float = 600.0
+    """An action that says nothing for so long is not asked about any more. [s]"""
+    confirmed: tuple[str, ...] = ("CONFIRMED",)
+    failed: tuple[str, ...] = ("FAILED", "CANCELLED")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudAuth:
+    """How the plant proves who it is."""
+
+    kind: Literal["none", "bearer", "basic", "oauth2"] = "none"
+    """oauth2: client credentials (RFC 6749, 4.4)."""
+    token: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token_url: str = ""
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
+    scope: str = ""
+
+    def __post_init__(self) -> None:
+        needed = {
+            "bearer": (self.token,),
+            "basic": (self.user, self.password),
+            "oauth2": (self.token_url, self.client_id, self.client_secret),
+        }
+        if not self.token.isascii() or not self.token.isprintable():
+            raise ValueError("token is printable ASCII")
+        if not all(needed.get(self.kind, ())):
+            keys = {"bearer": "token", "basic": "user and password"}
+            what = keys.get(self.kind, "token_url, client_id and client_secret")
+            raise ValueError(f'kind = "{self.kind}" needs {what}')
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEvent:
+    """One kind of event in a webhook's deliveries."""
+
+    name: str
+    """What stands at the webhook's `kind`: `user:battery:updated`."""
+    item: str
+    """Path of the device, or of the action, in the event."""
+    shape: str = ""
+    """Empty: it is about an action."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudWebhook:
+    """What the vendor delivers to `/v1/webhooks/<name>`; off without events."""
+
+    secret: str = field(default="", repr=False)
+    """Key of the signature, at least 16 characters."""
+    events: tuple[CloudEvent, ...] = ()
+    algorithm: Literal["sha1", "sha256"] = "sha256"
+    signature_header: str = "x-signature"
+    signature_prefix: str = ""
+    """What stands before the digest: `sha1=`."""
+    encoding: Literal["hex", "base64"] = "hex"
+    timestamp_header: str = ""
+    """Seconds since 1970, signed together with the body as `<timestamp>.<body>`; empty: the body
+    alone is signed."""
+    skew_s_max: float = 300.0
+    """Timestamps that are further off, either way, are refused. [s]"""
+    items: str = ""
+    """Path of the list of events; empty: the document is the list, or the one event."""
+    kind: str = "event"
+    time: str = ""
+    """Path of an event's own time (RFC 3339)."""
+    age_s_max: float = 90_000.0
+    """Events older than this are left out: the vendor has long ceased to redeliver them. [s]"""
+    heartbeat_s: float = 0.0
+    """The vendor delivers something at least so often; 0: it does not. [s]"""
+    answer_s: float = 4.0
+    """From a request's head to the answer: below the vendor's own limit. [s]"""
+    body_bytes_max: int = 1_048_576
+    at_once_max: int = 32
+    """Deliveries being read or stored; beyond it 503."""
+    remembered_max: int = 50_000
+    """Deliveries remembered, so that a repeated one is not stored twice."""
+
+    def __post_init__(self) -> None:
+        if self.events and len(self.secret) < 16:
+            raise ValueError("secret is at least 16 characters long")
+        if not 0 < self.answer_s <= 60:
+            raise ValueError("answer_s lies between 0 and 60")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """One vendor's cloud: an adapter of its own, whose name devices are enrolled with."""
+
+    name: str
+    base_url: str
+    shapes: tuple[CloudShape, ...]
+    polls: tuple[CloudPoll, ...] = ()
+    commands: tuple[CloudCommand, ...] = ()
+    auth: CloudAuth = field(default_factory=CloudAuth)
+    actions: CloudActions = field(default_factory=CloudActions)
+    webhook: CloudWebhook = field(default_factory=CloudWebhook)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every request: a version, say."""
+    requests_per_s: float = 5.0
+    """Quota in the long run; commands come before polls. [1/s]"""
+    requests_burst: int = 20
+    at_once: int = 8
+    """Requests under way at the same moment."""
+    answer_s: float = 8.0
+    """A request that takes longer is not answered. [s]"""
+    noticed_s: float = 15.0
+    """How long requests fail before all devices of the cloud count as unreachable. [s]"""
+    retry_s_max: float = 120.0
+    """Longest pause between tries of a cloud that does not answer, unless it asks for more. [s]"""
+    command_s: float = 30.0
+    """From the moment it is a command's turn to the vendor's answer. [s]"""
+    body_bytes_max: int = 4 * 1024 * 1024
+    """Longest document; a longer one is not read to its end."""
+    items_max: int = 10_000
+    """Devices in one document."""
+    pages_max: int = 1_000
+    insecure: bool = False
+    """Allow plain HTTP to other machines."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name in _TAKEN:
+            raise ValueError("name is lower-case letters, digits and -, and not another adapter's")
+        for url in filter(None, (self.base_url, self.auth.token_url)):
+            self._check(url)
+        if not 0 < self.noticed_s <= NOTICED_S_MAX:
+            raise ValueError(f"noticed_s lies between 0 and {NOTICED_S_MAX:g}")
+        if self.requests_per_s <= 0 or self.requests_burst < 2 or self.at_once < 1:
+            raise ValueError("requests_per_s > 0, requests_burst >= 2, at_once >= 1")
+        if any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("headers hold no credentials: use [clouds.cloud.auth]")
+        known = {shape.name for shape in self.shapes}
+        used = {poll.shape for poll in self.polls}
+        used |= {event.shape for event in self.webhook.events if event.shape}
+        used |= {name for command in self.commands for name in command.shapes}
+        if used - known:
+            raise ValueError(f"no shape is called {', '.join(sorted(used - known))}")
+        if not self.polls and not self.webhook.events:
+            raise ValueError("a cloud has polls, or a webhook with events")
+
+    def _check(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise ValueError(f"{url} is not the address of an API")
+        if parts.scheme == "http" and not self.insecure and not is_loopback(parts.hostname):
+            raise ValueError(f"{url} is plain HTTP: use https, or say insecure = true")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudsSettings:
+    """Every vendor's cloud: `[[clouds.cloud]]`."""
+
+    cloud: tuple[CloudSettings, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [cloud.name for cloud in self.cloud]
+        if len(set(names)) < len(names):
+            raise ValueError("two clouds bear one name")
