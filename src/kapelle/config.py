@@ -18,7 +18,7 @@ from kapelle.adapters.http.settings import HttpSettings
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.adapters.ocpp.settings import OcppSettings
-from kapelle.adapters.openadr.settings import OpenAdrSettings
+from kapelle.adapters.openadr.settings import OpenAdrSettings, UpstreamSettings
 from kapelle.api.settings import ApiSettings
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid, Problem
@@ -93,6 +93,8 @@ class Config:
     """Charging stations connect here; not served unless there is an `[ocpp]`."""
     openadr: OpenAdrSettings | None = None
     """Gateways that are OpenADR 3.1 VENs call here; not served unless there is an `[openadr]`."""
+    openadr_upstream: UpstreamSettings | None = None
+    """A utility whose OpenADR 3.1 program is followed; nobody's unless there is such a section."""
     ieee2030: Ieee2030Settings | None = None
     """IEEE 2030.5 clients connect here; not served unless there is an `[ieee2030]`."""
     clouds: CloudsSettings | None = None

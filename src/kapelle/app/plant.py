@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
+from kapelle.adapters.openadr.upstream import Ven
 from kapelle.api import server
 from kapelle.api.history_desk import HistoryDesk
 from kapelle.api.quarantine_desk import QuarantineDesk
@@ -17,6 +18,7 @@ from kapelle.api.watch import Watch
 from kapelle.app.adapters import make_adapters
 from kapelle.app.doors import Doors
 from kapelle.app.roles import run_dispatch, run_fleet, run_gateway, run_quarantine, run_recorder
+from kapelle.app.utility import follow, make_utility
 from kapelle.config import API_TOKEN, Config
 from kapelle.dispatch.idle import depends_on_time
 from kapelle.history.quarantine import Quarantine
@@ -43,8 +45,15 @@ class Plant:
     """All roles in one process, on the embedded journal."""
 
     def __init__(
-        self, doors: Doors, registry: Registry, api: Api, watch: Watch, people: People
+        self,
+        doors: Doors,
+        registry: Registry,
+        api: Api,
+        watch: Watch,
+        people: People,
+        utility: Ven | None = None,
     ) -> None:
+        self.utility = utility
         self.people = people
         self.doors = doors
         self.registry = registry
@@ -76,6 +85,8 @@ class Plant:
             tasks.create_task(run_quarantine(self.doors), name="quarantine")
             tasks.create_task(self.api.run(), name="api")
             tasks.create_task(self._free_clock(), name="clock")
+            if self.utility is not None:
+                tasks.create_task(follow(self.utility, self.doors), name="utility")
 
     async def _free_clock(self) -> None:
         """Let the plant's time follow a host clock that was set, where no order depends on it."""
@@ -162,7 +173,8 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             dispatch=config.dispatch,
         )
         api = Api(application=application, watch=watch, settings=config.api)
-        yield Plant(doors, registry, api, watch, people)
+        utility = make_utility(config, journal, watch, clock)
+        yield Plant(doors, registry, api, watch, people, utility)
 
 
 def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: SystemClock) -> Sources:

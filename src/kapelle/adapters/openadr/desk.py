@@ -361,9 +361,12 @@ class Desk:
     def _check_name(self, body: Body, besides: str) -> None:
         if not (name := name_of(body)):
             return
-        taken = self._objects.named(_KIND[type(body)], name)
+        kept_kind = _KIND[type(body)]
+        taken = self._objects.named(kept_kind, name)
         if taken is not None and taken.id != besides:
-            raise Refused(409, "name-taken", "another object of this kind has this name")
+            # The document has no 409 for a new VEN.
+            status = 400 if kept_kind == "VEN" and not besides else 409
+            raise Refused(status, "name-taken", "another object of this kind has this name")
 
     def _make_room(self, client: Client, kind: ObjectType) -> None:
         if self._objects.count(kind, client.id) < self._settings.objects_max:
