@@ -3,6 +3,7 @@ behind it (pysunspec2's registers, served by pymodbus)."""
 
 import asyncio
 import json
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -97,7 +98,8 @@ async def bridged(
 ) -> AsyncIterator[tuple[Plant, Ieee2030Endpoint]]:
     """The plant, the client, and the device behind it."""
     directory = enrolled("ieee2030", signed("device").lfdi)
-    given: dict[str, object] = {"poll_s": 10, "poll_spread_s": 0, "post_s": 1, "silence_s": 60.0}
+    given: dict[str, object] = {"poll_s": 60, "poll_spread_s": 0, "post_s": 1, "silence_s": 90.0}
+    given["notify_networks"] = ("127.0.0.0/8",)
     # It gives the output of a DER flowDirection 1, the load 19.
     given["forward_is_export"] = (signed("device").lfdi.lower(),)
     clock = SystemClock()
@@ -114,6 +116,12 @@ async def bridged(
             except BaseException:
                 print(log.read_text()[-8_000:])
                 raise
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 async def words(plant: Plant) -> list[tuple[int, str]]:
@@ -164,5 +172,36 @@ def test_a_control_the_device_lacks_is_rejected_with_252(python: Path, tmp_path:
             assert (AckStatus.REJECTED, "252: control or its value is not possible") in (
                 await words(plant)
             )
+
+    asyncio.run(run())
+
+
+def test_a_subscriber_hears_of_a_control_at_once_and_of_its_end(
+    python: Path, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        inverter = Inverter(changed=PERCENT)
+        subscribed = {
+            "enabled": True,
+            "notification_host": "127.0.0.1",
+            "notification_external_host": "127.0.0.1",
+            "notification_port": free_port(),
+            "notification_client_cert_mode": "enforce",
+        }
+        more = {"subscription": subscribed}
+        async with bridged(python, tmp_path, inverter, **more) as (plant, endpoint):
+            # Once it reports, it has looked and subscribed; it would look again after a minute.
+            await until(plant.power_w, 60)
+            assert await plant.send(2_500.0)
+            await until(lambda: inverter.get(704, "WSetPct") == 500, 20)
+            assert inverter.get(704, "WSetEna")
+            assert await plant.send(float("nan"), revision=2)
+            await until(lambda: not inverter.get(704, "WSetEna"), 20)
+
+            async def released() -> bool:
+                return (2, AckStatus.APPLIED) in await plant.answers()
+
+            await until(released, 20)
+            assert endpoint.counters.notified >= 2
 
     asyncio.run(run())

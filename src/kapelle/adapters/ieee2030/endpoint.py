@@ -17,6 +17,7 @@ from kapelle.adapters.ieee2030.counters import Counters
 from kapelle.adapters.ieee2030.identity import plain, read_pins
 from kapelle.adapters.ieee2030.link import Ieee2030Link
 from kapelle.adapters.ieee2030.metering import Signs
+from kapelle.adapters.ieee2030.notices import Notices
 from kapelle.adapters.ieee2030.resources import Library
 from kapelle.adapters.ieee2030.route import respond
 from kapelle.adapters.ieee2030.server import Connection, Request, Response, lfdi_behind
@@ -51,6 +52,7 @@ class Ieee2030Endpoint:
         """The port it listens on, once open."""
         self.inbox: Inbox
         self.library: Library
+        self._notices: Notices
         self._directory = directory
         self._directory_seen = -1
         self._enrolled: dict[str, int] = {}
@@ -70,6 +72,7 @@ class Ieee2030Endpoint:
         self.inbox = Inbox(self.name, clock=self.clock)
         try:
             self.library = Library(self.settings, _pins(self.settings))
+            outward = tls.client_context(self.settings)
             server = await self._listen()
         except (OSError, ValueError) as error:
             where = f"{self.settings.host}:{self.settings.port}"
@@ -83,6 +86,7 @@ class Ieee2030Endpoint:
                 carry_out=self._carry_out,
                 answer_s=_PLACE_S,
             )
+            self._notices = Notices(beside, outward, settings=self.settings, counters=self.counters)
             beside.start(self._sweep(), "IEEE 2030.5 clients")
             try:
                 yield Ieee2030Link(self.inbox, errands, self._present, self.counters)
@@ -230,7 +234,9 @@ class Ieee2030Endpoint:
             raise ConnectionResetError("the client has gone")
         now_ns = self.clock.now_ns()
         if np.isnan(command.setpoint_w):
-            return client.controls.release(command, now_ns)
+            said = client.controls.release(command, now_ns)
+            self._notices.changed(client)
+            return said
         up_w, down_w = self._directory.nameplate(np.array([command.device_no], np.int32))
         mode = choose(self.settings.control, client.modes)
         amount = amount_of(
@@ -238,7 +244,9 @@ class Ieee2030Endpoint:
         )
         if isinstance(amount, str):
             return Said(AckStatus.REJECTED, amount)
-        return client.controls.place(command, mode, amount, now_ns)
+        placed = client.controls.place(command, mode, amount, now_ns)
+        self._notices.changed(client)
+        return placed
 
 
 def _signs(settings: Ieee2030Settings, lfdi: str) -> Signs:

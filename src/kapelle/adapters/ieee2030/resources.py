@@ -157,9 +157,9 @@ class Library:
             return client.documents.get(path[7:])
         if path == "/sub":
             return _subscriptions(client, page)
-        if path.startswith("/sub/") and path[5:].isdecimal():
-            one = client.subscriptions.get(int(path[5:8]))
-            return _subscription(client, one) if one is not None else None
+        for one in client.subscriptions.values():
+            if path == f"/sub/{one.number}":
+                return _subscription(client, one)
         if path == "/derp":
             return self._programs(client, page, now_ns)
         if path == "/derp/1":

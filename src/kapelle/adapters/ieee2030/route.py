@@ -11,6 +11,7 @@ from kapelle.adapters.ieee2030.client import Client
 from kapelle.adapters.ieee2030.codec import Misread, Part, decode
 from kapelle.adapters.ieee2030.counters import Counters
 from kapelle.adapters.ieee2030.metering import Mirror, Moment
+from kapelle.adapters.ieee2030.notices import subscription_of
 from kapelle.adapters.ieee2030.resources import Library, Page, error_xml, home_of
 from kapelle.adapters.ieee2030.server import Request, Response
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
@@ -22,6 +23,7 @@ from kapelle.ports import Clock
 
 SEP_XML = "application/sep+xml"
 _RETRY_S = 5
+_DIGITS_MAX = 12
 _DOCUMENTS = {
     "dera": "DERAvailability",
     "dercap": "DERCapability",
@@ -55,13 +57,14 @@ async def respond(host: Host, client: Client, request: Request) -> Response:
             return await _take_readings(host, client, path[5:], request.body)
         if path == f"{home}/rsp":
             return await _take_response(host, client, request.body)
+        if path == f"{home}/sub":
+            return await _subscribe(host, client, request.body)
         if path == "/edev":
             return _register(client, request.body)
     if request.method == "PUT" and path.startswith(f"{home}/der/1/"):
         return await _take_document(host, client, path.rpartition("/")[2], request.body)
-    if request.method == "DELETE" and path.startswith("/mup/"):
-        gone = client.mirrors.pop(path[5:], None)
-        return Response(204 if gone is not None else 404)
+    if request.method == "DELETE":
+        return Response(204 if _forget(client, path) else 404)
     page = Page.of(request.query)
     exists = host.library.read(client, path, page, host.clock.now_ns()) is not None
     return Response(405, headers=(("Allow", "GET, HEAD"),)) if exists else Response(404)
@@ -87,6 +90,35 @@ def _register(client: Client, body: bytes) -> Response:
     if lfdi and lfdi != client.lfdi:
         return Response(403, error_xml(_INVALID, "lFDI is not the certificate's"), _XML)
     return Response(201, headers=(("Location", home_of(client)),))
+
+
+def _forget(client: Client, path: str) -> bool:
+    """Forget a mirror or a subscription; return whether there was one."""
+    if path.startswith("/mup/"):
+        return client.mirrors.pop(path[5:], None) is not None
+    number = path.removeprefix(f"{home_of(client)}/sub/")
+    is_number = number.isascii() and number.isdigit() and len(number) < _DIGITS_MAX
+    return is_number and client.subscriptions.pop(int(number), None) is not None
+
+
+async def _subscribe(host: Host, client: Client, body: bytes) -> Response:
+    part = decode(body, ("Subscription",))
+    made = part if isinstance(part, Misread) else subscription_of(client, part)
+    if isinstance(made, Misread):
+        return await _refuse(host, client, body, made.reason)
+    if isinstance(made, str):
+        return Response(400, error_xml(_INVALID, made), _XML)
+    for known in client.subscriptions.values():
+        if (known.resource, known.uri) == (made.resource, made.uri):
+            made.number = known.number
+    if not made.number:
+        if len(client.subscriptions) >= host.settings.subscriptions_max:
+            full = error_xml(ReasonCodeType.resource_limit_reached, "too many subscriptions")
+            return Response(400, full, _XML)
+        client.last_number += 1
+        made.number = client.last_number
+    client.subscriptions[made.number] = made
+    return Response(201, headers=(("Location", f"{home_of(client)}/sub/{made.number}"),))
 
 
 async def _make_mirror(host: Host, client: Client, body: bytes) -> Response:

@@ -1,5 +1,6 @@
 """Settings of the server that IEEE 2030.5 clients connect to."""
 
+import ipaddress
 from dataclasses import dataclass
 
 CONTROLS = ("", "fixed_w", "target_w", "storage_target_w")
@@ -77,6 +78,8 @@ class Ieee2030Settings:
             raise ValueError('unsaid_flow is "load", "generation" or empty')
         if not 1 <= self.poll_s < self.silence_s:
             raise ValueError("poll_s is at least 1 and less than silence_s")
+        for network in self.notify_networks:
+            ipaddress.ip_network(network)
         if not 0 <= self.primacy <= 255:
             raise ValueError("primacy lies between 0 and 255")
         if not 0 <= self.randomize_s <= 3600:
