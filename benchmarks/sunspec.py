@@ -74,7 +74,7 @@ async def _agent(ports: list[int], seconds: float) -> tuple[float, float, float]
         for n, (line, port) in enumerate(zip(lines, ports, strict=True))
     ]
     for unit in units:
-        await unit.survey()
+        await unit.poll(float("nan"))
     size_kb = (_resident_kb() - before) / len(units)
     count = 0
     ends = time.perf_counter() + seconds

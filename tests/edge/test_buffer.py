@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kapelle.edge.buffer import Buffer, Row, Told
+from kapelle.edge.buffer import Buffer, Row
+from kapelle.edge.ledger import Told
 from kapelle.edge.settings import BufferSettings
 from kapelle.errors import DataDirectoryHeld, Invalid
 from kapelle.model.enums import AckStatus, Metric
@@ -175,16 +176,16 @@ def test_what_a_device_was_told_outlasts_the_agent(tmp_path: Path, kept: list[Bu
     buffer = opened(tmp_path)
     told = Told(3, 17, -1_500.0, START_NS, AckStatus.APPLIED, "")
     released = Told(3, 18, float("nan"), 0, AckStatus.REJECTED, "no")
-    buffer.tell("a", told)
-    buffer.tell("b", told)
-    buffer.tell("b", released)
+    buffer.ledger.remember("a", told)
+    buffer.ledger.remember("b", told)
+    buffer.ledger.remember("b", released)
     buffer.close(START_NS)
     again = opened(tmp_path)
     kept.append(again)
-    assert again.told("a") == told
-    assert again.told("b").rank == (3, 18)
-    assert again.told("b").reason == "no"
-    assert again.told("c").rank == (-1, -1)
+    assert again.ledger.newest("a") == told
+    assert again.ledger.newest("b").rank == (3, 18)
+    assert again.ledger.newest("b").reason == "no"
+    assert again.ledger.newest("c").rank == (-1, -1)
 
 
 def test_two_agents_do_not_share_a_buffer(tmp_path: Path, kept: list[Buffer]) -> None:
@@ -215,7 +216,9 @@ def test_a_disk_that_takes_nothing_keeps_the_newest_in_memory(
     assert buffer.waiting("a") == 20_000
     assert buffer.thinned == 5_000
     with pytest.raises(OSError, match="full"):
-        buffer.tell("a", Told(1, 1, 0.0, reason="so long that it needs pages of its own" * 10_000))
+        buffer.ledger.remember(
+            "a", Told(1, 1, 0.0, reason="so long that it needs pages of its own" * 10_000)
+        )
     buffer._file.execute("PRAGMA max_page_count = 1000000")
     buffer.flush(START_NS)
     assert buffer.has_stored("a")

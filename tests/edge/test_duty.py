@@ -11,8 +11,9 @@ import pytest
 
 from kapelle.adapters.sunspec.link import Declined
 from kapelle.adapters.sunspec.unit import Said
-from kapelle.edge.buffer import Buffer, Told
+from kapelle.edge.buffer import Buffer
 from kapelle.edge.duty import Duty
+from kapelle.edge.ledger import Ledger, Told
 from kapelle.edge.settings import BufferSettings
 from kapelle.edge.wire import Command
 from kapelle.errors import LinkLost
@@ -75,7 +76,13 @@ async def scene(
     answers: list[Told] = []
     unit = Acting()
     duty = Duty(
-        "a", unit, asyncio.Lock(), buffer, clock, answer=answers.append, takes_back=takes_back
+        "a",
+        unit,
+        asyncio.Lock(),
+        buffer.ledger,
+        clock,
+        answer=answers.append,
+        takes_back=takes_back,
     )
     try:
         async with background() as beside:
@@ -284,13 +291,13 @@ def test_the_agent_takes_back_what_a_device_without_a_timer_holds(
 def test_what_cannot_be_remembered_is_not_carried_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_buffer: Buffer, device: str, told: Told) -> None:
+    def full(_ledger: Ledger, device: str, told: Told) -> None:
         raise OSError("no space")
 
     async def run(clock: VirtualClock) -> None:
         async with scene(tmp_path, clock) as at:
             with monkeypatch.context() as patched:
-                patched.setattr(Buffer, "tell", full)
+                patched.setattr(Ledger, "remember", full)
                 at.offer(1)
                 await clock.sleep(5.0)
             assert at.unit.given == []

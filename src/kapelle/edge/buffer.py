@@ -1,24 +1,20 @@
-"""What an agent must not forget: readings the plant has not acknowledged, and the last command of
-each device. SQLite; a reading that is acknowledged at once never touches the disk."""
+"""Readings the plant has not acknowledged; what it acknowledges at once never touches the disk."""
 
 import logging
-import math
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from kapelle.edge import wire
+from kapelle.edge.file import opened
+from kapelle.edge.ledger import Ledger
 from kapelle.edge.settings import BufferSettings
-from kapelle.errors import DataDirectoryHeld, Invalid, Problem
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 1
 _FRESH_MAX = 20_000
 """Readings that wait for a disk that takes none; beyond it the oldest are lost, and counted."""
 _SLICE = 5_000
@@ -27,17 +23,6 @@ _DONE = object()
 _WAITING = "SELECT device, boot, seq, at_ns, body FROM readings WHERE device = ? "
 _OLDEST = _WAITING + "ORDER BY boot, seq LIMIT ?"
 _NEWEST = _WAITING + "ORDER BY boot DESC, seq DESC LIMIT ?"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS readings (
-    device TEXT NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL,
-    at_ns INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (device, boot, seq)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS told (
-    device TEXT PRIMARY KEY, epoch INTEGER NOT NULL, revision INTEGER NOT NULL,
-    setpoint_w REAL, until_ns INTEGER NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS agent (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-"""
 
 
 class Row(NamedTuple):
@@ -48,25 +33,6 @@ class Row(NamedTuple):
     seq: int
     at_ns: int
     body: bytes
-
-
-class Told(NamedTuple):
-    """The newest command of a device, and what became of it."""
-
-    epoch: int = -1
-    revision: int = -1
-    setpoint_w: float = math.nan
-    """What the device was given last; NaN where it was released. [W]"""
-    until_ns: int = 0
-    """When that ends by itself."""
-    status: int = 0
-    """An `AckStatus`; 0 while it is being carried out."""
-    reason: str = ""
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Return what tells a newer command from an older one."""
-        return self.epoch, self.revision
 
 
 class Buffer:
@@ -85,7 +51,9 @@ class Buffer:
         self._fresh: dict[str, deque[Row]] = {}
         self._seq: dict[str, int] = {}
         self._is_full = False
-        self._file = _opened(settings.file)
+        self._file = opened(settings.file)
+        self.ledger = Ledger(self._file)
+        """In the same file, what each device was told last."""
         kept = self._file.execute("SELECT device, count(*) FROM readings GROUP BY device")
         self._kept: Counter[str] = Counter(dict(kept.fetchall()))
         """Readings on disk, by device."""
@@ -168,33 +136,6 @@ class Buffer:
             self._is_full = False
             _log.info("the buffer can be written again")
 
-    def told(self, device: str) -> Told:
-        """Return the newest command of a device."""
-        found = self._file.execute(
-            "SELECT epoch, revision, setpoint_w, until_ns, status, reason FROM told "
-            "WHERE device = ?",
-            (device,),
-        ).fetchone()
-        if found is None:
-            return Told()
-        epoch, revision, setpoint_w, *rest = found
-        return Told(epoch, revision, math.nan if setpoint_w is None else setpoint_w, *rest)
-
-    def tell(self, device: str, told: Told) -> None:
-        """Remember the newest command of a device; it is durable when this returns.
-
-        Raises:
-            OSError: The disk does not take it, so it must not be carried out.
-        """
-        epoch, revision, setpoint_w, *rest = told
-        kept = (device, epoch, revision, None if math.isnan(setpoint_w) else setpoint_w, *rest)
-        try:
-            with self._file:
-                self._file.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
-        except sqlite3.Error as error:
-            self._complain(error)
-            raise OSError(str(error)) from error
-
     def close(self, now_ns: int) -> None:
         """Write what waits, and close the file."""
         self.flush(now_ns)
@@ -257,32 +198,3 @@ class Buffer:
         if not self._is_full:
             self._is_full = True
             _log.error("the buffer cannot be written", extra={"reason": str(error)})
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    file = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = sqlite3.connect(path, timeout=1.0)
-        # One agent: two would count each other's starts and send each other's readings.
-        file.execute("PRAGMA locking_mode = EXCLUSIVE")
-        file.execute("PRAGMA journal_mode = WAL")
-        file.execute("PRAGMA synchronous = FULL")
-        version = file.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _FORMAT):
-            what = f"it has format {version}, this version knows {_FORMAT}"
-            remedy = "use the version that wrote it"
-            raise Invalid("the buffer cannot be used", [Problem(str(path), what, remedy)])
-        file.executescript(_SCHEMA)
-        file.execute(f"PRAGMA user_version = {_FORMAT}")
-        file.commit()
-    except (OSError, sqlite3.Error) as error:
-        if file is not None:
-            with suppress(sqlite3.Error):
-                file.close()
-        if "locked" in str(error):
-            raise DataDirectoryHeld(f"{path} is used by another agent") from error
-        remedy = "name a file this user can write with buffer.file, or move a damaged one away"
-        problem = Problem(str(path), str(error), remedy)
-        raise Invalid("the buffer cannot be used", [problem]) from error
-    return file

@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Protocol
 
 from kapelle.adapters.sunspec.link import Declined
-from kapelle.adapters.sunspec.unit import NotSunSpec, Said
-from kapelle.edge.buffer import Buffer, Told
+from kapelle.adapters.sunspec.survey import NotSunSpec
+from kapelle.adapters.sunspec.unit import Said
+from kapelle.edge.ledger import Ledger, Told
 from kapelle.edge.wire import Command
 from kapelle.errors import LinkLost
 from kapelle.model.enums import AckStatus
@@ -41,7 +42,7 @@ class Duty:
         device: str,
         unit: Tells,
         turn: asyncio.Lock,
-        buffer: Buffer,
+        ledger: Ledger,
         clock: Clock,
         *,
         answer: Callable[[Told], None],
@@ -53,17 +54,17 @@ class Duty:
             device: Its name in the plant.
             unit: The device.
             turn: Held while anybody speaks with the device.
-            buffer: Where commands outlast the agent.
+            ledger: Where commands outlast the agent.
             clock: For expiry.
             answer: Tells the plant what became of a command.
             takes_back: Whether the agent ends setpoints, because the device does not.
         """
-        self.told = buffer.told(device)
+        self.told = ledger.newest(device)
         """The newest command, and what became of it."""
         self._device = device
         self._unit = unit
         self._turn = turn
-        self._buffer = buffer
+        self._ledger = ledger
         self._clock = clock
         self._answer = answer
         self._takes_back = takes_back
@@ -129,8 +130,10 @@ class Duty:
             if said is None:
                 return
             self._remember(self._outcome(before, begun, said))
-        except OSError:
+        except OSError as error:
             # What cannot be remembered might be done twice, or in the wrong order.
+            extra = {"device": self._device, "reason": str(error)}
+            _log.error("a command was not carried out: the disk takes nothing", extra=extra)
             self.told = before
             return
         self._answer(self.told)
@@ -168,7 +171,7 @@ class Duty:
         return None if has_written else Said(AckStatus.EXPIRED, trouble)
 
     def _remember(self, told: Told) -> None:
-        self._buffer.tell(self._device, told)
+        self._ledger.remember(self._device, told)
         self.told = told
 
 

@@ -10,8 +10,9 @@ from kapelle.adapters.sunspec.link import Line
 from kapelle.adapters.sunspec.settings import DeviceSettings
 from kapelle.adapters.sunspec.unit import Unit
 from kapelle.edge import wire
-from kapelle.edge.buffer import Buffer, Row, Told
+from kapelle.edge.buffer import Buffer, Row
 from kapelle.edge.duty import TROUBLE, Duty
+from kapelle.edge.ledger import Told
 from kapelle.edge.pace import Pace
 from kapelle.edge.settings import EdgeConfig
 from kapelle.edge.uplink import Session, Uplink
@@ -115,7 +116,7 @@ class Device:
             self._id,
             unit,
             self._turn,
-            buffer,
+            buffer.ledger,
             clock,
             answer=self._answer,
             takes_back=unit.settings.agent_reverts,

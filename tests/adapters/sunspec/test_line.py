@@ -199,3 +199,23 @@ def test_units_behind_a_gateway_take_turns_on_one_connection() -> None:
             line.close()
 
     asyncio.run(run())
+
+
+def test_a_connection_that_is_gone_is_not_made_anew_to_write() -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await answer(await reader.readexactly(12)))
+        await writer.drain()
+
+    async def run() -> None:
+        async with peer(once, well) as (line, connections, _):
+            await line.read(1, 100, 1)
+            found_on = line.connection
+            await asyncio.sleep(0.2)
+            with pytest.raises(LinkLost, match="before anything was written"):
+                await line.write(1, 100, b"\0\1", on=found_on)
+            assert len(connections) == 1
+            await line.read(1, 100, 1)
+            with pytest.raises(LinkLost, match="before anything was written"):
+                await line.write(1, 100, b"\0\1", on=found_on)
+
+    asyncio.run(run())

@@ -11,7 +11,8 @@ from tests.adapters.sunspec.inverter import BATTERY, Inverter
 
 from kapelle.adapters.sunspec.link import Declined
 from kapelle.adapters.sunspec.settings import DeviceSettings
-from kapelle.adapters.sunspec.unit import NotSunSpec, Said, Unit
+from kapelle.adapters.sunspec.survey import NotSunSpec
+from kapelle.adapters.sunspec.unit import Said, Unit
 from kapelle.errors import LinkLost
 from kapelle.model.enums import AckStatus, DeviceMode, Metric
 from kapelle.sim.clock import VirtualClock
@@ -41,7 +42,9 @@ class Memory:
         words = self.inverter.registers[at : at + count]
         return b"".join(word.to_bytes(2, "big") for word in words)
 
-    async def write(self, unit: int, address: int, raw: bytes) -> None:
+    async def write(self, unit: int, address: int, raw: bytes, *, on: int) -> None:
+        if on != self.connection:
+            raise LinkLost("test", "another connection")
         words = [int.from_bytes(raw[at : at + 2], "big") for at in range(0, len(raw), 2)]
         await self._touch(16, address, len(words), words)
         at = address - self.inverter.base
@@ -318,5 +321,63 @@ def test_a_device_that_takes_no_setpoints_says_so() -> None:
         _, unit, _ = battery(control="none")
         said = await unit.tell(1_000.0, 60.0, FAR_NS)
         assert said.status == AckStatus.REJECTED
+
+    play(run)
+
+
+def test_a_device_that_starts_anew_while_it_is_told_is_trouble_and_not_the_end() -> None:
+    async def run() -> None:
+        memory, unit, _ = battery()
+        await unit.poll(math.nan)
+
+        def decline(function: int, address: int, writes: bool) -> int:
+            if writes and len(memory.inverter.writes) == 2:
+                memory.inverter.models.insert(1, {"ID": 703, "ES": 1})
+                memory.inverter.lay_out(40_000)
+            return 0
+
+        memory.inverter.decline = decline
+        with pytest.raises(NotSunSpec, match="no longer at"):
+            await unit.tell(1_000.0, 60.0, FAR_NS)
+        assert unit.may_have_written
+        memory.inverter.decline = lambda function, address, writes: 0
+        assert await unit.tell(1_000.0, 60.0, FAR_NS) == Said(AckStatus.APPLIED)
+
+    play(run)
+
+
+def test_a_device_that_moves_while_it_is_surveyed_is_trouble_and_not_the_end() -> None:
+    async def run() -> None:
+        memory, unit, _ = battery()
+
+        def decline(function: int, address: int, writes: bool) -> int:
+            # The heads of all models were read; now the first is read as a whole.
+            if memory.inverter.asked == 17:
+                memory.inverter.registers[2] = 3
+            return 0
+
+        memory.inverter.decline = decline
+        with pytest.raises(NotSunSpec):
+            await unit.poll(math.nan)
+
+    play(run)
+
+
+def test_nothing_is_written_on_another_connection_than_the_addresses_are_from() -> None:
+    async def run() -> None:
+        memory, unit, _ = battery()
+        await unit.poll(math.nan)
+        before = memory.inverter.asked
+
+        def decline(function: int, address: int, writes: bool) -> int:
+            # The line breaks, and is made anew, between the reading and the writing.
+            memory.connection += memory.inverter.asked == before + 4
+            return 0
+
+        memory.inverter.decline = decline
+        with pytest.raises(LinkLost):
+            await unit.tell(1_000.0, 60.0, FAR_NS)
+        assert memory.inverter.writes == []
+        assert await unit.tell(1_000.0, 60.0, FAR_NS) == Said(AckStatus.APPLIED)
 
     play(run)

@@ -24,8 +24,12 @@ class Registers(Protocol):
     async def read(self, unit: int, address: int, count: int) -> bytes:
         """Return registers. Raises LinkLost, Declined."""
 
-    async def write(self, unit: int, address: int, raw: bytes) -> None:
-        """Write registers that lie side by side. Raises LinkLost, Declined."""
+    async def write(self, unit: int, address: int, raw: bytes, *, on: int) -> None:
+        """Write registers that lie side by side. Raises LinkLost, Declined.
+
+        `on`: the connection on which the address was found. On no other is anything written:
+        after a start of the device something else may lie there.
+        """
 
 
 class Line:
@@ -50,9 +54,9 @@ class Line:
         """See `Registers`."""
         return await self._ask(lambda number: frames.read(number, unit, address, count))
 
-    async def write(self, unit: int, address: int, raw: bytes) -> None:
+    async def write(self, unit: int, address: int, raw: bytes, *, on: int) -> None:
         """See `Registers`."""
-        await self._ask(lambda number: frames.write(number, unit, address, raw))
+        await self._ask(lambda number: frames.write(number, unit, address, raw), on)
 
     def close(self) -> None:
         """Drop the connection."""
@@ -60,11 +64,11 @@ class Line:
             self._writer.transport.abort()
         self._reader = self._writer = None
 
-    async def _ask(self, request: frames.Request) -> bytes:
+    async def _ask(self, request: frames.Request, on: int | None = None) -> bytes:
         async with self._turn:
             try:
                 async with asyncio.timeout(self._answer_s):
-                    answer = await self._converse(request)
+                    answer = await self._converse(request, on)
             except TimeoutError as error:
                 self.close()
                 raise LinkLost(self.name, f"no answer within {self._answer_s:g} s") from error
@@ -79,8 +83,11 @@ class Line:
             raise Declined(answer.exception)
         return answer.raw
 
-    async def _converse(self, request: frames.Request) -> frames.Answer:
-        if self._reader is None or self._writer is None or self._reader.at_eof():
+    async def _converse(self, request: frames.Request, on: int | None) -> frames.Answer:
+        is_open = self._reader is not None and not self._reader.at_eof()
+        if on is not None and (on != self.connection or not is_open):
+            raise ConnectionResetError("the connection was lost before anything was written")
+        if self._reader is None or self._writer is None or not is_open:
             self.close()
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
             self.connection += 1
