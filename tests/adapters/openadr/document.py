@@ -1,6 +1,7 @@
 """Copies the official document with examples and mended defects, by the interpreter that has YAML.
 
-Takes where it is, where to, and the address its token endpoint shall name. Two schemas contradict
+Takes where it is, where to, the address its token endpoint shall name, and ids to try in paths:
+`programID=kapelle`. Two schemas contradict
 themselves in 3.1.0: `ven` and `resource` demand an `objectType` of the metadata (`VEN`) and of the
 request (`BL_VEN_REQUEST`) at once; the latter is left out, as the reference implementation does.
 """
@@ -14,7 +15,7 @@ import yaml
 
 
 def main() -> None:
-    source, target, base = sys.argv[1:]
+    source, target, base, *ids = sys.argv[1:]
     document = yaml.safe_load(Path(source).read_text())
     schemas = document["components"]["schemas"]
     for name, request in (("ven", "BlVenRequest"), ("resource", "BlResourceRequest")):
@@ -42,6 +43,11 @@ def main() -> None:
     for path, example in examples.items():
         answer = document["paths"][path]["get"]["responses"]["200"]
         answer["content"]["application/json"]["example"] = example
+    known = dict(one.split("=", 1) for one in ids)
+    for path in document["paths"].values():
+        for parameter in path.get("parameters", ()):
+            if parameter["name"] in known:
+                parameter["example"] = known[parameter["name"]]
     document["servers"] = [{"url": base}]
     Path(target).write_text(yaml.safe_dump(document, sort_keys=False))
 

@@ -32,7 +32,7 @@ async def prism(shared: Path, folder: Path) -> AsyncIterator[tuple[str, list[str
     source = shared / "specs" / "openadr-3.1.0" / "openadr3.yaml"
     target = folder / "openadr3.yaml"
     command = [str(python), str(_HERE / "document.py"), str(source), str(target), base]
-    subprocess.run(command, check=True, timeout=60)
+    await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
     node = shutil.which("node")
     assert node is not None
     process = await asyncio.create_subprocess_exec(

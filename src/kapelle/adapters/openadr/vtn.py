@@ -171,9 +171,9 @@ class Vtn:
 
     def heard(self, client: Client) -> None:
         """Note that a gateway lives."""
+        self._enrol()
         if client.is_business:
             return
-        self._enrol()
         gateway = self._gateways.named(client.id)
         if gateway is None:
             return
