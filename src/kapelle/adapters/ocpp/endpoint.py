@@ -80,6 +80,8 @@ class OcppEndpoint:
                 clock=self.clock,
                 carry_out=self._carry_out,
                 answer_s=settings.command_s,
+                # Each has a connection of its own: however many are deaf, nobody waits for them.
+                at_once=settings.connections_max,
             )
             beside.start(self._sweep(), "OCPP sessions")
             try:
