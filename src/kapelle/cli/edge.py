@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kapelle.cli.output import Json, complain, print_json, print_table, say
+from kapelle.cli.output import Exit, Json, complain, print_json, print_table, say
 from kapelle.cli.running import run_until_signal
 from kapelle.config import read
 from kapelle.edge.settings import EdgeConfig, secrets_of
@@ -37,8 +37,10 @@ def edge(
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
     if look:
         rows = run_until_signal(lambda: _look(settings)) or []
-        print_json(rows) if json else print_table(rows, _COLUMNS, "no devices in [sunspec]")
-        return
+        print_json(rows) if json else print_table(rows, _COLUMNS, "no device answered")
+        raise typer.Exit(
+            Exit.OK if len(rows) == len(settings.sunspec.devices) else Exit.UNREACHABLE
+        )
     secrets = secrets_of(settings, os.environ)
     say(f"{len(secrets)} devices, plant {settings.plant.host}:{settings.plant.port}")
     run_until_signal(lambda: _run(settings, secrets))

@@ -170,6 +170,8 @@ class Device:
                 self.duty.offer(command)
 
     async def _speak(self, session: Session) -> None:
+        if waiting := self._buffer.waiting(self._id):
+            _log.info("readings that were kept follow", extra={"device": self._id, "rows": waiting})
         # What is oldest would pass for the present until the next reading.
         await self._report(session, self._buffer.newest(self._id))
         while True:

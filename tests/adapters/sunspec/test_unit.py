@@ -3,13 +3,17 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.adapters.sunspec.inverter import BATTERY, Inverter
 
 from kapelle.adapters.sunspec.link import Declined
+from kapelle.adapters.sunspec.models import MODELS
 from kapelle.adapters.sunspec.settings import DeviceSettings
 from kapelle.adapters.sunspec.survey import NotSunSpec
 from kapelle.adapters.sunspec.unit import Said, Unit
@@ -69,8 +73,8 @@ class Memory:
 def battery(**device: object) -> tuple[Memory, Unit, VirtualClock]:
     clock = VirtualClock()
     memory = Memory(Inverter(now=asyncio.get_running_loop().time))
-    settings = DeviceSettings("dev-0", "nowhere", **device)  # type: ignore[arg-type]
-    return memory, Unit(memory, settings, clock), clock
+    given_ = DeviceSettings("dev-0", "nowhere", **device)  # type: ignore[arg-type]
+    return memory, Unit(memory, given_, clock), clock
 
 
 def play(act: Callable[[], Awaitable[T]]) -> T:
@@ -381,3 +385,36 @@ def test_nothing_is_written_on_another_connection_than_the_addresses_are_from() 
         assert await unit.tell(1_000.0, 60.0, FAR_NS) == Said(AckStatus.APPLIED)
 
     play(run)
+
+
+words = st.lists(st.integers(0, 0xFFFF), max_size=160)
+models = st.sampled_from([*MODELS, 63_001, 0])
+
+
+@given(
+    st.lists(st.tuples(models, words), max_size=8),
+    st.sampled_from(["inverter", "meter import", "storage"]),
+    st.sampled_from([100.0, -100.0, math.nan]),
+)
+@settings(deadline=None)
+def test_whatever_a_device_holds_it_is_read_or_it_is_trouble(
+    chain: list[tuple[int, list[int]]], measure: str, setpoint_w: float
+) -> None:
+    async def run() -> None:
+        memory, unit, _ = battery(measure=measure)
+        common = memory.inverter.registers[2:70]
+        laid = [word for model, body in chain for word in (model, len(body), *body)]
+        memory.inverter.registers[:] = [0x5375, 0x6E53, *common, *laid, 0xFFFF, 0]
+        # The clockwork is for one device only.
+        memory.inverter.touch = nothing  # type: ignore[method-assign]
+        with suppress(NotSunSpec, Declined):
+            values, _ = await unit.poll(math.nan)
+            assert all(math.isfinite(value) for value in values.values())
+        with suppress(NotSunSpec, Declined):
+            await unit.tell(setpoint_w, 60.0, FAR_NS)
+
+    play(run)
+
+
+async def nothing(*_: object) -> None:
+    return None
