@@ -60,8 +60,8 @@ class Ieee2030Endpoint:
         self._clients: dict[int, Client] = {}
         """Every client that was ever heard, by device."""
         self._present: dict[int, Client] = {}
-        self._writers: dict[asyncio.StreamWriter, str] = {}
-        """Every connection, and whose it is."""
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        """Every connection."""
         self._open: Counter[str] = Counter()
         """Connections of each LFDI."""
         self._number = 0
@@ -107,8 +107,9 @@ class Ieee2030Endpoint:
 
     async def _shut(self, server: asyncio.Server) -> None:
         server.close()
-        for writer in list(self._writers):
+        for serving, writer in list(self._serving.items()):
             writer.transport.abort()
+            serving.cancel()
         await server.wait_closed()
 
     # Connections and requests.
@@ -118,9 +119,11 @@ class Ieee2030Endpoint:
         if not self._admit(lfdi):
             writer.transport.abort()
             return
-        self._writers[writer] = lfdi
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._serving[serving] = writer
         self._open[lfdi] += 1
-        self.counters.connections = len(self._writers)
+        self.counters.connections = len(self._serving)
         connection = Connection(
             reader, writer, lfdi, settings=self.settings, counters=self.counters
         )
@@ -133,17 +136,17 @@ class Ieee2030Endpoint:
             log.exception("a request could not be answered", extra={"lfdi": lfdi})
             raise
         finally:
-            del self._writers[writer]
+            del self._serving[serving]
             self._open[lfdi] -= 1
             if not self._open[lfdi]:
                 del self._open[lfdi]
-            self.counters.connections = len(self._writers)
+            self.counters.connections = len(self._serving)
             writer.close()
 
     def _admit(self, lfdi: str) -> bool:
         if not lfdi:
             self.counters.connects_refused["no certificate"] += 1
-        elif len(self._writers) >= self.settings.connections_max:
+        elif len(self._serving) >= self.settings.connections_max:
             self.counters.connects_refused["too many connections"] += 1
         elif self._open[lfdi] >= self.settings.connections_per_client_max:
             self.counters.connects_refused["too many connections of one client"] += 1

@@ -23,6 +23,7 @@ _WHOLE_DEVICE = (None, 0, 224)
 _FIRST_PHASE = (*_WHOLE_DEVICE, 128, 129)
 _PREMISES = 1 << 1
 """RoleFlagsType: the meter is the site's, not the device's."""
+_ROLES = 0xFFFF
 _SERIES_MAX = 64
 _READINGS_MAX = 2_000
 _SECONDS_MAX = 2**33
@@ -80,7 +81,7 @@ def mirror_of(part: Part) -> Mirror | str:
     mrid = part.hexadecimal("mRID", 32)
     if not mrid:
         return "mirror: mRID: is missing; give each mirror usage point one"
-    return Mirror(mrid, part.bits("roleFlags") or 0)
+    return Mirror(mrid, (part.bits("roleFlags") or 0) & _ROLES)
 
 
 def apply_readings(
@@ -96,8 +97,8 @@ def apply_readings(
     problems: dict[str, None] = {}
     found: dict[int, dict[Metric, float]] = defaultdict(dict)
     count = 0
-    for part in readings:
-        series = _series(mirror, part)
+    # Every type first: that there are two directions must be known before one is read.
+    for part, series in [(part, _series(mirror, part)) for part in readings]:
         if isinstance(series, str):
             problems[series] = None
             continue

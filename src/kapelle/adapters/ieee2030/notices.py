@@ -14,7 +14,7 @@ from envoy_schema.server.schema.sep2.pub_sub import Notification, NotificationSt
 from kapelle.adapters.ieee2030.client import Client, Subscription
 from kapelle.adapters.ieee2030.codec import Part
 from kapelle.adapters.ieee2030.counters import Counters
-from kapelle.adapters.ieee2030.resources import home_of, to_xml
+from kapelle.adapters.ieee2030.elements import home_of, subscription, to_xml
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.openadr.addresses import Place, is_allowed, networks, place
 from kapelle.runtime.background import Background
@@ -38,7 +38,12 @@ def subscription_of(client: Client, part: Part) -> Subscription | str:
     where = place(uri) if len(uri) <= _URI_CHARS_MAX else "is too long"
     if isinstance(where, str):
         return f"subscription: notificationURI: {where}; name a place by https"
-    return Subscription(0, resource, uri, part.whole("limit") or 0)
+    made = Subscription(0, resource, uri, part.whole("limit") or 0)
+    try:
+        subscription(client, made)
+    except ValueError:
+        return "subscription: notificationURI: cannot be written back; name a place by https"
+    return made
 
 
 class Notices:

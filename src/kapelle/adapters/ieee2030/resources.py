@@ -1,28 +1,22 @@
 """What a client may read, as envoy-schema writes it. Pure."""
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 from envoy_schema.server.schema.sep2.der import (
-    DER,
     DefaultDERControl,
     DERControlBase,
     DERControlListResponse,
     DERControlResponse,
-    DERListResponse,
     DERProgramListResponse,
     DERProgramResponse,
 )
-from envoy_schema.server.schema.sep2.der_control_types import ActivePower
 from envoy_schema.server.schema.sep2.device_capability import DeviceCapabilityResponse
 from envoy_schema.server.schema.sep2.end_device import (
     EndDeviceListResponse,
     EndDeviceResponse,
     RegistrationResponse,
 )
-from envoy_schema.server.schema.sep2.error import ErrorResponse
 from envoy_schema.server.schema.sep2.event import EventStatus
 from envoy_schema.server.schema.sep2.function_set_assignments import (
     FunctionSetAssignmentsListResponse,
@@ -33,71 +27,36 @@ from envoy_schema.server.schema.sep2.metering_mirror import (
     MirrorUsagePoint,
     MirrorUsagePointListResponse,
 )
-from envoy_schema.server.schema.sep2.pub_sub import (
-    Subscription as SubscriptionResource,
-)
-from envoy_schema.server.schema.sep2.pub_sub import (
-    SubscriptionEncoding,
-    SubscriptionListResponse,
-)
-from envoy_schema.server.schema.sep2.time import TimeResponse
 from envoy_schema.server.schema.sep2.types import (
     DateTimeIntervalType,
-    ReasonCodeType,
     ServiceKind,
     SubscribableType,
-    TimeQualityType,
 )
 from pydantic_xml import BaseXmlModel
 
-from kapelle.adapters.ieee2030.client import Client, Subscription
+from kapelle.adapters.ieee2030.client import Client
 from kapelle.adapters.ieee2030.controls import Control, Status
+from kapelle.adapters.ieee2030.elements import (
+    Page,
+    control_base,
+    der,
+    der_list,
+    home_of,
+    limit,
+    mrid_of,
+    subscription,
+    subscription_list,
+    time,
+    to_xml,
+)
 from kapelle.adapters.ieee2030.identity import sfdi_of
 from kapelle.adapters.ieee2030.metering import Mirror
-from kapelle.adapters.ieee2030.setpoint import active_power
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.model.ids import NS_PER_S
 
 _ALL_RESPONSES = "07"
 """Receipt, what becomes of it, and what the user decides."""
-_PAGE_MAX = 100
 _SUBSCRIBABLE = SubscribableType.resource_supports_non_conditional_subscriptions
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which part of a list is asked for (IEEE 2030.5, 6.6.3)."""
-
-    start: int = 0
-    after: int = 0
-    """Only what begins later. [s UTC]"""
-    limit: int = 1
-
-    @classmethod
-    def of(cls, query: Mapping[str, str]) -> "Page":
-        """Return the page of a query; what is no number counts as not said."""
-        numbers = {
-            k: int(v) for k, v in query.items() if v.isascii() and v.isdigit() and len(v) < 12
-        }
-        limit = min(numbers.get("l", 1), _PAGE_MAX)
-        return cls(numbers.get("s", 0), numbers.get("a", 0), limit)
-
-    def cut(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """Return the rows of this page."""
-        return rows[self.start : self.start + self.limit]
-
-
-def to_xml(resource: BaseXmlModel) -> bytes:
-    """Return a resource as it is sent."""
-    text = resource.to_xml(exclude_none=True)
-    return text if isinstance(text, bytes) else text.encode()
-
-
-def error_xml(reason: ReasonCodeType, message: str = "", retry_s: int | None = None) -> bytes:
-    """Return an Error (IEEE 2030.5, 6.6.2.3)."""
-    return to_xml(
-        ErrorResponse(reasonCode=reason, maxRetryDuration=retry_s, message=message or None)
-    )
 
 
 class Library:
@@ -118,7 +77,7 @@ class Library:
         if path == "/dcap":
             return self._capability(client)
         if path == "/tm":
-            return _time(now_ns // NS_PER_S)
+            return time(now_ns // NS_PER_S)
         if path == "/mup":
             return self._mirrors(client, page)
         if path.startswith("/mup/"):
@@ -150,16 +109,16 @@ class Library:
         if path == "/fsa/1":
             return self._assignments(client)
         if path == "/der":
-            return _der_list(client, page, self.poll_s(client))
+            return der_list(client, page, self.poll_s(client))
         if path == "/der/1":
-            return _der(client)
+            return der(client)
         if path.startswith("/der/1/"):
             return client.documents.get(path[7:])
         if path == "/sub":
-            return _subscriptions(client, page)
+            return subscription_list(client, page)
         for one in client.subscriptions.values():
             if path == f"/sub/{one.number}":
-                return _subscription(client, one)
+                return subscription(client, one)
         if path == "/derp":
             return self._programs(client, page, now_ns)
         if path == "/derp/1":
@@ -271,8 +230,8 @@ class Library:
             href=f"{home_of(client)}/derp/1/dderc",
             mRID=mrid_of(client, "dderc"),
             DERControlBase_=DERControlBase(
-                opModExpLimW=_limit(settings.default_export_w),
-                opModImpLimW=_limit(settings.default_import_w),
+                opModExpLimW=limit(settings.default_export_w),
+                opModImpLimW=limit(settings.default_import_w),
             ),
             subscribable=_SUBSCRIBABLE,
         )
@@ -316,7 +275,7 @@ class Library:
             ),
             interval=DateTimeIntervalType(duration=control.duration_s, start=control.start_s),
             randomizeStart=self._settings.randomize_s or None,
-            DERControlBase_=_base(control),
+            DERControlBase_=control_base(control),
         )
 
     def _mirrors(self, client: Client, page: Page) -> MirrorUsagePointListResponse:
@@ -339,83 +298,3 @@ class Library:
             deviceLFDI=client.lfdi,
             postRate=self._settings.post_s,
         )
-
-
-def home_of(client: Client) -> str:
-    """Return the path of a client's EndDevice."""
-    return f"/edev/{client.device_no}"
-
-
-def mrid_of(client: Client, what: str) -> str:
-    """Return an mRID that stays the same over restarts."""
-    return f"{zlib.crc32(what.encode()):08X}{client.lfdi[:16]}00000000"
-
-
-def _time(now_s: int) -> TimeResponse:
-    return TimeResponse(
-        href="/tm",
-        currentTime=now_s,
-        dstEndTime=0,
-        dstOffset=0,
-        dstStartTime=0,
-        localTime=now_s,
-        quality=TimeQualityType.level_3_source,
-        tzOffset=0,
-    )
-
-
-def _der_list(client: Client, page: Page, poll_s: int) -> DERListResponse:
-    rows = page.cut([_der(client)])
-    return DERListResponse(
-        href=f"{home_of(client)}/der", all_=1, results=len(rows), DER_=[*rows], pollRate=poll_s
-    )
-
-
-def _der(client: Client) -> DER:
-    here = f"{home_of(client)}/der/1"
-    return DER(
-        href=here,
-        AssociatedDERProgramListLink=ListLink(href=f"{home_of(client)}/derp", all_=1),
-        DERAvailabilityLink=Link(href=f"{here}/dera"),
-        DERCapabilityLink=Link(href=f"{here}/dercap"),
-        DERSettingsLink=Link(href=f"{here}/derg"),
-        DERStatusLink=Link(href=f"{here}/ders"),
-    )
-
-
-def _subscriptions(client: Client, page: Page) -> SubscriptionListResponse:
-    rows = page.cut([*client.subscriptions.values()])
-    return SubscriptionListResponse(
-        href=f"{home_of(client)}/sub",
-        all_=len(client.subscriptions),
-        results=len(rows),
-        subscriptions=[_subscription(client, one) for one in rows],
-    )
-
-
-def _subscription(client: Client, one: Subscription) -> SubscriptionResource:
-    return SubscriptionResource(
-        href=f"{home_of(client)}/sub/{one.number}",
-        subscribedResource=one.resource,
-        encoding=SubscriptionEncoding.XML,
-        level="+S1",
-        limit=one.limit,
-        notificationURI=one.uri,
-    )
-
-
-def _base(control: Control) -> DERControlBase:
-    if control.mode == "fixed_w":
-        return DERControlBase(opModFixedW=control.amount)
-    value, exponent = active_power(control.amount)
-    power = ActivePower(multiplier=exponent, value=value)
-    if control.mode == "target_w":
-        return DERControlBase(opModTargetW=power)
-    return DERControlBase(opModStorageTargetW=power)
-
-
-def _limit(limit_w: float) -> ActivePower | None:
-    if limit_w < 0:
-        return None
-    value, exponent = active_power(round(limit_w))
-    return ActivePower(multiplier=exponent, value=value)

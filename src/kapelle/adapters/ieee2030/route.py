@@ -10,9 +10,10 @@ from kapelle.adapters.ieee2030 import metering
 from kapelle.adapters.ieee2030.client import Client
 from kapelle.adapters.ieee2030.codec import Misread, Part, decode
 from kapelle.adapters.ieee2030.counters import Counters
+from kapelle.adapters.ieee2030.elements import Page, error_xml, home_of
 from kapelle.adapters.ieee2030.metering import Mirror, Moment
 from kapelle.adapters.ieee2030.notices import subscription_of
-from kapelle.adapters.ieee2030.resources import Library, Page, error_xml, home_of
+from kapelle.adapters.ieee2030.resources import Library
 from kapelle.adapters.ieee2030.server import Request, Response
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.ieee2030.status import read_status

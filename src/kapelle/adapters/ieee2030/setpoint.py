@@ -26,12 +26,13 @@ def amount_of(setpoint_w: float, mode: str, said: Ratings, up_w: float, down_w: 
 
     Source:
         opModFixedW of sep.xsd: "in %setMaxChargeRateW if negative value or %setMaxW or
-        %setMaxDischargeRateW if positive value (in hundredths)".
+        %setMaxDischargeRateW if positive value (in hundredths)". Clients that name no rate of charge
+        take the percentage of setMaxW both ways, as SunSpec model 704 does.
     """
     if mode != "fixed_w":
         return round(setpoint_w)
     if setpoint_w < 0:
-        whole_w = said.max_charge_w or down_w
+        whole_w = said.max_charge_w or said.max_w or down_w
     else:
         whole_w = said.max_discharge_w or said.max_w or up_w
     if not whole_w > 0:
