@@ -181,10 +181,13 @@ class Callbacks:
             await writer.drain()
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                status = int(head.split(b" ", 2)[1])
+                version, status_said, *_ = head.split(b" ", 2)
+                if not version.startswith(b"HTTP/1."):
+                    raise OSError("its answer is no HTTP")
+                status = int(status_said)
                 if status >= 200:
                     return status
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError) as error:
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise OSError("its answer is no HTTP") from error
         finally:
             writer.transport.abort()

@@ -209,15 +209,27 @@ def _revision(body: Event) -> int:
 def _ends_ns(kept: Kept) -> int | None:
     """Return when an event is over; None where it has no end, or none that is known."""
     body = kept.body
-    if not isinstance(body, Event) or not isinstance(body.interval_period, IntervalPeriod):
-        return None
-    period = body.interval_period
+    assert isinstance(body, Event)
+    intervals = body.intervals if isinstance(body.intervals, list) else []
+    own = [
+        one.interval_period for one in intervals if isinstance(one.interval_period, IntervalPeriod)
+    ]
+    count = max(1, len(intervals))
+    ends_ns = [_end_ns(one, kept.made_at_ns, 1) for one in own]
+    if isinstance(body.interval_period, IntervalPeriod):
+        period = body.interval_period
+        if isinstance(body.duration, str):
+            # Of the whole event: its intervals may be repeated until then.
+            period, count = IntervalPeriod(start=period.start, duration=body.duration), 1
+        ends_ns.append(_end_ns(period, kept.made_at_ns, count))
+    latest_ns = max(ends_ns, default=math.inf)
+    return int(latest_ns) if math.isfinite(latest_ns) else None
+
+
+def _end_ns(period: IntervalPeriod, made_at_ns: int, count: int) -> float:
     if not isinstance(period.start, str) or not isinstance(period.duration, str):
-        return None
+        return math.inf
     start_ns = moment_ns(period.start)
     if start_ns is None:
-        return None
-    intervals = body.intervals
-    count = max(1, len(intervals)) if isinstance(intervals, list) else 1
-    ends_ns = (start_ns or kept.made_at_ns) + duration_s(period.duration) * NS_PER_S * count
-    return int(ends_ns) if math.isfinite(ends_ns) else None
+        return math.inf
+    return (start_ns or made_at_ns) + duration_s(period.duration) * NS_PER_S * count
