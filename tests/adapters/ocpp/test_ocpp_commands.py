@@ -116,6 +116,17 @@ def test_discharge_is_a_setpoint_of_the_transaction_and_only_of_vehicles_that_ca
     )
 
 
+def test_only_who_can_give_back_is_asked_to() -> None:
+    station = charging(1, 2)
+    station.evses[2].need = Need(NAN, 0, NAN, 10_000.0, NAN)
+    dialect = V2(V21)
+    first, second = made(station, 4_000.0, means(dialect)).profiles
+    assert (first.value, first.is_setpoint, first.transaction) == (0.0, False, "")
+    assert (second.value, second.is_setpoint, second.transaction) == (-4_000.0, True, "t2")
+    both = made(station, -4_000.0, means(dialect)).profiles
+    assert [(p.value, p.is_setpoint) for p in both] == [(2_000.0, False), (2_000.0, True)]
+
+
 @pytest.mark.parametrize(
     ("station", "down_w", "watts"),
     [

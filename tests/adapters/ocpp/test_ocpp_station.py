@@ -195,6 +195,41 @@ def test_energy_that_was_charged_is_needed_no_more() -> None:
     assert world.bounds() == (-10_000.0, 0.0)
 
 
+def test_energy_that_was_given_back_is_needed_again() -> None:
+    world = World(BOTH_WAYS)
+    world.begin(import_wh=1_000.0)
+    world.sample(1, "t1", import_wh=1_000.0, export_wh=50.0)
+    world.hear(evse=1, need=need(5_000.0, 6_000, 5_000.0))
+    assert world.bounds() == (-10_000.0, 5_000.0)
+    world.sample(1, "t1", import_wh=1_000.0, export_wh=9_550.0)
+    assert world.bounds() == (-10_000.0, -10_000.0)
+
+
+def test_a_vehicle_that_is_let_go_is_not_taken_for_one_that_is_full() -> None:
+    world = World()
+    world.begin()
+    world.sample(1, "t1", power_w=-7_000.0)
+    world.station.setpoints[0] = Setpoint(-2_000.0, world.now_ns, world.now_ns + 300 * NS_PER_S)
+    world.at_s = 100
+    world.sample(1, "t1", power_w=-2_000.0)
+    world.station.release(0, world.now_ns)
+    world.at_s = 105
+    world.sample(1, "t1", power_w=-2_500.0)
+    assert world.bounds() == (-7_000.0, 0.0)
+    world.at_s = 140
+    world.sample(1, "t1", power_w=-6_000.0)
+    assert world.bounds() == (-6_000.0, 0.0)
+
+
+def test_a_transaction_that_ends_after_a_restart_of_the_plant_ends_at_the_only_evse() -> None:
+    world = World()
+    (said, *_) = world.hear(
+        transaction="9", ended=True, samples=(Sample(NOW_NS, {Metric.IMPORT_WH: 5_000.0}),)
+    )
+    assert world.problems == []
+    assert said.values[Metric.IMPORT_WH] == 5_000.0
+
+
 def test_a_need_heard_before_its_transaction_belongs_to_it() -> None:
     world = World()
     world.hear(evse=1, need=need(10_000.0, 3_700))

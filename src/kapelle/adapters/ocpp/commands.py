@@ -63,24 +63,24 @@ def plan(
         now_ns: The time.
     """
     active = station.active(scope)
-    both = means.dialect.name == V21 and any(_gives_back(station, number) for number in active)
-    if setpoint_w > 0 and not both:
+    giving = {number for number in active if _gives_back(station, number, means.dialect)}
+    if setpoint_w > 0 and not giving:
         return "no vehicle here can give energy back"
-    # A setpoint in both directions belongs to a transaction; so does nothing else.
-    spread = both or (means.is_default and scope == STATION and active)
-    places = active if spread else [scope]
+    # A setpoint in both directions belongs to a transaction, so each vehicle gets its part.
+    is_spread = giving or (means.is_default and scope == STATION and active)
+    places = active if is_spread else [scope]
     until_ns = now_ns + math.ceil(revert_s * NS_PER_S) if revert_s > 0 else 0
-    each_w = -setpoint_w / len(places)
+    sharing = giving if setpoint_w > 0 else set(places)
     watts = per_unit(station, scope, means, down_w)
     profiles = tuple(
         Profile(
             evse=place,
-            transaction=station.evse(place).transaction if both else "",
+            transaction=station.evse(place).transaction if place in giving else "",
             is_default=means.is_default,
-            value=each_w / watts,
+            value=-setpoint_w / len(sharing) / watts if place in sharing else 0.0,
             unit=means.unit,
-            phases=0 if both else station.phases(scope),
-            is_setpoint=both,
+            phases=0 if place in giving else station.phases(scope),
+            is_setpoint=place in giving,
             from_ns=now_ns - _EARLY_NS,
             until_ns=until_ns,
             stack_level=means.stack_level,
@@ -116,6 +116,7 @@ def is_ending(composite: Composite, profile: Profile, now_ns: int) -> bool:
     return composite.ends_s <= (profile.until_ns - now_ns) / NS_PER_S + _LATE_S
 
 
-def _gives_back(station: Station, number: int) -> bool:
-    need = station.evse(number).need
-    return need is not None and need.discharge_w_max > 0
+def _gives_back(station: Station, number: int, dialect: Dialect) -> bool:
+    evse = station.evse(number)
+    can = evse.need is not None and evse.need.discharge_w_max > 0
+    return can and dialect.name == V21 and bool(evse.transaction)

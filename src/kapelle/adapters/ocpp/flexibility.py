@@ -44,8 +44,8 @@ class Evse:
 
     occupancy: Occupancy | None = None
     transaction: str = ""
-    began_wh: float = math.nan
-    """Import register as the vehicle's need was heard, else as the transaction began."""
+    had_wh: float = math.nan
+    """`stored_wh` as the vehicle said what it needs. [Wh]"""
     import_wh: float = math.nan
     export_wh: float = math.nan
     power_w: float = math.nan
@@ -66,10 +66,15 @@ class Evse:
         charging = (Occupancy.CHARGING, Occupancy.PAUSED, Occupancy.SATISFIED)
         return bool(self.transaction) or self.occupancy in charging
 
+    @property
+    def stored_wh(self) -> float:
+        """What has gone into vehicles here and not come back, by the registers. [Wh]"""
+        return self.import_wh - (0.0 if math.isnan(self.export_wh) else self.export_wh)
+
     def leave(self) -> None:
         """Forget the vehicle."""
         self.transaction, self.need, self.phases = "", None, 0
-        self.began_wh, self.takes_w = math.nan, math.inf
+        self.had_wh, self.takes_w = math.nan, math.inf
         self.power_w = 0.0
 
 
@@ -78,11 +83,12 @@ def learn(evse: Evse, setpoint: Setpoint | None, now_ns: int) -> None:
     taken_w = -evse.power_w
     if evse.occupancy is not Occupancy.CHARGING or not taken_w > 0:
         return
-    if setpoint is not None and setpoint.holds(now_ns):
-        is_settled = now_ns - setpoint.since_ns > _SETTLED_NS
-        is_free = is_settled and taken_w < -setpoint.value_w * _FOLLOWS
-    else:
-        is_free = True
+    is_free = setpoint is None
+    if setpoint is not None:
+        held = setpoint.holds(now_ns)
+        # A vehicle needs a moment to follow, and another one to return.
+        is_settled = now_ns - (setpoint.since_ns if held else setpoint.until_ns) > _SETTLED_NS
+        is_free = is_settled and (not held or taken_w < -setpoint.value_w * _FOLLOWS)
     evse.takes_w = taken_w if is_free else max(taken_w, evse.takes_w)
 
 
@@ -120,8 +126,8 @@ def _spare_s(evse: Evse, most_w: float, now_ns: int) -> float:
     need = evse.need
     if need is None or not need.departure_ns or math.isnan(need.energy_wh):
         return math.inf
-    had_wh = evse.import_wh - evse.began_wh
-    left_wh = need.energy_wh - (had_wh if had_wh > 0 else 0.0)
+    gained_wh = evse.stored_wh - evse.had_wh
+    left_wh = need.energy_wh - (0.0 if math.isnan(gained_wh) else gained_wh)
     left_s = (need.departure_ns - now_ns) / NS_PER_S
     if left_wh <= 0 or left_s <= 0 or most_w <= 0:
         return math.inf

@@ -167,11 +167,16 @@ class Session:
                 # A station that has just booted takes no calls before it was accepted.
                 await self.connection.heard.wait()
         fresh = not self._known.set_up_ns
-        with suppress(ConnectionError):
+        try:
             while True:
                 await self._ask_all(fresh or self._booted.is_set())
                 self._booted.clear()
                 await self._booted.wait()
+        except ConnectionError:
+            return
+        finally:
+            # Whoever waits to tell it something finds that it has gone.
+            self._is_known.set()
 
     async def _ask_all(self, is_new: bool) -> None:
         known, dialect, settings = self._known, self.connection.dialect, self._host.settings
@@ -213,7 +218,7 @@ class Session:
     async def _release(self, scope: int) -> Said:
         known = self._known
         words = [await self._clear(evse) for evse in sorted(known.told.get(scope) or {scope})]
-        known.station.setpoints.pop(scope, None)
+        known.station.release(scope, self._host.clock.now_ns())
         known.told.pop(scope, None)
         # `Unknown`: there is none (any more), which is what was wanted.
         gone = all(word == "Unknown" for word in words)

@@ -78,7 +78,7 @@ class Station:
             self._measure(evse, sample)
             said += self._told(sample, number, scopes, now_ns)
         if event.need is not None:
-            evse.need, evse.began_wh = event.need, evse.import_wh
+            evse.need, evse.had_wh = event.need, evse.stored_wh
             soc = event.need.soc
             extra = {} if math.isnan(soc) else {Metric.SOC: soc}
             said += self._stands(number, scopes, event.at_ns, now_ns, extra)
@@ -117,6 +117,11 @@ class Station:
         lowest_w, highest_w = sum(low for low, _ in each), sum(high for _, high in each)
         return max(lowest_w, -nameplate.down_w) + 0.0, min(highest_w, nameplate.up_w) + 0.0
 
+    def release(self, scope: int, now_ns: int) -> None:
+        """Note that a device follows its own schedule again."""
+        if scope in self.setpoints:
+            self.setpoints[scope].until_ns = now_ns
+
     def volts(self, scope: int, otherwise: float) -> float:
         """Return the voltage measured, phase to neutral. [V]"""
         known = [evse.volts for _, evse in self._of(scope) if evse.volts > 0]
@@ -138,6 +143,8 @@ class Station:
             return event.evse
         if event.transaction in self._evse_of:
             return self._evse_of[event.transaction]
+        if not self.evses and self.evses_said <= 1:
+            return 1
         return next(iter(self.evses)) if len(self.evses) == 1 else None
 
     def _occupy(self, evse: Evse, number: int, event: Event) -> None:
@@ -147,13 +154,11 @@ class Station:
             return
         if event.began or (event.transaction and event.transaction != evse.transaction):
             self._evse_of.pop(evse.transaction, None)
-            need, began_wh = evse.need, evse.began_wh
-            if evse.transaction:
-                need, began_wh = None, math.nan
+            # What a vehicle needs may be heard before its transaction begins.
+            need = evse.need if not evse.transaction else None
             evse.leave()
             evse.power_w = math.nan
-            # What a vehicle needs may be heard before its transaction begins.
-            evse.need, evse.began_wh = need, began_wh
+            evse.need = need
             if event.transaction and not event.ended:
                 evse.transaction = event.transaction
                 self._evse_of[event.transaction] = number
@@ -177,8 +182,6 @@ class Station:
         evse.phases = sample.phases or evse.phases
         evse.import_wh = values.get(Metric.IMPORT_WH, evse.import_wh)
         evse.export_wh = values.get(Metric.EXPORT_WH, evse.export_wh)
-        if math.isnan(evse.began_wh):
-            evse.began_wh = evse.import_wh
 
     def _told(
         self, sample: Sample, number: int, scopes: Mapping[int, Nameplate], now_ns: int
