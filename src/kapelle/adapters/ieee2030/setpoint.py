@@ -26,8 +26,8 @@ def amount_of(setpoint_w: float, mode: str, said: Ratings, up_w: float, down_w: 
 
     Source:
         opModFixedW of sep.xsd: "in %setMaxChargeRateW if negative value or %setMaxW or
-        %setMaxDischargeRateW if positive value (in hundredths)". Clients that name no rate of charge
-        take the percentage of setMaxW both ways, as SunSpec model 704 does.
+        %setMaxDischargeRateW if positive value (in hundredths)". Clients that name no
+        rate of charge take the percentage of setMaxW both ways, as SunSpec model 704 does.
     """
     if mode != "fixed_w":
         return round(setpoint_w)
@@ -35,7 +35,7 @@ def amount_of(setpoint_w: float, mode: str, said: Ratings, up_w: float, down_w: 
         whole_w = said.max_charge_w or said.max_w or down_w
     else:
         whole_w = said.max_discharge_w or said.max_w or up_w
-    if not whole_w > 0:
+    if not whole_w >= 1.0:
         return 0 if setpoint_w == 0 else "control: setpoint: the device has no rating that way"
     return max(-_HUNDREDTHS, min(_HUNDREDTHS, round(_HUNDREDTHS * setpoint_w / whole_w)))
 
