@@ -8,7 +8,9 @@ import jsonschema
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapelle.adapters.mqtt.settings import MqttSettings
 from kapelle.edge import wire
+from kapelle.edge.service import FRESH_MAX, STORED_MAX
 from kapelle.edge.wire import Command
 from kapelle.model.enums import AckStatus, DeviceMode, Metric
 from kapelle.model.ids import NS_PER_S
@@ -38,6 +40,14 @@ def test_a_reading_is_as_the_plant_wants_it() -> None:
         "at_ns": NOW_NS, "boot": 3, "seq": 4, "power_w": -2000.0, "soc": 0.5, "mode": "local",
     }  # fmt: skip
     jsonschema.validate(json.loads(wire.together([one, one])), schema("telemetry"))
+
+
+def test_the_largest_publication_is_one_the_endpoint_takes() -> None:
+    # Nothing of a device is longer than a float with all its digits.
+    values = dict.fromkeys(Metric, -1.2345678901234567e-100) | {Metric.MODE: 1.0}
+    longest = wire.telemetry(values, NOW_NS, 2**31 - 1, 2**32 - 1)
+    together = wire.together([longest] * (FRESH_MAX + STORED_MAX))
+    assert len(together) < MqttSettings().payload_size_max
 
 
 def test_an_answer_is_as_the_plant_wants_it() -> None:

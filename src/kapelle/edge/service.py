@@ -5,6 +5,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from kapelle.adapters.sunspec.link import Line
 from kapelle.adapters.sunspec.settings import DeviceSettings
@@ -26,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 _FLUSH_S = 1.0
 """A power cut takes at most so much of what the plant has not acknowledged. [s]"""
-_FRESH_MAX, _STORED_MAX = 50, 150
+FRESH_MAX, STORED_MAX = 30, 100
 """Readings in one publication: below the endpoint's 64 KiB, with all a device can say."""
 _PAUSE_S_MAX = 60.0
 """A device that does not answer is asked at least so often. [s]"""
-_AGAIN_S = 1.0
+_BATCH_S = 1.0
 _ANSWERS_MAX = 16
 """Answers that wait for the plant; it asks again for what is lost beyond."""
 
@@ -138,14 +139,14 @@ class Device:
         try:
             async with self._turn:
                 values, at_ns = await self.unit.poll(self.duty.ours_w())
+                if values:
+                    self._buffer.add(self._id, values, at_ns)
+                    self._news.set()
                 await self.duty.take_back()
         except TROUBLE as trouble:
             self._say(str(trouble))
             return False
         self._say("" if values else "it says nothing that can be used")
-        if values:
-            self._buffer.add(self._id, values, at_ns)
-            self._news.set()
         return True
 
     async def keep_up(self, draw: random.Random) -> None:
@@ -178,12 +179,12 @@ class Device:
             while self._answers:
                 await session.answer(self._answers.popleft())
             self._news.clear()
-            rows = self._rows()
-            await self._report(session, rows)
-            if not self._buffer.has_stored(self._id):
-                await self._news.wait()
-            elif not rows:
-                await self._clock.sleep(_AGAIN_S)
+            await self._report(session, self._rows())
+            # What was kept follows in batches, not row by row as the pace lets them go.
+            later_s = _BATCH_S if self._buffer.has_stored(self._id) else None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(later_s):
+                    await self._news.wait()
 
     async def _report(self, session: Session, rows: list[Row]) -> None:
         if rows:
@@ -192,9 +193,9 @@ class Device:
 
     def _rows(self) -> list[Row]:
         """Return what to send next: what is new, and as much of what was kept as may go now."""
-        rows = self._buffer.fresh(self._id)[-_FRESH_MAX:]
+        rows = self._buffer.fresh(self._id)[-FRESH_MAX:]
         if self._buffer.has_stored(self._id):
-            granted = self._pace.take(_STORED_MAX, self._clock.now_ns())
+            granted = self._pace.take(STORED_MAX, self._clock.now_ns())
             rows += self._buffer.stored(self._id, granted)
         return rows
 

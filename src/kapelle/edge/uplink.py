@@ -10,8 +10,6 @@ from kapelle.edge.settings import UplinkSettings
 from kapelle.errors import LinkLost
 from kapelle.runtime.supervise import leave_if_asked
 
-_PAYLOAD_MAX = 48 * 1024
-"""Of one publication; the endpoint takes 64 KiB. [bytes]"""
 _REFUSED = 0x80
 _COMMANDS_MAX = 64
 """Commands that wait to be looked at; the newest of a device is the only one that counts."""
