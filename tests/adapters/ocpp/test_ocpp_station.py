@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kapelle.adapters.ocpp.events import Event, Need, Occupancy, Sample
 from kapelle.adapters.ocpp.flexibility import Setpoint
@@ -270,3 +272,47 @@ def test_what_a_schedule_showed_is_what_it_was_set_to_until_it_ends() -> None:
     (said,) = world.sample(1, "t1", power_w=-7_000.0)
     assert Metric.SETPOINT_W not in said.values
     assert said.values[Metric.MODE] == DeviceMode.OWN
+
+
+NUMBERS = st.floats(-1e9, 1e9) | st.just(NAN)
+METERED = (Metric.POWER_W, Metric.IMPORT_WH, Metric.EXPORT_WH, Metric.SOC, Metric.VOLTAGE_V)
+SAMPLES = st.builds(
+    Sample,
+    st.integers(0, 2**62),
+    st.dictionaries(st.sampled_from(METERED), st.floats(-1e9, 1e9), min_size=1),
+    st.integers(0, 3),
+)
+NEEDS = st.builds(Need, NUMBERS, st.integers(0, 2**62), NUMBERS, NUMBERS, NUMBERS)
+EVENTS = st.builds(
+    Event,
+    evse=st.none() | st.integers(-1, 4),
+    transaction=st.sampled_from(["", "a", "b"]),
+    began=st.booleans(),
+    ended=st.booleans(),
+    occupancy=st.none() | st.sampled_from(Occupancy),
+    is_aside=st.booleans(),
+    samples=st.lists(SAMPLES, max_size=2).map(tuple),
+    need=st.none() | NEEDS,
+    alive=st.booleans(),
+)
+
+
+@given(st.lists(EVENTS, max_size=8), st.integers(0, 3), NUMBERS)
+def test_whatever_is_said_limits_keep_to_the_nameplate(
+    events: list[Event], evses_said: int, setpoint_w: float
+) -> None:
+    scopes = {0: Nameplate(5_000.0, 11_000.0), 2: Nameplate(0.0, 7_000.0)}
+    station = Station()
+    station.evses_said = evses_said
+    station.setpoints[0] = Setpoint(setpoint_w, NOW_NS, NOW_NS + 60 * NS_PER_S, is_seen=True)
+    for turn, event in enumerate(events):
+        now_ns = NOW_NS + turn * 40 * NS_PER_S
+        said, problems = station.apply(event, scopes, now_ns)
+        assert all("; " in problem for problem in problems)
+        for one in said:
+            plate = scopes[one.scope]
+            low, high = one.values[Metric.MIN_W], one.values[Metric.MAX_W]
+            assert -plate.down_w <= low <= high <= plate.up_w
+            if not station.active(one.scope):
+                assert low == high == 0
+        assert len(station.evses) <= 5

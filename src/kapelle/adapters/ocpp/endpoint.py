@@ -32,6 +32,8 @@ _wire.setLevel(logging.CRITICAL + 1)
 """The library logs headers, passwords among them, and every handshake that fails."""
 
 _SWEEP_S = 1.0
+_BACKLOG = 4_096
+"""Stations that return together after an outage wait here to be accepted."""
 _READ_AHEAD = 4
 _WRITE_AHEAD = 65_536
 _GOODBYE_S = 2.0
@@ -97,7 +99,7 @@ class OcppEndpoint:
     async def _listen(self) -> Server:
         settings = self.settings
         context = door.tls(settings)
-        more: dict[str, Any] = {"create_connection": self._greet}
+        more: dict[str, Any] = {"create_connection": self._greet, "backlog": _BACKLOG}
         if context is not None:
             more["ssl_handshake_timeout"] = settings.handshake_s
         return await serve(
