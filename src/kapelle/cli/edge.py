@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kapelle.cli.output import Exit, Json, complain, print_json, print_table, say
+from kapelle.cli.output import Exit, Json, complain, counted, print_json, print_table, say
 from kapelle.cli.running import run_until_signal
 from kapelle.config import read
 from kapelle.edge.settings import EdgeConfig, secrets_of
@@ -42,7 +42,8 @@ def edge(
             Exit.OK if len(rows) == len(settings.sunspec.devices) else Exit.UNREACHABLE
         )
     secrets = secrets_of(settings, os.environ)
-    say(f"{len(secrets)} devices, plant {settings.plant.host}:{settings.plant.port}")
+    plant = f"{settings.plant.host}:{settings.plant.port}"
+    say(f"{counted(len(secrets), 'device')}, plant at {plant}")
     run_until_signal(lambda: _run(settings, secrets))
 
 
