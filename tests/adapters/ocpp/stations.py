@@ -9,7 +9,7 @@ from typing import Any
 
 import ocpp.messages
 import websockets
-from ocpp.exceptions import OCPPError
+from ocpp.exceptions import OCPPError, PropertyConstraintViolationError
 from ocpp.routing import on
 from ocpp.v16 import ChargePoint as ChargePoint16
 from ocpp.v16 import call as call16
@@ -36,6 +36,8 @@ class Behaviour:
 
     units = "Current,Power"
     takes_station_profile = True
+    answers_with_errors = False
+    """It answers with a CALLERROR what it does not take."""
     shows_schedule = True
     ignores = False
     """It accepts profiles and does nothing."""
@@ -53,6 +55,8 @@ class Habits(Behaviour):
     def take(self, number: int, evse: int, profile: dict[str, Any]) -> str:
         purpose = profile["charging_profile_purpose"]
         if evse == 0 and "Max" in purpose and not self.takes_station_profile:
+            if self.answers_with_errors:
+                raise PropertyConstraintViolationError
             return "Rejected"
         if not self.ignores:
             self.profiles[number] = profile | {"evse": evse}

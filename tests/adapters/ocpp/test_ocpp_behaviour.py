@@ -96,11 +96,13 @@ def test_limits_are_sent_in_the_unit_a_station_takes(
 
 
 @every_version
+@pytest.mark.parametrize("errors", [False, True])
 def test_a_station_that_takes_no_profile_as_a_whole_gets_defaults_for_its_vehicles(
-    serve: Serve, run: Run, version: str
+    serve: Serve, run: Run, version: str, errors: bool
 ) -> None:
     async def check() -> None:
-        habits = {"takes_station_profile": False, "units": "Power"}
+        habits: dict[str, Any] = {"takes_station_profile": False, "units": "Power"}
+        habits["answers_with_errors"] = errors
         async with serve() as served, connected(served.port, version, **habits) as station:
             await station.boot()
             await station.plug_in(1)

@@ -209,10 +209,10 @@ def test_composite_schedules(
 def test_a_schedule_is_evidence_of_what_it_shows() -> None:
     (profile,) = made(charging(), -6_900.0, means(V16(), "A")).profiles
     shown = Composite(10.0, "A", 301.0)
-    assert is_shown(shown, profile, 690.0)
+    assert is_shown(shown, profile)
     assert is_ending(shown, profile, NOW_NS)
     for other in (Composite(32.0, "A", 301.0), Composite(10.0, "W", 301.0), Composite(NAN, "A", 1)):
-        assert not is_shown(other, profile, 690.0)
+        assert not is_shown(other, profile)
     assert not is_ending(Composite(10.0, "A", 900.0), profile, NOW_NS)
 
 

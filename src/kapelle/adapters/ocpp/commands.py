@@ -38,8 +38,6 @@ class Plan(NamedTuple):
     profiles: tuple[Profile, ...]
     value_w: float
     """What that makes together, in the plant's sign. [W]"""
-    unit_w: float
-    """One of the profiles' units. [W]"""
 
 
 def plan(
@@ -71,27 +69,30 @@ def plan(
     places = active if is_spread else [scope]
     until_ns = now_ns + math.ceil(revert_s * NS_PER_S) if revert_s > 0 else 0
     sharing = giving if setpoint_w > 0 else set(places)
-    watts = per_unit(station, scope, means, down_w)
-    profiles = tuple(
-        Profile(
-            evse=place,
-            transaction=station.evse(place).transaction if place in giving else "",
-            is_default=means.is_default,
-            value=-setpoint_w / len(sharing) / watts if place in sharing else 0.0,
-            unit=means.unit,
-            phases=0 if place in giving else station.phases(scope),
-            is_setpoint=place in giving,
-            from_ns=now_ns - _EARLY_NS,
-            until_ns=until_ns,
-            stack_level=means.stack_level,
+    profiles = []
+    for place in places:
+        unit_w = per_unit(station, place, means, down_w)
+        gives = place in giving
+        profiles.append(
+            Profile(
+                evse=place,
+                transaction=station.evse(place).transaction if gives else "",
+                is_default=means.is_default,
+                value=-setpoint_w / len(sharing) / unit_w if place in sharing else 0.0,
+                unit=means.unit,
+                unit_w=unit_w,
+                phases=0 if gives else station.phases(place),
+                is_setpoint=gives,
+                from_ns=now_ns - _EARLY_NS,
+                until_ns=until_ns,
+                stack_level=means.stack_level,
+            )
         )
-        for place in places
-    )
-    return Plan(profiles, setpoint_w, watts)
+    return Plan(tuple(profiles), setpoint_w)
 
 
 def per_unit(station: Station, scope: int, means: Means, down_w: float) -> float:
-    """Return how many watts one of a station's units is: 1, or volts times phases."""
+    """Return how many watts one unit of a profile is: 1, or volts times phases."""
     if means.unit == "W":
         return 1.0
     volts = station.volts(scope, means.volts_otherwise)
@@ -101,12 +102,12 @@ def per_unit(station: Station, scope: int, means: Means, down_w: float) -> float
     return volts * phases
 
 
-def is_shown(composite: Composite, profile: Profile, watts: float) -> bool:
-    """Tell whether a station's schedule shows what it was told. `watts`: of one unit."""
+def is_shown(composite: Composite, profile: Profile) -> bool:
+    """Tell whether a station's schedule shows what it was told."""
     if composite.unit != profile.unit or not math.isfinite(composite.value):
         return False
-    off_w = abs(composite.value - profile.value) * watts
-    return off_w <= max(_NEAR_W, abs(profile.value) * watts * _NEAR)
+    off_w = abs(composite.value - profile.value) * profile.unit_w
+    return off_w <= max(_NEAR_W, abs(profile.value) * profile.unit_w * _NEAR)
 
 
 def is_ending(composite: Composite, profile: Profile, now_ns: int) -> bool:

@@ -30,6 +30,8 @@ class Profile(NamedTuple):
     """Positive is consumption, in `unit`."""
     unit: str
     """A (per phase) or W."""
+    unit_w: float
+    """How many watts one of it is."""
     phases: int
     """Phases in use; 0: not known."""
     is_setpoint: bool

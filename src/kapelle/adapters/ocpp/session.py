@@ -1,6 +1,7 @@
 """A station that is connected: takes in what it says, sets it up, tells it what it is to do."""
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -42,9 +43,10 @@ class Known:
     """It takes no profile for the station as a whole."""
     shows_schedule: bool = True
     told: dict[int, set[int]] = field(default_factory=dict)
-    """Per scope, the EVSEs that have a profile of ours."""
+    """Per scope, the EVSEs that may have a profile of ours."""
     starts: dict[bytes, int] = field(default_factory=dict)
-    """Newest StartTransaction calls and the numbers given: one that is repeated gets the same."""
+    """Digests of the newest StartTransaction calls, and the numbers given: one that is repeated
+    gets the same."""
     set_up_ns: int = 0
     takeovers_ns: tuple[int, ...] = ()
 
@@ -147,17 +149,19 @@ class Session:
         return dict(zip(self.devices, plates, strict=True))
 
     def _number(self, payload: bytes) -> int:
-        starts = self._known.starts
-        if payload not in starts:
+        starts, digest = self._known.starts, hashlib.sha256(payload).digest()
+        if digest not in starts:
             while len(starts) >= _STARTS_KEPT:
                 del starts[next(iter(starts))]
-            starts[payload] = self._host.next_transaction()
-        return starts[payload]
+            starts[digest] = self._host.next_transaction()
+        return starts[digest]
 
     # Setting it up.
 
     def _boot(self) -> None:
+        # Whatever it does from now on, and whatever it now is: it has not shown it yet.
         self._known.station.setpoints.clear()
+        self._known.is_default, self._known.shows_schedule = False, True
         self._booted.set()
 
     async def set_up(self) -> None:
@@ -233,18 +237,18 @@ class Session:
         made = self._plan(scope, command)
         if isinstance(made, str):
             return Said(AckStatus.REJECTED, made)
-        status, word = await self._send(made)
+        status, word = await self._send(scope, made)
         if status is AckStatus.REJECTED and scope == STATION and not known.is_default:
             known.is_default = True
             made = self._plan(scope, command)
             assert not isinstance(made, str)
-            status, word = await self._send(made)
+            status, word = await self._send(scope, made)
             known.is_default = status is AckStatus.ACCEPTED
         if status is AckStatus.REJECTED:
             return Said(status, word)
         told = {profile.evse for profile in made.profiles}
-        for evse in sorted(known.told.get(scope, set()) - told):
-            await self._clear(evse)
+        for evse in sorted(known.told[scope] - told):
+            await self._try(self.connection.dialect.clear_profile(evse))
         known.told[scope] = told
         now_ns = self._host.clock.now_ns()
         setpoint = Setpoint(made.value_w, now_ns, made.profiles[0].until_ns)
@@ -273,12 +277,18 @@ class Session:
             self._host.clock.now_ns(),
         )
 
-    async def _send(self, made: Plan) -> tuple[AckStatus, str]:
+    async def _send(self, scope: int, made: Plan) -> tuple[AckStatus, str]:
         """Tell all that is planned; what the first says that does not take it stands for all."""
         dialect = self.connection.dialect
+        told = self._known.told.setdefault(scope, set())
         status, word = AckStatus.ACCEPTED, ""
         for profile in made.profiles:
-            answer = await self.connection.call(dialect.set_profile(profile))
+            # One that does not answer may have it all the same.
+            told.add(profile.evse)
+            try:
+                answer = await self.connection.call(dialect.set_profile(profile))
+            except Refused as refused:
+                return AckStatus.REJECTED, str(refused)
             status, word = dialect.read_status(answer)
             if status is AckStatus.REJECTED:
                 break
@@ -290,7 +300,7 @@ class Session:
             return None
         is_ending_all = True
         for profile in made.profiles:
-            seen = await self._is_seen(scope, made, profile)
+            seen = await self._is_seen(profile)
             if seen is None:
                 return None
             is_ending_all &= seen
@@ -299,7 +309,7 @@ class Session:
         await self._keep(b"", self._known.station.confirm(scope, self._scopes(), now_ns), [])
         return Said(AckStatus.APPLIED, "" if is_ending_all else "its schedule shows no end")
 
-    async def _is_seen(self, scope: int, made: Plan, profile: Profile) -> bool | None:
+    async def _is_seen(self, profile: Profile) -> bool | None:
         """Return whether a schedule that shows a profile also shows its end; None: not shown."""
         dialect, now_ns = self.connection.dialect, self._host.clock.now_ns()
         lasts_s = (profile.until_ns - now_ns) / NS_PER_S if profile.until_ns else 0.0
@@ -309,6 +319,6 @@ class Session:
         except Refused as refused:
             self._known.shows_schedule = str(refused) not in _UNKNOWN
             return None
-        if composite is None or not is_shown(composite, profile, made.unit_w):
+        if composite is None or not is_shown(composite, profile):
             return None
         return is_ending(composite, profile, now_ns)
