@@ -177,14 +177,33 @@ def test_a_station_is_set_up_when_it_boots_but_not_each_time_it_boots(
     async def check() -> None:
         async with serve() as served:
             asked = []
-            for _ in range(4):
+            for turn in range(4):
                 async with connected(served.port, "1.6") as station:
                     await station.boot()
-                    await served.plant.send(-2_000.0, revision=len(asked) + 1)
+                    await served.plant.send(-2_000.0, revision=len(asked) + turn)
                     await until(lambda: station.profiles)
+                    if not asked:
+                        await until(lambda: "HeartbeatInterval" in dict(station.asked))
                     asked += [name for name, _ in station.asked]
             assert asked.count("MeterValueSampleInterval") == 1
             assert asked.count("HeartbeatInterval") == 1
+
+    run(check)
+
+
+def test_a_set_up_that_was_cut_off_is_made_up_for(
+    serve: Serve, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kapelle.adapters.ocpp.session._SET_UP_AGAIN_NS", 0)
+
+    async def check() -> None:
+        async with serve() as served:
+            async with connected(served.port, "1.6") as station:
+                # It is asked what it is like, and goes before it is asked for more.
+                await until(lambda: served.endpoint.counters.commands_received)
+            async with connected(served.port, "1.6") as station:
+                await station.heartbeat()
+                await until(lambda: "HeartbeatInterval" in dict(station.asked))
 
     run(check)
 

@@ -19,6 +19,7 @@ from kapelle.adapters.ocpp.endpoint import OcppEndpoint
 from kapelle.adapters.ocpp.settings import OcppSettings
 from kapelle.errors import Invalid, LinkLost
 from kapelle.model.blocks import Quarantined
+from kapelle.model.enums import SessionEvent
 from kapelle.registry.directory import Directory
 from kapelle.runtime.clock import SystemClock
 
@@ -402,6 +403,10 @@ def test_security_profile_3_is_a_certificate_of_the_stations_own(
             with pytest.raises((OSError, EOFError, websockets.WebSocketException)):
                 async with secure(served, client(authority), basic(DEVICE, SECRET)):
                     pass
-            assert len(await served.plant.events()) == 2
+
+            async def has_gone() -> bool:
+                return await served.plant.events() == [SessionEvent.UP, SessionEvent.DOWN]
+
+            await until(has_gone)
 
     run(check)

@@ -26,7 +26,7 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory
 
 _SET_UP_AGAIN_NS = 60 * NS_PER_S
-"""A station that boots in a loop is not asked the same each time."""
+"""A station that boots in a loop is not set up each time: some write it to flash."""
 _FIRST_WORD_S = 10.0
 _STARTS_KEPT = 16
 _UNKNOWN = ("NotImplemented", "NotSupported")
@@ -47,7 +47,10 @@ class Known:
     starts: dict[bytes, int] = field(default_factory=dict)
     """Digests of the newest StartTransaction calls, and the numbers given: one that is repeated
     gets the same."""
+    is_set_up: bool = False
+    """It was asked to report what is needed, since it booted."""
     set_up_ns: int = 0
+    """When that was last begun; 0: never."""
     takeovers_ns: tuple[int, ...] = ()
 
 
@@ -162,6 +165,7 @@ class Session:
         # Whatever it does from now on, and whatever it now is: it has not shown it yet.
         self._known.station.setpoints.clear()
         self._known.is_default, self._known.shows_schedule = False, True
+        self._known.is_set_up = False
         self._booted.set()
 
     async def set_up(self) -> None:
@@ -170,11 +174,10 @@ class Session:
             async with asyncio.timeout(_FIRST_WORD_S):
                 # A station that has just booted takes no calls before it was accepted.
                 await self.connection.heard.wait()
-        fresh = not self._known.set_up_ns
         try:
             while True:
-                await self._ask_all(fresh or self._booted.is_set())
                 self._booted.clear()
+                await self._ask_all()
                 await self._booted.wait()
         except ConnectionError:
             return
@@ -182,22 +185,25 @@ class Session:
             # Whoever waits to tell it something finds that it has gone.
             self._is_known.set()
 
-    async def _ask_all(self, is_new: bool) -> None:
-        known, dialect, settings = self._known, self.connection.dialect, self._host.settings
-        now_ns = self._host.clock.now_ns()
-        if is_new and (not known.set_up_ns or now_ns - known.set_up_ns > _SET_UP_AGAIN_NS):
-            known.set_up_ns = now_ns
-            answer = await self._try(dialect.ask_habits())
-            if answer is not None:
-                habits = dialect.read_habits(answer)
-                known.unit = habits.unit or known.unit
-                known.station.evses_said = habits.evses
-            self._is_known.set()
-            if settings.sample_s:
-                for ask in dialect.set_up(settings.sample_s, settings.heartbeat_s):
-                    await self._try(ask)
+    async def _ask_all(self) -> None:
+        known, dialect, clock = self._known, self.connection.dialect, self._host.clock
+        if not known.is_set_up and (answer := await self._try(dialect.ask_habits())) is not None:
+            habits = dialect.read_habits(answer)
+            known.unit = habits.unit or known.unit
+            known.station.evses_said = habits.evses
         self._is_known.set()
         await self._try(dialect.ask_statuses())
+        if known.is_set_up:
+            return
+        if known.set_up_ns:
+            left_s = (known.set_up_ns + _SET_UP_AGAIN_NS - clock.now_ns()) / NS_PER_S
+            await clock.sleep(max(0.0, left_s))
+        known.set_up_ns = clock.now_ns()
+        settings = self._host.settings
+        if settings.sample_s:
+            for ask in dialect.set_up(settings.sample_s, settings.heartbeat_s):
+                await self._try(ask)
+        known.is_set_up = not self._booted.is_set()
 
     async def _try(self, ask: Ask) -> bytes | None:
         """Ask what may remain unanswered; raises ConnectionError."""
