@@ -27,6 +27,7 @@ NAMES = (
     "http_bulk",
     "ocpp",
     "sunspec",
+    "ieee2030",
     "estimation",
     "history",
     "firm",

@@ -62,6 +62,15 @@ def test_a_control_ends_by_itself() -> None:
     assert answer.status is AckStatus.COMPLETED
 
 
+def test_without_a_revert_time_it_lasts_until_it_is_cancelled() -> None:
+    for revert_s in (NAN, 0.0):
+        controls, at = Controls(LFDI), START_NS
+        given = command(1, 1.0, at)._replace(revert_s=revert_s)
+        controls.place(given, "target_w", 1, at)
+        assert told(controls, at) == [(1, Status.ACTIVE)]
+        assert told(controls, later(at, 1e6)) == [(1, Status.ACTIVE)]
+
+
 def test_what_nobody_fetched_in_time_is_taken_back_and_what_held_before_holds_again() -> None:
     controls, at = Controls(LFDI), START_NS
     controls.place(command(1, 1.0, at), "target_w", 1, at)

@@ -17,6 +17,7 @@ from kapelle.model.ids import NS_PER_S
 
 _KNOWN_MAX = 32
 _SHOWN_MAX = 8
+_ENDLESS_S = 2**31 - 1
 _AGAIN = 0.75
 """A setpoint that is sent again replaces its control once so much of it, or less, is left."""
 _NO_ENTERPRISE = "00000000"
@@ -88,7 +89,7 @@ class Controls:
             if not running.is_served:
                 running.not_after_ns = max(running.not_after_ns, command.not_after_ns)
                 return None
-            if running.end_s - now_s > _AGAIN * command.revert_s:
+            if running.end_s - now_s > _AGAIN * running.duration_s:
                 return running.said
         if running is not None and not running.is_served:
             del self.known[running.mrid]
@@ -103,7 +104,7 @@ class Controls:
             mode,
             amount,
             now_s,
-            max(1, int(command.revert_s)),
+            _duration_s(command.revert_s),
             self._created_s,
             command.not_after_ns,
         )
@@ -180,6 +181,11 @@ class Controls:
         if said is None:
             return None
         return Answer(device_no, key[1], said.status, said.reason, key[0])
+
+
+def _duration_s(revert_s: float) -> int:
+    """Return how long a control lasts; without a revert time, until it is cancelled."""
+    return max(1, int(revert_s)) if revert_s > 0 else _ENDLESS_S
 
 
 _SUPERSEDED = 7
