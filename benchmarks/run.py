@@ -26,6 +26,7 @@ NAMES = (
     "mqtt",
     "http_bulk",
     "ocpp",
+    "openadr",
     "sunspec",
     "ieee2030",
     "estimation",

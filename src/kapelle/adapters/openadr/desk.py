@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import msgspec
 from msgspec import UNSET
@@ -108,8 +109,8 @@ class Desk:
 
     def search(self, client: Client, kind: ObjectType, query: Query) -> list[Kept]:
         """Return what a client may see of what it looks for, oldest first."""
-        found = [one for one in self._visible(client, kind) if self._fits(one, query)]
-        page = found[query.skip : query.skip + query.limit]
+        found = (one for one in self._visible(client, kind) if self._fits(one, query))
+        page = list(islice(found, query.skip, query.skip + query.limit))
         self._note(client, page)
         return page
 

@@ -54,12 +54,20 @@ class DispatchEvents:
         self._ended_ns = int(ended_s * NS_PER_S)
         self._told: dict[int, _Told] = {}
         self._by_event: dict[str, _Told] = {}
+        self._ends_ns = {
+            kept.id: ends_ns
+            for kept in objects.all("EVENT")
+            if _device_of(kept) >= 0 and (ends_ns := _ends_ns(kept)) is not None
+        }
+        """When each event of a command is over; worked out once, as reading times takes long."""
         self._in_force = {
             device_no: kept.id
             for kept in objects.all("EVENT")
             if (device_no := _device_of(kept)) >= 0 and not self.is_over(kept)
         }
         """The event each device has, ended ones left out; those of before a restart as well."""
+        self._unseen: dict[str, _Told] = {}
+        """Commands no gateway has fetched yet, by event."""
 
     async def carry_out(self, command: Command) -> Said | None:
         """Make the event of a command. That it is there is no evidence of anything."""
@@ -80,6 +88,10 @@ class DispatchEvents:
         kept = Kept("EVENT", event_id, OURS, now_ns, now_ns, body, by_plant=True)
         if old is not None:
             kept = replace(kept, made_at_ns=old.made_at_ns)
+        self._unseen[event_id] = told
+        self._ends_ns.pop(event_id, None)
+        if (ends_ns := _ends_ns(kept)) is not None:
+            self._ends_ns[event_id] = ends_ns
         self._desk().put("UPDATE" if old is not None else "CREATE", kept)
         if before and before != event_id:
             # The new one first: between them a gateway that looks must not find none.
@@ -101,7 +113,7 @@ class DispatchEvents:
 
     def is_over(self, kept: Kept) -> bool:
         """Tell whether an event has transpired."""
-        ends_ns = _ends_ns(kept)
+        ends_ns = self._ends_ns.get(kept.id) or _ends_ns(kept)
         return ends_ns is not None and ends_ns <= self._clock.now_ns()
 
     def shown(self, kept: Kept) -> bool:
@@ -109,6 +121,7 @@ class DispatchEvents:
         kept = self._objects.find("EVENT", kept.id) or kept
         if kept.seen or _device_of(kept) < 0:
             return False
+        self._unseen.pop(kept.id, None)
         self._desk().note(replace(kept, seen=True))
         return True
 
@@ -138,11 +151,7 @@ class DispatchEvents:
     def sweep(self) -> int:
         """End what expired unseen, forget what ended long ago; return how many expired."""
         now_ns = self._clock.now_ns()
-        late = [
-            told
-            for told in self._told.values()
-            if now_ns > told.not_after_ns and not self._is_seen(told.event_id)
-        ]
+        late = [told for told in self._unseen.values() if now_ns > told.not_after_ns]
         for told in late:
             asked = told.asked
             self._forget(asked.device_no)
@@ -166,25 +175,24 @@ class DispatchEvents:
         return list(self._in_force)
 
     def _forget_ended(self, now_ns: int) -> None:
-        gone = [
-            kept
-            for kept in self._objects.all("EVENT")
-            if _device_of(kept) >= 0
-            and (ends_ns := _ends_ns(kept)) is not None
-            and ends_ns + self._ended_ns < now_ns
-        ]
-        for kept in gone:
-            told = self._by_event.get(kept.id)
+        forgotten_ns = now_ns - self._ended_ns
+        gone = [event_id for event_id, ends_ns in self._ends_ns.items() if ends_ns < forgotten_ns]
+        for event_id in gone:
+            told = self._by_event.get(event_id)
             if told is not None:
                 self._forget(told.asked.device_no)
-            self._in_force.pop(_device_of(kept), None)
-            self._desk().remove(kept)
+            device_no = _device_of_id(event_id)
+            if self._in_force.get(device_no) == event_id:
+                del self._in_force[device_no]
+            self._remove(event_id)
 
     def _is_seen(self, event_id: str) -> bool:
         kept = self._objects.find("EVENT", event_id)
         return kept is None or kept.seen
 
     def _remove(self, event_id: str) -> None:
+        self._ends_ns.pop(event_id, None)
+        self._unseen.pop(event_id, None)
         kept = self._objects.find("EVENT", event_id)
         if kept is not None:
             self._desk().remove(kept)
@@ -193,12 +201,17 @@ class DispatchEvents:
         told = self._told.pop(device_no, None)
         if told is not None:
             self._by_event.pop(told.event_id, None)
+            self._unseen.pop(told.event_id, None)
 
 
 def _device_of(kept: Kept) -> int:
     """Return whose command an event carries, -1 where it carries none."""
-    device, is_one, _ = kept.id.removeprefix("d").partition("-o")
-    return int(device) if kept.by_plant and is_one and device.isdigit() else -1
+    return _device_of_id(kept.id) if kept.by_plant and kept.kind == "EVENT" else -1
+
+
+def _device_of_id(event_id: str) -> int:
+    device, is_one, _ = event_id.removeprefix("d").partition("-o")
+    return int(device) if is_one and device.isdigit() else -1
 
 
 def _revision(body: Event) -> int:
