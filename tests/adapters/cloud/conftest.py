@@ -33,10 +33,10 @@ def example(tmp_path: Path) -> Example:
         text = text.replace("your client id", CLIENT_ID)
         text = re.sub(r'"https://oauth[^"]*/oauth2/token"', f'"{base_url}/oauth2/token"', text)
         text = re.sub(r'base_url = "[^"]*"', f'base_url = "{base_url}"', text)
-        text = re.sub(r"every_s = \d+", "every_s = 1", text)
+        text = re.sub(r"every_s = \d+", "every_s = 0.25", text)
         clouds = parse(text, {}).config.clouds
         assert clouds is not None
         (cloud,) = clouds.cloud
-        return replace(cloud, requests_per_s=200.0, noticed_s=1.5, answer_s=1.0, retry_s_max=1.0)
+        return replace(cloud, requests_per_s=200.0, noticed_s=1.0, answer_s=1.0, retry_s_max=1.0)
 
     return made

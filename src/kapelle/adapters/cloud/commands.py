@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from kapelle.adapters.cloud.settings import UNITS, CloudCommand
+from kapelle.adapters.cloud.settings import CloudCommand
+from kapelle.adapters.quantities import UNITS
 
 _IDLE_W = 1.0
 """A setpoint below this asks for nothing either way."""

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kapelle.adapters.cloud.settings import METRICS, UNITS, CloudShape, CloudValue
+from kapelle.adapters.cloud.settings import CloudShape, CloudValue
 from kapelle.adapters.http.rfc3339 import parse
+from kapelle.adapters.quantities import METRICS, UNITS
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S
 
@@ -75,10 +76,10 @@ def text(document: Any, path: str) -> str:
 
 
 def parts(document: Any, path: str, most: int) -> "list[Any] | Broken":
-    """Return the list at a path; one object there is a list of one."""
+    """Return the list at a path; a document that is one object is a list of one."""
     found = at(document, path)
     place = path or "document"
-    if isinstance(found, dict):
+    if isinstance(found, dict) and not path:
         return [found]
     if not isinstance(found, list):
         return Broken(f"shape: {place}: holds no list; mend `items` in the mapping")

@@ -7,24 +7,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from kapelle.model.enums import Metric
+from kapelle.adapters import quantities
 from kapelle.runtime.exposure import is_loopback
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _TAKEN = ("mqtt", "http", "broker", "ocpp", "replay", "sunspec", "openadr", "ieee2030", "sparkplug")
 NOTICED_S_MAX = 20.0
 """A cloud that stops answering is noticed within this long of its cadence. [s]"""
-METRICS = {metric.name.lower(): metric for metric in Metric if metric is not Metric.MODE}
-"""By the name a mapping uses."""
-DIRECTED = ("power_w", "max_w", "min_w", "setpoint_w")
-"""What has a direction: here a mapping says which one is positive."""
-UNITS = {
-    "W": 1.0, "kW": 1e3, "MW": 1e6, "Wh": 1.0, "kWh": 1e3, "MWh": 1e6,
-    "fraction": 1.0, "percent": 0.01, "V": 1.0, "Hz": 1.0,
-}  # fmt: skip
-"""Factor to the unit of a reading."""
-_FITTING = {"w": ("W", "kW", "MW"), "wh": ("Wh", "kWh", "MWh"), "soc": ("fraction", "percent")}
-_FITTING |= {"v": ("V",), "hz": ("Hz",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +34,7 @@ class CloudValue:
     """Path of a flag that is false where the value is 0 though the vendor leaves it out."""
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"metric is one of {', '.join(METRICS)}")
-        fitting = _FITTING[self.metric.rpartition("_")[2]]
-        if self.unit not in fitting:
-            raise ValueError(f"unit of {self.metric} is one of {', '.join(fitting)}")
-        if (self.metric in DIRECTED) != (self.positive in ("export", "import")):
-            raise ValueError('positive is "export" or "import" for a power, and for nothing else')
+        quantities.check(self.metric, self.unit, self.positive)
         if not self.paths:
             raise ValueError("paths names at least one place")
 
@@ -94,8 +77,8 @@ class CloudPoll:
     """Query parameter that takes the cursor."""
 
     def __post_init__(self) -> None:
-        if self.every_s < 1:
-            raise ValueError("every_s is at least 1")
+        if self.every_s < 0.1:
+            raise ValueError("every_s is at least 0.1")
         if not self.path.startswith("/"):
             raise ValueError("path begins with /")
 

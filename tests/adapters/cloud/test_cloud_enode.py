@@ -1,0 +1,239 @@
+"""The worked mapping of Enode against a server of its published shapes."""
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from tests.adapters.cloud.conftest import Example
+from tests.adapters.cloud.vendors import EnodeLike, battery, charger, deliver, now, silence
+from tests.adapters.cloud.worlds import World, has, play
+from tests.adapters.conformance.plant import until
+
+from kapelle.model.enums import AckStatus, Metric
+
+EVERYONE = ("bat-1", "bat-2", "bat-3", "cha-1")
+
+
+def vendor() -> EnodeLike:
+    enode = EnodeLike()
+    for name, rate_kw in (("bat-1", 2.0), ("bat-2", -1.5), ("bat-3", None), ("bat-x", 1.0)):
+        enode.assets["batteries"][name] = battery(name, rate_kw)
+    enode.assets["chargers"]["cha-1"] = charger("cha-1", 7.2)
+    return enode
+
+
+def test_every_page_of_every_kind_is_read_and_strangers_are_said_once(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        async def read() -> bool:
+            return len(await here.latest()) == len(await here.up()) == len(EVERYONE)
+
+        await until(read)
+        values = await here.latest()
+        assert has(values, 0, -2_000.0)
+        assert has(values, 1, 1_500.0)
+        assert values[2] == {Metric.SOC: 0.5}
+        assert has(values, 3, -7_200.0)
+        # Two rounds further nothing has changed, so nothing more is stored.
+        rows, rounds = await here.rows(), enode.asked["GET /batteries"]
+        await until(lambda: enode.asked["GET /batteries"] > rounds + 4)
+        assert await here.rows() == rows
+        strange = [one for one in await here.plant.reasons() if "bat-x" in one]
+        assert strange == ["device: bat-x: is not enrolled; enrol it, or mend its name"]
+        assert enode.tokens == 1
+
+    play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_a_token_that_is_taken_back_is_renewed_once(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        await until(lambda: enode.asked["GET /batteries"] > 1)
+        enode.token = "another"
+        enode.assets["batteries"]["bat-1"] = battery("bat-1", 3.0)
+
+        async def read() -> bool:
+            return has(await here.latest(), 0, -3_000.0)
+
+        await until(read)
+        assert enode.tokens == 2
+        assert here.cloud.counters.outages == 0
+
+    play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_a_cloud_that_falls_silent_is_one_outage_and_comes_back(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        async def are_up() -> bool:
+            return len(await here.up()) == len(EVERYONE)
+
+        async def are_down() -> bool:
+            return not await here.up()
+
+        await until(are_up)
+        enode.mood = silence
+        began = asyncio.get_running_loop().time()
+        await until(are_down)
+        # Cadence 0.25 s, noticed after 1 s; far below cadence plus 20 s on a busy machine, too.
+        assert asyncio.get_running_loop().time() - began < 15
+        assert here.cloud.counters.outages == 1
+        assert here.cloud.counters.drops == {"outage": len(EVERYONE)}
+        assert not await here.plant.send(-7_000.0)
+        enode.mood = None
+        await until(are_up)
+
+    play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_one_that_enode_cannot_reach_goes_alone(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        async def up() -> bool:
+            return await here.up() == {0, 1, 2, 3}
+
+        await until(up)
+        enode.assets["batteries"]["bat-2"]["isReachable"] = False
+
+        async def gone() -> bool:
+            return await here.up() == {0, 2, 3}
+
+        await until(gone)
+
+    play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_a_webhook_is_stored_once_and_only_the_vendor_s(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        # 100 events in one delivery, the most Enode sends; all but one of devices not enrolled.
+        events = [enode.event("battery", battery(f"b-{n}", 1.0)) for n in range(99)]
+        events.append(enode.event("battery", battery("bat-3", -4.0)))
+        body = json.dumps(events).encode()
+        assert (await deliver(here.cloud, None, body=body)).status_code == 200
+        assert has(await here.latest(), 2, 4_000.0)
+        rows = await here.rows()
+        assert (await deliver(here.cloud, None, body=body)).status_code == 200
+        # The delivery's id is in no signature: whoever replays may change it.
+        assert here.cloud.counters.repeated == 1
+        assert await here.rows() == rows
+        forged = await deliver(here.cloud, events, secret="a secret nobody gave to Enode")
+        assert forged.status_code == 401
+        altered = {"x-enode-signature": "sha1=" + "0" * 40}
+        assert (await deliver(here.cloud, events, **altered)).status_code == 401
+        heartbeat = {"event": "system:heartbeat", "createdAt": now(), "pendingEvents": 0}
+        assert (await deliver(here.cloud, [heartbeat])).status_code == 200
+
+    play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_an_old_event_changes_nothing(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        old = enode.event("battery", battery("bat-3", -4.0), createdAt=now(ago_s=100_000))
+        assert (await deliver(here.cloud, [old])).status_code == 200
+        assert not has(await here.latest(), 2, 4_000.0)
+
+    play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_a_full_disk_is_503_within_the_vendor_s_patience(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        here.plant.fill_disk()
+        event = enode.event("battery", battery("bat-3", -4.0))
+        body = json.dumps([event]).encode()
+        async with asyncio.timeout(5):
+            answered = await deliver(here.cloud, None, body=body)
+        assert answered.status_code == 503
+        assert int(answered.headers["retry-after"]) > 0
+        here.plant.empty_disk()
+        assert (await deliver(here.cloud, None, body=body)).status_code == 200
+        assert has(await here.latest(), 2, 4_000.0)
+
+    play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_a_command_is_accepted_by_the_answer_and_applied_by_the_webhook(example: Example) -> None:
+    enode = vendor()
+
+    async def told(here: World, setpoint_w: float, revision: int) -> dict[str, Any]:
+        await here.plant.send(setpoint_w, revision=revision)
+
+        async def accepted() -> bool:
+            return (revision, AckStatus.ACCEPTED) in await here.plant.answers()
+
+        await until(accepted)
+        return enode.actions["cha-1"]
+
+    async def act(here: World) -> None:
+        async def up() -> bool:
+            return 0 in await here.up()
+
+        await until(up)
+        stop = await told(here, 0.0, 1)
+        assert stop["kind"] == "STOP"
+        # Of an action nobody began here, and of one that is still under way.
+        for action in (stop | {"id": "other", "state": "CONFIRMED"}, stop):
+            await deliver(here.cloud, [enode.event("vendor-action", action)])
+        assert (1, AckStatus.APPLIED) not in await here.plant.answers()
+        done = enode.event("vendor-action", stop | {"state": "CONFIRMED"})
+        for _ in range(2):
+            assert (await deliver(here.cloud, [done])).status_code == 200
+
+        async def applied() -> bool:
+            return (1, AckStatus.APPLIED) in await here.plant.answers()
+
+        await until(applied)
+        assert (await here.plant.answers()).count((1, AckStatus.APPLIED)) == 1
+        start = await told(here, -7_000.0, 2)
+        assert start["kind"] == "START"
+        await deliver(here.cloud, [enode.event("vendor-action", start | {"state": "FAILED"})])
+
+        async def failed() -> bool:
+            return (2, AckStatus.REJECTED) in await here.plant.answers()
+
+        await until(failed)
+
+    play(enode, partial(example, "enode"), ("cha-1",), act)
+
+
+def test_a_refusal_is_a_rejection_and_an_error_of_the_cloud_is_unknown(example: Example) -> None:
+    enode = vendor()
+
+    async def act(here: World) -> None:
+        async def up() -> bool:
+            return 0 in await here.up()
+
+        await until(up)
+
+        async def sulk(request: Request) -> Response | None:
+            status = 422 if asked.count(request.method) % 2 else 500
+            if request.method != "POST" or "oauth2" in request.url.path:
+                return None
+            asked.append(request.method)
+            return JSONResponse({}, status)
+
+        asked: list[str] = []
+        enode.mood = sulk
+        await here.plant.send(0.0, revision=1)
+        await until(lambda: len(asked) == 1)
+        await here.plant.send(0.0, revision=2)
+
+        async def rejected() -> bool:
+            return (2, AckStatus.REJECTED) in await here.plant.answers()
+
+        await until(rejected)
+        assert all(revision != 1 for revision, _ in await here.plant.answers())
+
+    play(enode, partial(example, "enode"), ("cha-1",), act)

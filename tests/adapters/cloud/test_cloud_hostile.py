@@ -1,0 +1,303 @@
+"""Clouds that misbehave, and those who pretend to be one."""
+
+import asyncio
+import gzip
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from tests.adapters.cloud.conftest import Example
+from tests.adapters.cloud.vendors import (
+    WEBHOOK_SECRET,
+    EnodeLike,
+    TeslaLike,
+    battery,
+    deliver,
+    served,
+    signature,
+)
+from tests.adapters.cloud.worlds import World, directory, play, world
+from tests.adapters.conformance.plant import until
+
+from kapelle.adapters.cloud.counters import Counters
+from kapelle.adapters.cloud.endpoint import Cloud
+from kapelle.adapters.cloud.requests import opened, retry_after_s
+from kapelle.adapters.cloud.settings import CloudSettings
+from kapelle.config import as_toml, parse
+from kapelle.errors import Invalid
+from kapelle.runtime.clock import SystemClock
+
+PATIENCE_S = 2.0
+PACKED = gzip.compress(b"0" * 10_000_000)
+
+
+async def elsewhere(request: Request) -> Response:
+    return RedirectResponse(f"http://127.0.0.1:1/{request.url.path}", 307)
+
+
+async def page(_: Request) -> Response:
+    return Response("<html>Please sign in</html>", media_type="text/html")
+
+
+async def endless(_: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        # It would go on if nobody hung up.
+        for _ in range(500):
+            yield b"[" * 65_536
+            await asyncio.sleep(0)
+
+    return StreamingResponse(parts(), media_type="application/json")
+
+
+async def dripping(_: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b" "
+            await asyncio.sleep(0.2)
+
+    return StreamingResponse(parts(), media_type="application/json")
+
+
+async def bomb(_: Request) -> Response:
+    return Response(PACKED, headers={"content-encoding": "gzip"}, media_type="application/json")
+
+
+async def another(_: Request) -> Response:
+    return JSONResponse({"data": {"of": "another shape"}, "pagination": 7} | {"items": []})
+
+
+@pytest.mark.parametrize("mood", [endless, dripping, bomb], ids=lambda mood: mood.__name__)
+def test_an_answer_is_bounded_in_size_and_time(
+    example: Example, mood: Callable[[Request], Awaitable[Response]]
+) -> None:
+    async def run() -> None:
+        tesla = TeslaLike()
+        tesla.mood = mood
+        async with asyncio.timeout(20), served(tesla.app()) as base_url:
+            settings = example("tesla", base_url)
+            async with opened(settings, Counters(), SystemClock()) as requests:
+                with pytest.raises(OSError):
+                    await requests.poll("/anything")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("mood", [elsewhere, page], ids=lambda mood: mood.__name__)
+def test_what_is_no_answer_is_an_outage_and_ends_with_it(
+    example: Example, mood: Callable[[Request], Awaitable[Response]]
+) -> None:
+    enode = EnodeLike()
+    enode.assets["batteries"]["bat-1"] = battery("bat-1", 1.0)
+
+    async def act(here: World) -> None:
+        async def up() -> bool:
+            return bool(await here.up())
+
+        async def down() -> bool:
+            return not await here.up()
+
+        await until(up)
+        enode.mood = mood
+        await until(down)
+        enode.mood = None
+        await until(up)
+
+    play(enode, partial(example, "enode"), ("bat-1",), act)
+
+
+def test_a_list_of_another_shape_is_said_and_proves_nothing(example: Example) -> None:
+    enode = EnodeLike()
+
+    async def only_lists(request: Request) -> Response | None:
+        return None if "oauth2" in request.url.path else await another(request)
+
+    enode.mood = only_lists
+
+    async def act(here: World) -> None:
+        async def said() -> bool:
+            return bool(await here.plant.reasons())
+
+        await until(said)
+        await until(lambda: here.cloud.counters.outages == 1)
+        assert not await here.up()
+
+    play(enode, partial(example, "enode"), ("bat-1",), act)
+
+
+def test_wrong_credentials_are_an_outage_and_are_not_tried_in_a_loop(example: Example) -> None:
+    enode = EnodeLike()
+
+    def made(base_url: str) -> CloudSettings:
+        cloud = example("enode", base_url)
+        return replace(cloud, auth=replace(cloud.auth, client_secret="not the secret"))
+
+    async def act(here: World) -> None:
+        await until(lambda: here.cloud.counters.outages == 1)
+        assert enode.asked["GET /batteries"] == 0
+        assert enode.asked["POST /oauth2/token"] < 20
+
+    play(enode, made, ("bat-1",), act)
+
+
+def test_the_quota_is_kept(example: Example) -> None:
+    enode = EnodeLike()
+
+    def made(base_url: str) -> CloudSettings:
+        return replace(example("enode", base_url), requests_per_s=2.0, requests_burst=4)
+
+    async def act(here: World) -> None:
+        await asyncio.sleep(PATIENCE_S)
+        asked = sum(count for name, count in enode.asked.items() if name.startswith("GET"))
+        assert 5 <= asked <= 4 + 2 * (PATIENCE_S + 1)
+        assert here.cloud.counters.outages == 0
+
+    play(enode, made, ("bat-1",), act)
+
+
+def test_deliveries_are_bounded_in_size_time_and_number(example: Example) -> None:
+    async def run() -> None:
+        settings = example("enode", "http://127.0.0.1:9")
+        webhook = replace(settings.webhook, answer_s=0.5, at_once_max=2)
+        known = directory("enode", "bat-1")
+        cloud = Cloud(
+            settings=replace(settings, webhook=webhook), directory=known, clock=SystemClock()
+        )
+        path = cloud.webhook_path
+        assert (await deliver(cloud, [])).status_code == 503
+        async with (
+            world(cloud, known),
+            served(cloud) as address,
+            httpx.AsyncClient(base_url=address) as client,
+        ):
+
+            async def never() -> AsyncIterator[bytes]:
+                yield b"["
+                await asyncio.sleep(1)
+
+            assert (await client.get(path)).status_code == 405
+            big = b" " * (webhook.body_bytes_max + 1)
+            assert (await client.post(path, content=big)).status_code == 413
+            assert (await client.post(path, content=b"[]")).status_code == 401
+            codes: list[int] = []
+
+            async def slow() -> None:
+                codes.append((await client.post(path, content=never())).status_code)
+
+            async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+                for _ in range(4):
+                    tasks.create_task(slow())
+            assert codes == [503] * 4
+            assert cloud.counters.connects_refused["queue-full"] == 2
+            # And it is still there for the vendor.
+            body = json.dumps([]).encode()
+            signed = {"x-enode-signature": signature(body, WEBHOOK_SECRET)}
+            answered = await client.post(path, content=body, headers=signed)
+            assert answered.status_code == 200
+
+    asyncio.run(run())
+
+
+def test_no_secret_is_written_down(example: Example, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    enode = EnodeLike()
+
+    async def act(here: World) -> None:
+        await until(lambda: enode.asked["GET /batteries"] > 0)
+        enode.mood = elsewhere
+        await until(lambda: here.cloud.counters.outages == 1)
+        await deliver(here.cloud, [], secret="a secret nobody gave to Enode")
+        shown = repr(here.cloud._settings) + caplog.text
+        for secret in (WEBHOOK_SECRET, here.cloud._settings.auth.client_secret, "token-1"):
+            assert secret not in shown
+
+    play(enode, partial(example, "enode"), ("bat-1",), act)
+
+
+@pytest.mark.parametrize(
+    ("told", "pause_s"),
+    [
+        ("", 0),
+        ("0", 0),
+        ("120", 120),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 110),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("999999999999999999", 86_400),
+        ("soon", 0),
+        ("-5", 0),
+        ("1e9", 0),
+        ("Fri, 99 Foo 9999", 0),
+        ("٣", 0),
+    ],
+)
+def test_retry_after(told: str, pause_s: float) -> None:
+    assert retry_after_s(told, 10 * 10**9) == pause_s
+
+
+CLOUD = """
+[[clouds.cloud]]
+name = "vendor"
+base_url = "https://api.example"
+polls = [{ path = "/all", shape = "s" }]
+[[clouds.cloud.shapes]]
+name = "s"
+id = "id"
+values = [{ metric = "power_w", paths = ["p"], unit = "W", positive = "export" }]
+"""
+
+
+def problems(text: str) -> str:
+    with pytest.raises(Invalid) as caught:
+        parse(text, {})
+    return "\n".join(map(str, caught.value.problems))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        '[clouds.cloud.auth]\nkind = "bearer"\ntoken = "in plain text"',
+        '[clouds.cloud.auth]\nkind = "basic"\nuser = "u"\npassword = "in plain text"',
+        '[clouds.cloud.webhook]\nsecret = "in plain text, and long"',
+    ],
+)
+def test_secrets_in_tables_of_rows_are_refused_in_plain_text(table: str) -> None:
+    said = problems(CLOUD + table)
+    assert "secret in plain text" in said
+    assert "file:" in said
+    assert "in plain text," not in said.replace("is a secret in plain text", "")
+
+
+def test_secrets_from_files_are_hidden_where_settings_are_shown(tmp_path: object) -> None:
+    file = f"{tmp_path}/token"
+    with open(file, "w") as out:
+        out.write("very secret\n")
+    loaded = parse(CLOUD + f'[clouds.cloud.auth]\nkind = "bearer"\ntoken = "file:{file}"', {})
+    assert loaded.config.clouds is not None
+    assert loaded.config.clouds.cloud[0].auth.token == "very secret"
+    shown = as_toml(loaded)
+    assert "very secret" not in shown
+    assert "(hidden)" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("https://api.example", "http://api.example"), "plain HTTP"),
+        (("https://api.example", "file:///etc/passwd"), "not the address"),
+        (("https://api.example", "https://"), "not the address"),
+        (('"vendor"', '"mqtt"'), "another adapter"),
+        (('"vendor"', '"Ven dor"'), "name is"),
+        ((', positive = "export"', ""), "positive"),
+        (('"W"', '"kWh"'), "unit of power_w"),
+        (('"power_w"', '"mode"'), "metric is one of"),
+        (('shape = "s"', 'shape = "t"'), "no shape is called t"),
+    ],
+)
+def test_what_contradicts_itself_is_said(change: tuple[str, str], said: str) -> None:
+    assert said in problems(CLOUD.replace(*change))
+    parse(CLOUD, {})
