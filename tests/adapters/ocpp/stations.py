@@ -41,6 +41,7 @@ class Behaviour:
     shows_schedule = True
     ignores = False
     """It accepts profiles and does nothing."""
+    leaves_when_changed = False
     connectors = 1
 
 
@@ -112,6 +113,8 @@ class Station16(Habits, ChargePoint16):
 
     @on("ChangeConfiguration")
     def on_change_configuration(self, key: str, value: str) -> Any:
+        if self.leaves_when_changed:
+            self._connection.transport.abort()
         self.asked.append((key, {"value": value}))
         return result16.ChangeConfiguration("Accepted")
 

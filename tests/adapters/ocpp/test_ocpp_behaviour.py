@@ -198,9 +198,10 @@ def test_a_set_up_that_was_cut_off_is_made_up_for(
 
     async def check() -> None:
         async with serve() as served:
-            async with connected(served.port, "1.6") as station:
-                # It is asked what it is like, and goes before it is asked for more.
-                await until(lambda: served.endpoint.counters.commands_received)
+            async with connected(served.port, "1.6", leaves_when_changed=True) as station:
+                await station.heartbeat()
+                await until(lambda: served.endpoint.counters.sessions == 0)
+                assert len(station.asked) == 1
             async with connected(served.port, "1.6") as station:
                 await station.heartbeat()
                 await until(lambda: "HeartbeatInterval" in dict(station.asked))
