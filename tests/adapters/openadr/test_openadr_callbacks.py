@@ -248,3 +248,23 @@ def test_public_addresses_are_called_and_private_ones_where_the_settings_say_so(
 def test_no_url_is_too_odd_to_be_judged(url: str) -> None:
     found = place(url)
     assert isinstance(found, str) or (found.host and "\r" not in found.path)
+
+
+def test_another_partys_callback_says_nothing_of_the_gateway(
+    certificate: tuple[Path, Path],
+) -> None:
+    async def run() -> None:
+        async with (
+            subscribing(certificate) as (opened, receiver, client),
+            opened.client("business", BUSINESS_SECRET) as business,
+        ):
+            (mine,) = (await client.get("/subscriptions")).json()
+            theirs = {key: mine[key] for key in ("clientName", "objectOperations")}
+            assert (await client.delete(f"/subscriptions/{mine['id']}")).status_code == 200
+            assert (await business.post("/subscriptions", json=theirs)).status_code == 201
+            await until(lambda: opened.plant.send(-2_000.0))
+            await until(lambda: ("CREATE", "EVENT") in receiver.kinds)
+            await asyncio.sleep(0.2)
+            assert await opened.plant.answers() == []
+
+    asyncio.run(run())

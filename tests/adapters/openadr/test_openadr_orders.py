@@ -2,9 +2,8 @@
 
 import asyncio
 
-import httpx
 from tests.adapters.conformance.plant import until
-from tests.adapters.openadr.test_openadr_utility import Utility, event
+from tests.adapters.openadr.test_openadr_utility import Utility, event, served
 
 from kapelle.adapters.openadr.settings import UpstreamSettings
 from kapelle.adapters.openadr.upstream import Ven
@@ -41,7 +40,7 @@ def test_events_are_orders_of_the_utility_in_the_journal() -> None:
                 ),
                 orders=UtilityDesk(desk, watch, clock),
                 clock=clock,
-                transport=httpx.MockTransport(utility),
+                transport=served(utility),
             )
 
         async with asyncio.timeout(60), background() as beside:

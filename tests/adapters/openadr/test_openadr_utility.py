@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -156,6 +156,21 @@ class Utility:
         }
 
 
+def served(utility: Utility) -> httpx.MockTransport:
+    """Return it as a transport whose answers come in parts, as from a socket."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        whole = utility(request)
+
+        async def parts() -> AsyncIterator[bytes]:
+            for at in range(0, len(whole.content), 65_536):
+                yield whole.content[at : at + 65_536]
+
+        return httpx.Response(whole.status_code, content=parts())
+
+    return httpx.MockTransport(answer)
+
+
 def ven(utility: Utility, orders: PaperOrders, **more: object) -> Ven:
     given = {
         "url": "https://vtn.test",
@@ -167,7 +182,7 @@ def ven(utility: Utility, orders: PaperOrders, **more: object) -> Ven:
         settings=UpstreamSettings(**given),
         orders=orders,
         clock=SystemClock(),
-        transport=httpx.MockTransport(utility),
+        transport=served(utility),
     )
 
 

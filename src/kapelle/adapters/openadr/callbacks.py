@@ -4,8 +4,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from kapelle.runtime.background import Background
 _PAUSE_S = 0.5
 """Before the second attempt; it doubles. [s]"""
 _HEAD_BYTES_MAX = 16_384
+_LOOKUPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,17 @@ class Callbacks:
         self._counters = counters
         self._delivered = delivered
         self._is_due = is_due
-        self._resolve = resolve if resolve is not None else _look_up
+        self._resolve = resolve if resolve is not None else self._look_up
+        # Threads of its own: a name that nobody answers for must not take those that write to disk.
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="openadr callbacks")
         self._queues: dict[str, _Queue] = {}
         self._turns = asyncio.Semaphore(settings.callbacks_at_once)
         self._besides: tuple[Network, ...] = networks(settings.callback_networks)
         self._tls = ssl.create_default_context(cafile=settings.callback_authority or None)
+
+    def close(self) -> None:
+        """Look nothing up any more."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
     def notify(self, operation: Operation, kept: Kept, owners: list[str] | None) -> None:
         """Tell of a change whoever of these clients has subscribed to it; None: any client.
@@ -164,6 +173,11 @@ class Callbacks:
             raise OSError("resolves to an address that must not be called")
         return found[0]
 
+    async def _look_up(self, host: str, port: int) -> list[str]:
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._lookups, ask)
+        return list(dict.fromkeys(str(info[4][0]) for info in found))
+
     async def _post(self, where: Place, address: str, body: bytes, bearer: str) -> int:
         """Post to this very address, with the certificate checked for the name; the status.
 
@@ -231,9 +245,3 @@ def _program(kept: Kept) -> str:
             return kept.body.program_id
         case _:
             return ""
-
-
-async def _look_up(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in found))

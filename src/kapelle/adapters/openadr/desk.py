@@ -80,7 +80,7 @@ class Desk:
         notify: Notify,
         is_over: Callable[[Kept], bool],
         is_due: Callable[[Kept], bool],
-        shown: Callable[[Kept], None],
+        shown: Callable[[Client, Kept], None],
     ) -> None:
         """Make it.
 
@@ -296,7 +296,7 @@ class Desk:
         if not client.is_business:
             for kept in page:
                 if kept.kind == "EVENT" and kept.by_plant:
-                    self._shown(kept)
+                    self._shown(client, kept)
 
     # What may be written.
 

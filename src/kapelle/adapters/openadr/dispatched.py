@@ -116,24 +116,29 @@ class DispatchEvents:
         ends_ns = self._ends_ns.get(kept.id) or _ends_ns(kept)
         return ends_ns is not None and ends_ns <= self._clock.now_ns()
 
-    def shown(self, kept: Kept) -> bool:
-        """Note that a gateway fetched an event; return whether it carries a command it had not."""
+    def shown(self, client_id: str, kept: Kept) -> bool:
+        """Note that a client fetched an event; return whether it is the gateway it commands, and
+        had not seen it before."""
+        if not self._is_meant(client_id, kept):
+            return False
         kept = self._objects.find("EVENT", kept.id) or kept
-        if kept.seen or _device_of(kept) < 0:
+        if kept.seen:
             return False
         self._unseen.pop(kept.id, None)
         self._desk().note(replace(kept, seen=True))
         return True
 
-    def delivered(self, kept: Kept) -> bool:
-        """Note that a callback took an event: the gateway has the command. As `shown`."""
+    def delivered(self, client_id: str, kept: Kept) -> bool:
+        """Note that a client's callback took an event: the gateway has the command. As `shown`."""
+        if not self._is_meant(client_id, kept):
+            return False
         told = self._by_event.get(kept.id)
         is_same = isinstance(kept.body, Event) and _revision(kept.body) == (
             codec.interval_id(told.asked.revision) if told is not None else -1
         )
         if told is None or not is_same:
             return False
-        is_new = self.shown(kept)
+        is_new = self.shown(client_id, kept)
         asked = told.asked
         reason = "its callback was answered"
         self._answered(
@@ -185,6 +190,11 @@ class DispatchEvents:
             if self._in_force.get(device_no) == event_id:
                 del self._in_force[device_no]
             self._remove(event_id)
+
+    def _is_meant(self, client_id: str, kept: Kept) -> bool:
+        """Tell whether this is the gateway an event commands: others may be allowed to see it."""
+        found = self._gateways.of_device(_device_of(kept))
+        return found is not None and found[0].name == client_id
 
     def _is_seen(self, event_id: str) -> bool:
         kept = self._objects.find("EVENT", event_id)

@@ -2,9 +2,8 @@
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from kapelle.adapters.http import rfc3339
 from kapelle.model.ids import NS_PER_S
 
 NOW = ("0001-01-01", "0001-01-01T00:00:00", "0001-01-01T00:00:00Z")
@@ -15,6 +14,7 @@ _FORM = re.compile(
     r"(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,12}(?:\.\d{1,9})?)S)?)?"
 )
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400.0
 _YEAR_S, _MONTH_S = 365.0 * _DAY_S, 30.0 * _DAY_S
 
@@ -45,25 +45,36 @@ def duration(seconds: float) -> str:
 
 
 def moment_ns(text: str) -> int | None:
-    """Return a moment in UTC ns; 0 for one that means now, None where it is none."""
+    """Return a moment in UTC ns, to the microsecond; 0 for one that means now.
+
+    None where it is no moment, or one before 1970 or after 2262.
+    """
     if text in NOW:
         return 0
-    at_ns, is_bad = rfc3339.parse([text])
-    return None if is_bad[0] else int(at_ns[0])
+    at = _read(text)
+    if at is None:
+        return None
+    since = at - _EPOCH
+    at_ns = (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * 1_000
+    return at_ns if 0 <= at_ns < 2**63 else None
 
 
 def is_moment(text: str) -> bool:
     """Tell whether this is a moment, or means now; one before 1970 is one too."""
-    if text in NOW:
-        return True
+    return text in NOW or _read(text) is not None
+
+
+def _read(text: str) -> datetime | None:
     if _MOMENT.fullmatch(text) is None:
-        return False
+        return None
+    is_leap = text[17:19] == "60"
+    plain = f"{text[:17]}59{text[19:]}" if is_leap else text
     try:
-        # Second 60 is a leap second, and nobody else knows when there was one.
-        datetime.fromisoformat(text[:17].upper() + text[17:19].replace("60", "59"))
-    except ValueError:
-        return False
-    return True
+        at = datetime.fromisoformat(plain.upper())
+        # Second 60 is the second after 59, as POSIX counts leap seconds.
+        return at + timedelta(seconds=1) if is_leap else at
+    except (ValueError, OverflowError):
+        return None
 
 
 def moment(at_ns: int) -> str:

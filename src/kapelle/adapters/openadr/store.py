@@ -7,6 +7,7 @@ nothing of its state follows from them. What gateways measure goes to the journa
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ class Store:
         """Bounded by what there is: an object that changes twice is written once."""
         self._written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wake = asyncio.Event()
+        self._lock = threading.Lock()
 
     def put(self, kept: Kept) -> None:
         """Add or replace an object. It is durable once `written` has returned."""
@@ -85,7 +87,7 @@ class Store:
             changes, self._waiting = tuple(self._waiting.items()), {}
             done, self._written = self._written, asyncio.get_running_loop().create_future()
             try:
-                await asyncio.shield(asyncio.to_thread(_write, self._connection, changes))
+                await asyncio.shield(asyncio.to_thread(self._write, changes))
             except sqlite3.Error as error:
                 self.failed = str(error)
                 for future in (done, self._written):
@@ -96,8 +98,13 @@ class Store:
 
     def flush(self) -> None:
         """Write what still waits, before the file is closed."""
-        if self._waiting and not self.failed:
-            _write(self._connection, tuple(self._waiting.items()))
+        if not self.failed:
+            self._write(tuple(self._waiting.items()))
+
+    def _write(self, changes: Sequence[_Change]) -> None:
+        # Whoever closes the file waits here for a writer that was cancelled on its way.
+        with self._lock:
+            _write(self._connection, changes)
 
     def _change(self, kept: Kept, row: _Row | None) -> None:
         self._waiting[kept.kind, kept.id] = row

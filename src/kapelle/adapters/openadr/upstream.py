@@ -112,7 +112,7 @@ class Ven:
                 trust_env=False,
                 verify=verify,
                 transport=self._transport,
-                headers={"Accept": "application/json"},
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             ) as client:
                 yield Following(self, client)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -366,7 +366,7 @@ class Following:
             answer = await self._client.send(request, stream=True)
             try:
                 parts, left = [], settings.body_bytes_max
-                async for part in answer.aiter_bytes():
+                async for part in answer.aiter_raw():
                     left -= len(part)
                     if left < 0:
                         raise LinkLost(self._ven.name, "an answer is longer than may be read")

@@ -126,9 +126,10 @@ class Vtn:
                 clock=self._clock,
                 counters=self.counters,
                 delivered=self._delivered,
-                is_due=lambda one: self._is_current(one),
+                is_due=self._is_current,
                 resolve=self._resolve,
             )
+            stack.callback(callbacks.close)
             desk = Desk(
                 kept,
                 gateways=self._gateways,
@@ -232,13 +233,13 @@ class Vtn:
             )
         }
 
-    def _shown(self, kept: Kept) -> None:
-        self.counters.commands_received += self.events.shown(kept)
+    def _shown(self, client: Client, kept: Kept) -> None:
+        self.counters.commands_received += self.events.shown(client.id, kept)
 
     def _delivered(self, client: str, kept: Kept) -> None:
         self.heard(Client(client, client == self.settings.business_client))
         if kept.by_plant and kept.kind == "EVENT":
-            self.counters.commands_received += self.events.delivered(kept)
+            self.counters.commands_received += self.events.delivered(client, kept)
 
     def _is_current(self, kept: Kept) -> bool:
         """Tell whether a notification still says what is so."""
