@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from tests.adapters.cloud.conftest import Example
@@ -12,6 +14,7 @@ from tests.adapters.cloud.vendors import EnodeLike, battery, charger, deliver, n
 from tests.adapters.cloud.worlds import World, has, play
 from tests.adapters.conformance.plant import until
 
+from kapelle.adapters.cloud.settings import CloudSettings
 from kapelle.model.enums import AckStatus, Metric
 
 EVERYONE = ("bat-1", "bat-2", "bat-3", "cha-1")
@@ -206,6 +209,34 @@ def test_a_command_is_accepted_by_the_answer_and_applied_by_the_webhook(example:
         await until(failed)
 
     play(enode, partial(example, "enode"), ("cha-1",), act)
+
+
+@pytest.mark.parametrize("name", ["an action", ".."])
+def test_an_action_is_asked_about_where_no_webhook_tells(example: Example, name: str) -> None:
+    enode = vendor()
+
+    def made(base_url: str) -> CloudSettings:
+        cloud = example("enode", base_url)
+        path = "/chargers/actions/{action}"
+        return replace(cloud, actions=replace(cloud.actions, path=path, every_s=0.1))
+
+    async def act(here: World) -> None:
+        async def up() -> bool:
+            return 0 in await here.up()
+
+        await until(up)
+        enode.action_id = name
+        await here.plant.send(0.0)
+        await until(lambda: "cha-1" in enode.actions)
+        enode.actions["cha-1"]["state"] = "CONFIRMED"
+
+        async def told() -> bool:
+            statuses = {status for _, status in await here.plant.answers()}
+            return (AckStatus.APPLIED if name != ".." else AckStatus.ACCEPTED) in statuses
+
+        await until(told)
+
+    play(enode, made, ("cha-1",), act)
 
 
 def test_a_refusal_is_a_rejection_and_an_error_of_the_cloud_is_unknown(example: Example) -> None:

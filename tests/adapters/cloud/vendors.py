@@ -101,6 +101,7 @@ class EnodeLike(Vendor):
         }  # fmt: skip
         self.actions: dict[str, dict[str, Any]] = {}
         self.page_size = 2
+        self.action_id = ""
 
     async def answer(self, request: Request) -> Response:
         steps = request.url.path.strip("/").split("/")
@@ -113,6 +114,9 @@ class EnodeLike(Vendor):
         match (request.method, steps):
             case ("GET", [kind]) if kind in self.assets:
                 return self._page(kind, request.query_params)
+            case ("GET", ["chargers", "actions", name]):
+                found = [one for one in self.actions.values() if one["id"] == name]
+                return JSONResponse(found[0]) if found else JSONResponse({}, 404)
             case ("POST", [kind, name, "charging"]) if name in self.assets.get(kind, {}):
                 return self._act(kind, name, await request.json())
         return JSONResponse({"title": "Not Found"}, 404)
@@ -130,7 +134,7 @@ class EnodeLike(Vendor):
         if set(body) != {"action"} or body["action"] not in ("START", "STOP"):
             return JSONResponse({"title": "Bad Request"}, 400)
         action = {
-            "id": str(uuid4()),
+            "id": self.action_id or str(uuid4()),
             "userId": "u-1",
             "createdAt": now(),
             "updatedAt": now(),

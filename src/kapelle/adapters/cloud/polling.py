@@ -73,7 +73,11 @@ class Polling:
         while True:
             await self._clock.sleep(actions.every_s)
             for name in self._actions.under_way(self._clock.now_ns()):
-                document = await self._document(fill(actions.path, action=name))
+                try:
+                    path = fill(actions.path, action=name)
+                except ValueError:
+                    continue
+                document = await self._document(path)
                 if not isinstance(document, Broken):
                     self._actions.heard(document)
 

@@ -261,6 +261,10 @@ class CloudSettings:
             raise ValueError("requests_per_s > 0, requests_burst >= 2, at_once >= 1")
         if any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("headers hold no credentials: use [clouds.cloud.auth]")
+        if not all(
+            (name + told).isascii() and told.isprintable() for name, told in self.headers.items()
+        ):
+            raise ValueError("headers are printable ASCII")
         known = {shape.name for shape in self.shapes}
         used = {poll.shape for poll in self.polls}
         used |= {event.shape for event in self.webhook.events if event.shape}
