@@ -75,8 +75,9 @@ def _summed(slope: Floats, down: Places, across: Places, shape: tuple[int, int])
     """Return slopes summed up by pairs of places; a row without one of them is in no pair."""
     both = (down >= 0) & (across >= 0)
     at = down[both] * shape[1] + across[both]
-    sums: Floats = np.bincount(at, slope[both], shape[0] * shape[1]).reshape(shape)
-    return sums
+    # Of no pairs at all it counts whole zeros.
+    sums = np.bincount(at, slope[both], shape[0] * shape[1]).astype(np.float64, copy=False)
+    return sums.reshape(shape)
 
 
 def renumbered(of: Places, groups: Places, count: int) -> Places:
