@@ -135,6 +135,15 @@ def test_one_side_alone_is_not_taken_for_all() -> None:
     assert metering.apply_readings(mirror, one, Signs()) == ([], [])
 
 
+@pytest.mark.parametrize("at_s", [0, 10])
+def test_both_sides_sent_again_say_the_same_again(at_s: int) -> None:
+    rows = (reading(5, flow=1, at_s=at_s), reading(0, flow=19, mrid="02", at_s=at_s))
+    mirror, both = mirror_with(*rows)
+    once = metering.apply_readings(mirror, both, Signs())
+    assert once[0][0].values == {Metric.POWER_W: -5.0}
+    assert metering.apply_readings(mirror, both, Signs()) == once
+
+
 def test_registers_count_by_direction_and_extremes_are_left_out() -> None:
     total = "<accumulationBehaviour>9</accumulationBehaviour>"
     rows = (

@@ -204,8 +204,12 @@ def _power(
         return at_ns, Metric.POWER_W, signs.forward * (value if flow == FORWARD else -value)
     # Metered apart: one side alone would say 0 W while the other carries everything.
     mirror._sides[flow] = at_ns, value
-    if len(mirror._sides) < 2 or min(at for at, _ in mirror._sides.values()) <= mirror._netted_ns:
+    if len(mirror._sides) < 2:
         return None
-    mirror._netted_ns = max(at for at, _ in mirror._sides.values())
+    first_ns, last_ns = sorted(at for at, _ in mirror._sides.values())
+    # Of one moment, be it sent again; or, where a client takes them apart, both since the last.
+    if first_ns != last_ns and first_ns <= mirror._netted_ns:
+        return None
+    mirror._netted_ns = last_ns
     net = mirror._sides[FORWARD][1] - mirror._sides[REVERSE][1]
     return mirror._netted_ns, Metric.POWER_W, signs.forward * net

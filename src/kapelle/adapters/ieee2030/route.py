@@ -66,9 +66,7 @@ async def respond(host: Host, client: Client, request: Request) -> Response:
         return await _take_document(host, client, path.rpartition("/")[2], request.body)
     if request.method == "DELETE":
         return Response(204 if _forget(client, path) else 404)
-    page = Page.of(request.query)
-    exists = host.library.read(client, path, page, host.clock.now_ns()) is not None
-    return Response(405, headers=(("Allow", "GET, HEAD"),)) if exists else Response(404)
+    return Response(405, headers=(("Allow", "GET, HEAD"),))
 
 
 def _read(host: Host, client: Client, path: str, request: Request) -> Response:
@@ -104,9 +102,9 @@ def _forget(client: Client, path: str) -> bool:
 
 async def _subscribe(host: Host, client: Client, body: bytes) -> Response:
     part = decode(body, ("Subscription",))
-    made = part if isinstance(part, Misread) else subscription_of(client, part)
-    if isinstance(made, Misread):
-        return await _refuse(host, client, body, made.reason)
+    if isinstance(part, Misread):
+        return await _refuse(host, client, body, part.reason)
+    made = subscription_of(client, part)
     if isinstance(made, str):
         return Response(400, error_xml(_INVALID, made), _XML)
     for known in client.subscriptions.values():
@@ -124,12 +122,11 @@ async def _subscribe(host: Host, client: Client, body: bytes) -> Response:
 
 async def _make_mirror(host: Host, client: Client, body: bytes) -> Response:
     part = decode(body, ("MirrorUsagePoint",))
-    made = part if isinstance(part, Misread) else metering.mirror_of(part)
+    if isinstance(part, Misread):
+        return await _refuse(host, client, body, part.reason)
+    made = metering.mirror_of(part)
     if isinstance(made, str):
-        made = Misread(made)
-    if isinstance(made, Misread) or isinstance(part, Misread):
-        assert isinstance(made, Misread)
-        return await _refuse(host, client, body, made.reason)
+        return await _refuse(host, client, body, made)
     mirror = client.mirrors.get(made.mrid, made)
     mirror.role = made.role
     if made.mrid not in client.mirrors and len(client.mirrors) >= host.settings.mirrors_max:
