@@ -27,6 +27,7 @@ NAMES = (
     "http_bulk",
     "ocpp",
     "openadr",
+    "cloud",
     "sunspec",
     "ieee2030",
     "estimation",

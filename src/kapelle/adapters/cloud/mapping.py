@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kapelle.adapters.cloud.settings import CloudShape, CloudValue
-from kapelle.adapters.http.rfc3339 import parse
+from kapelle.adapters.http.rfc3339 import parse_one
 from kapelle.adapters.quantities import METRICS, UNITS
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S
@@ -122,8 +122,7 @@ def moment(told: Any) -> int:
     """Return an RFC 3339 time in ns; 0 where it is none."""
     if not isinstance(told, str):
         return 0
-    at_ns, is_bad = parse([told[:64]])
-    return 0 if is_bad[0] else int(at_ns[0])
+    return parse_one(told[:64]) or 0
 
 
 def raw_of(item: Any) -> bytes:

@@ -75,12 +75,13 @@ def _number(digits: Longs, start: int, end: int) -> Longs:
 
 
 def _parse_each(texts: Sequence[str]) -> tuple[Longs, Flags]:
-    found = [_parse_one(text) for text in texts]
+    found = [parse_one(text) for text in texts]
     at_ns = np.fromiter((0 if ns is None else ns for ns in found), np.int64, len(found))
     return at_ns, np.fromiter((ns is None for ns in found), np.bool_, len(found))
 
 
-def _parse_one(text: str) -> int | None:
+def parse_one(text: str) -> int | None:
+    """Return one time in ns, None where it is none; see `parse`."""
     form = _FORM.fullmatch(text)
     if form is None or not text.isascii():
         return None
