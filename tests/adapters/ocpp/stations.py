@@ -9,7 +9,7 @@ from typing import Any
 
 import ocpp.messages
 import websockets
-from ocpp.exceptions import OCPPError, PropertyConstraintViolationError
+from ocpp.exceptions import PropertyConstraintViolationError
 from ocpp.routing import on
 from ocpp.v16 import ChargePoint as ChargePoint16
 from ocpp.v16 import call as call16
@@ -346,6 +346,3 @@ async def connected(
             await serving
         with suppress(OSError, TimeoutError):
             await socket.close()
-
-
-__all__ = ["OCPPError", "Station16", "Station21", "Station201", "basic", "connected", "now"]

@@ -110,7 +110,7 @@ def test_the_version_a_station_prefers_is_taken(serve: Serve, run: Run) -> None:
         ('[2,"9","MeterValues",{"connectorId":"x"}]', '[4,"9","TypeConstraintViolation"'),
         ('[2,"9","MeterValues",{}]', '[4,"9","ProtocolError"'),
         ('[2,"9","MeterValues",[[[[]]]]]', '[4,"9","TypeConstraintViolation"'),
-        ('[2,"9","Explode",{}]', '[4,"9","NotSupported"'),
+        ('[2,"9","Explode",{}]', '[4,"9","NotImplemented"'),
         ('[2,"9","Heartbeat",7]', '[4,"9","TypeConstraintViolation"'),
     ],
 )

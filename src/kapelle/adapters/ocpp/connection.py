@@ -132,7 +132,7 @@ class Connection:
                 await self._calls.put(frame)
             elif isinstance(frame, frames.Broken):
                 await garbage(frame, text)
-                await self._write(frames.error(frame.id, "ProtocolError", frame.reason))
+                await self._write(frames.error(frame.id, self.dialect.frame_error, frame.reason))
             else:
                 self._resolve(frame)
 

@@ -75,6 +75,10 @@ class Dialect(Protocol):
     def name(self) -> str:
         """The WebSocket subprotocol."""
 
+    @property
+    def frame_error(self) -> str:
+        """The error that answers what is no frame."""
+
     def decode(self, action: str, payload: bytes) -> Event | Misread:
         """Read a call of a station. Never raises."""
 

@@ -194,6 +194,7 @@ class V16:
     """OCPP 1.6J."""
 
     name: Final = "ocpp1.6"
+    frame_error: Final = "ProtocolError"
 
     def decode(self, action: str, payload: bytes) -> Event | Misread:
         """Read a call of a charge point. Never raises."""
@@ -205,8 +206,8 @@ class V16:
                 return _OTHERS[action]
         except _BROKEN as error:
             return schedule.misread(action, error, "FormationViolation")
-        remedy = "use the calls of OCPP 1.6"
-        return Misread("NotSupported", f"action: /2: {action!r:.40} is not known; {remedy}")
+        remedy = "use what docs/adapters/ocpp.md lists"
+        return Misread("NotImplemented", f"action: /2: {action!r:.40} is not served; {remedy}")
 
     def answer(self, action: str, given: Circumstances) -> Mapping[str, object]:
         """Return the payload of the result of a call that `decode` could read."""

@@ -5,6 +5,7 @@ Source: OCPP 2.0.1 edition 3 and OCPP 2.1 edition 1, part 2. 2.1 adds setpoints 
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -232,6 +233,8 @@ class _Variables(msgspec.Struct, rename="camel"):
 
 class V2:
     """OCPP 2.0.1 or 2.1."""
+
+    frame_error: Final = "RpcFrameworkError"
 
     def __init__(self, name: str) -> None:
         self.name = name
