@@ -19,6 +19,7 @@ from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.adapters.ocpp.settings import OcppSettings
 from kapelle.adapters.openadr.settings import OpenAdrSettings, UpstreamSettings
+from kapelle.adapters.sparkplug.settings import SparkplugSettings
 from kapelle.api.settings import ApiSettings
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid, Problem
@@ -97,6 +98,8 @@ class Config:
     """A utility whose OpenADR 3.1 program is followed; nobody's unless there is such a section."""
     ieee2030: Ieee2030Settings | None = None
     """IEEE 2030.5 clients connect here; not served unless there is an `[ieee2030]`."""
+    sparkplug: SparkplugSettings | None = None
+    """A broker on which Kapelle is a Sparkplug B host; none unless there is a `[sparkplug]`."""
     clouds: CloudsSettings | None = None
     """Vendors' clouds: an adapter for each `[[clouds.cloud]]`."""
     http: HttpSettings = field(default_factory=HttpSettings)

@@ -6,7 +6,7 @@ decoded in blocks: `adapters.mqtt.intake`.)
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -129,14 +129,33 @@ class Inbox:
         Raises:
             NotStored: The journal has no room; the peer has the message still.
         """
-        while self._unanswered >= self._settings.waiting_max:
+        while self.full:
             self._roomy.clear()
             await self._roomy.wait()
+        return await self._take(heard)
+
+    def hand_in(self, heard: Heard, told: Callable[[bool], None]) -> None:
+        """Take a message without waiting; `told` hears whether it became durable.
+
+        For one connection that speaks for thousands, which reads no more while this is `full`.
+        """
+
+        def done(stored: "asyncio.Future[Sequence[str]]") -> None:
+            told(not stored.cancelled() and stored.exception() is None)
+
+        self._take(heard).add_done_callback(done)
+
+    @property
+    def full(self) -> bool:
+        """Tell whether as much waits as may."""
+        return self._unanswered >= self._settings.waiting_max
+
+    def _take(self, heard: Heard) -> "asyncio.Future[Sequence[str]]":
         stored: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(heard, self._clock.now_ns(), stored))
         self._unanswered += 1
         self._ready.set()
-        return await stored
+        return stored
 
     def session(self, device_no: int, event: SessionEvent, number: int) -> None:
         """Note that a connection came or went; `number` rises with every connection."""

@@ -80,6 +80,12 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         utility = Ieee2030Endpoint(settings=config.ieee2030, directory=directory, clock=clock)
         every.append(utility)
         sessions[utility.name] = utility.counters
+    if config.sparkplug is not None:
+        with needs("sparkplug"):
+            from kapelle.adapters.sparkplug.endpoint import SparkplugEndpoint
+        nodes = SparkplugEndpoint(settings=config.sparkplug, directory=directory, clock=clock)
+        every.append(nodes)
+        sessions[nodes.name] = nodes.counters
     webhooks: dict[str, Application] = {}
     if config.clouds is not None:
         from kapelle.adapters.cloud.endpoint import Cloud

@@ -2,45 +2,16 @@
 
 import asyncio
 import json
-import shutil
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiomqtt
 import pytest
+from tests.adapters.broker import mosquitto
 from tests.adapters.mqtt.conftest import VERSIONS
 
 from kapelle.errors import Invalid, LinkLost
 from kapelle.model.enums import AckStatus, SessionEvent
-
-
-@asynccontextmanager
-async def _mosquitto() -> AsyncIterator[int]:
-    if shutil.which("mosquitto") is None:
-        pytest.skip("needs the mosquitto broker (Debian: mosquitto)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    broker = await asyncio.create_subprocess_exec(
-        "mosquitto", "-p", str(port),
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(200):
-            try:
-                _, out = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                out.close()
-                await out.wait_closed()
-                break
-        yield port
-    finally:
-        broker.terminate()
-        await broker.wait()
 
 
 @pytest.mark.integration
@@ -48,7 +19,7 @@ async def _mosquitto() -> AsyncIterator[int]:
 def test_unacknowledged_publications_come_again(open_broker_client: Any, version: int) -> None:
     async def check() -> None:
         async with (
-            _mosquitto() as port,
+            mosquitto() as port,
             aiomqtt.Client("127.0.0.1", port, identifier="gateway") as gateway,
         ):
             settings = {"port": port, "version": version}
@@ -92,7 +63,7 @@ def test_commands_reach_devices_heard_before(
 ) -> None:
     async def check() -> None:
         async with (
-            _mosquitto() as port,
+            mosquitto() as port,
             aiomqtt.Client("127.0.0.1", port, identifier="gateway") as gateway,
             open_broker_client(port=port, version=version) as plant,
         ):

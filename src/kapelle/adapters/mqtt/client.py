@@ -253,22 +253,30 @@ class Connection(asyncio.Protocol):
     # What the link calls.
 
     def publish(
-        self, topic: str, payload: bytes, ttl_s: float = math.nan, *, retain: bool = False
+        self,
+        topic: str,
+        payload: bytes,
+        ttl_s: float = math.nan,
+        *,
+        retain: bool = False,
+        qos: int = 1,
     ) -> bool:
-        """Publish at QoS 1, unless too much is unanswered; return whether.
+        """Publish at QoS 0 or 1, unless too much is unanswered; return whether.
 
         Args:
             topic: Where to.
             payload: What.
             ttl_s: How long the broker may keep it for who is away (MQTT 5); NaN: as it likes. [s]
             retain: The broker keeps it for whoever subscribes later.
+            qos: 0 where the protocol wants no acknowledgement.
         """
         if self._transport is None or len(self._unanswered) >= self._unanswered_max:
             return False
-        self._next_id = self._next_id % 0xFFFF + 1
-        if self._next_id in self._unanswered or self._next_id == _SUBSCRIPTION:
+        if qos:
             self._next_id = self._next_id % 0xFFFF + 1
-        self._unanswered.add(self._next_id)
+            if self._next_id in self._unanswered or self._next_id == _SUBSCRIPTION:
+                self._next_id = self._next_id % 0xFFFF + 1
+            self._unanswered.add(self._next_id)
         version = self._settings.version
         given: Properties = r.NONE
         if version == V5 and not math.isnan(ttl_s):
@@ -276,7 +284,7 @@ class Connection(asyncio.Protocol):
             given = {Property.MESSAGE_EXPIRY: max(1, int(ttl_s))}
         packet_id = self._next_id
         self._write(
-            writer.publish(version, topic.encode(), payload, 1, packet_id, given, retain=retain)
+            writer.publish(version, topic.encode(), payload, qos, packet_id, given, retain=retain)
         )
         return True
 

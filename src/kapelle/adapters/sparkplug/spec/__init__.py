@@ -1,0 +1,1 @@
+"""The payload of Sparkplug B, from the specification's table of fields."""
