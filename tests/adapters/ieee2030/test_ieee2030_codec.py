@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -21,6 +22,7 @@ from kapelle.model.ids import NS_PER_S
 
 NS = "urn:ieee:std:2030.5:ns"
 FRAMES = Path(__file__).parent / "frames"
+unhurried = effort(deadline=None)
 EXPORTS = Signs(forward=1.0)
 WITHIN_S = 2.0
 """Bound on the time of one message, whatever is in it."""
@@ -114,6 +116,7 @@ def test_no_direction_is_no_power_until_somebody_says_what_it_means() -> None:
     assert said(reading(2_000, flow=0), signs=Signs(unsaid=1))[0].values[Metric.POWER_W] == 2_000
 
 
+@unhurried
 @given(st.integers(-(10**6), 10**6), st.sampled_from([Signs(), EXPORTS]))
 def test_one_signed_value_and_two_sides_say_the_same(power_w: int, signs: Signs) -> None:
     forward = power_w * signs.forward
@@ -198,6 +201,7 @@ def test_pins_have_a_check_digit() -> None:
             read_pins(line)
 
 
+@unhurried
 @given(st.integers(-(10**9), 10**9))
 def test_watts_fit_their_sixteen_bits(watts: int) -> None:
     value, exponent = active_power(watts)
@@ -205,6 +209,7 @@ def test_watts_fit_their_sixteen_bits(watts: int) -> None:
     assert value * 10**exponent == pytest.approx(watts, rel=2e-4)
 
 
+@unhurried
 @given(st.floats(-1e7, 1e7), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_percentage_stays_within_a_hundred(setpoint_w: float, up_w: float, down_w: float) -> None:
     amount = amount_of(setpoint_w, "fixed_w", Ratings(), up_w, down_w)
@@ -283,6 +288,7 @@ trees = st.recursive(
 )
 
 
+@unhurried
 @given(
     st.lists(trees, max_size=6), st.sampled_from(["MirrorUsagePoint", "DERStatus", "DERSettings"])
 )
@@ -300,6 +306,7 @@ def test_whatever_a_message_holds_nothing_is_raised(inner: list[str], root: str)
     control_modes(part)
 
 
+@unhurried
 @given(st.binary(max_size=400))
 def test_whatever_bytes_come_nothing_is_raised(body: bytes) -> None:
     decode(body, ("Time",))
