@@ -193,6 +193,25 @@ def test_more_than_the_bound_is_not_taken_in_before_there_is_room() -> None:
     run(work)
 
 
+def test_what_is_handed_in_hears_whether_it_is_stored() -> None:
+    async def check(tasks: asyncio.TaskGroup) -> None:
+        inbox = inbox_of(InboxSettings(waiting_max=1, linger_s=0.0))
+        told: list[bool] = []
+        for durable in (True, False):
+            inbox.hand_in(heard(1.0), told.append)
+            assert inbox.full
+            batch = await first(inbox)
+            if durable:
+                inbox.confirm(batch, {})
+            else:
+                inbox.decline(batch, "no space")
+            assert not inbox.full
+            await asyncio.sleep(0)
+        assert told == [True, False]
+
+    run(check)
+
+
 def test_a_lost_link_says_so() -> None:
     async def work(tasks: asyncio.TaskGroup) -> None:
         inbox = inbox_of()
