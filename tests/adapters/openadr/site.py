@@ -56,7 +56,7 @@ class Site:
             "client_id": client_id,
             "client_secret": secret,
         }
-        async with httpx.AsyncClient(base_url=self.base) as client:
+        async with httpx.AsyncClient(base_url=self.base, verify=False) as client:
             return await client.post("/auth/token", data=form)
 
     @asynccontextmanager
@@ -65,7 +65,9 @@ class Site:
     ) -> AsyncIterator[httpx.AsyncClient]:
         answer = await self.token(client_id, secret)
         headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-        async with httpx.AsyncClient(base_url=self.base, headers=headers, timeout=20.0) as client:
+        async with httpx.AsyncClient(
+            base_url=self.base, headers=headers, timeout=20.0, verify=False
+        ) as client:
             yield client
 
 

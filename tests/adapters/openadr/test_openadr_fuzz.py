@@ -1,6 +1,7 @@
 """The VTN against its own official document: `schemathesis` in an environment of its own."""
 
 import asyncio
+import re
 import subprocess
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_every_answer_is_one_the_document_knows(
                 *("--checks", "all", "--exclude-checks", ",".join(_LEFT_OUT)),
                 *("--phases", "examples,coverage,fuzzing", "--max-examples", "2"),
                 *("--continue-on-failure", "--warnings", "off", "--seed", "31"),
-                *("--max-time", "6", "--no-color"),
+                *("--max-time", "3", "--no-color"),
             ]
             return await asyncio.to_thread(
                 subprocess.run, command, capture_output=True, text=True, timeout=120, cwd=tmp_path
@@ -90,4 +91,5 @@ def test_every_answer_is_one_the_document_knows(
 
     done = asyncio.run(run())
     assert done.returncode == 0, done.stdout[-8_000:]
-    assert "No failures" in done.stdout or " passed" in done.stdout, done.stdout[-2_000:]
+    (tried,) = re.findall(r"([\d,]+) generated", done.stdout)
+    assert int(tried.replace(",", "")) > 50

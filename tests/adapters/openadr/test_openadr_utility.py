@@ -305,6 +305,13 @@ def test_answers_are_bounded() -> None:
     play(act)
 
 
+@pytest.mark.parametrize("left_out", ["url", "client_id", "program"])
+def test_what_must_be_given_is_named(left_out: str) -> None:
+    given = {"url": "https://vtn.test", "client_id": "k", "program": "p"} | {left_out: ""}
+    with pytest.raises(ValueError, match=left_out):
+        UpstreamSettings(**given)
+
+
 def test_a_secret_travels_by_https_only() -> None:
     with pytest.raises(Invalid):
         ven(Utility(), PaperOrders(), url="http://vtn.example")

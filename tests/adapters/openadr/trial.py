@@ -96,7 +96,10 @@ class OpenAdrTrial:
 async def connected(adapter: Adapter, secret: str) -> AsyncIterator[OpenAdrPeer]:
     assert isinstance(adapter, Vtn)
     base = f"http://127.0.0.1:{adapter.port}{BASE}"
-    async with httpx.AsyncClient(base_url=base, timeout=20.0) as client, background() as beside:
+    async with (
+        httpx.AsyncClient(base_url=base, timeout=20.0, verify=False) as client,
+        background() as beside,
+    ):
         form = {
             "grant_type": "client_credentials",
             "client_id": DEVICE,

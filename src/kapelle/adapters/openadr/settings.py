@@ -73,10 +73,10 @@ class OpenAdrSettings:
 class UpstreamSettings:
     """The VEN: which utility's program is followed, and what its events may ask."""
 
-    url: str
+    url: str = ""
     """Base of the utility's VTN, such as `https://vtn.example/openadr3/3.1.0`."""
-    client_id: str
-    program: str
+    client_id: str = ""
+    program: str = ""
     """Name of the program that is followed."""
     client_secret: str = ""
     token_url: str = ""
@@ -105,6 +105,9 @@ class UpstreamSettings:
     """Allow plain HTTP to other machines."""
 
     def __post_init__(self) -> None:
+        missing = [name for name in ("url", "client_id", "program") if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"{' and '.join(missing)} must be given")
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise ValueError("url begins with https:// (or http://)")
         if not 0 <= self.power_max_w <= _DISPATCH_MAX_W:

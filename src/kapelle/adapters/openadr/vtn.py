@@ -404,7 +404,8 @@ def _check(settings: OpenAdrSettings) -> None:
         remedy = 'write networks as "10.1.0.0/16"'
         problems.append(Problem("openadr.callback_networks", str(error), remedy))
     try:
-        ssl.create_default_context(cafile=settings.callback_authority or None)
+        if settings.callback_authority:
+            ssl.create_default_context(cafile=settings.callback_authority)
     except (OSError, ssl.SSLError) as error:
         remedy = "name a PEM file of certificates"
         problems.append(Problem("openadr.callback_authority", str(error), remedy))
