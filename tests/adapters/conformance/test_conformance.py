@@ -15,6 +15,7 @@ from tests.adapters.ieee2030.trial import Ieee2030Trial
 from tests.adapters.mqtt.trial import MqttTrial
 from tests.adapters.ocpp.trial import OcppTrial
 from tests.adapters.openadr.trial import OpenAdrTrial
+from tests.adapters.sparkplug.trial import SparkplugTrial
 from tests.adapters.sunspec.trial import SunSpecTrial
 
 from kapelle.model.enums import AckStatus, SessionEvent
@@ -28,6 +29,7 @@ TRIALS: list[Trial] = [
     OpenAdrTrial(),
     *OCPP,
     Ieee2030Trial(),
+    SparkplugTrial(),
 ]
 FAILED = {AckStatus.REJECTED, AckStatus.EXPIRED}
 
