@@ -163,7 +163,7 @@ shapes = st.builds(
 
 
 @given(documents, shapes, st.sampled_from(["", "data", "data.0", "0"]))
-@settings(max_examples=300)
+@settings(max_examples=150, deadline=None)
 def test_whatever_a_document_holds_is_read_or_named(
     document: Any, kind: CloudShape, path: str
 ) -> None:
