@@ -50,6 +50,7 @@ async def _made(client: httpx.AsyncClient, is_business: bool) -> list[str]:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize("client_id", ["business", DEVICE])
 def test_every_answer_is_one_the_document_knows(
     shared: Path, tmp_path: Path, client_id: str
@@ -81,12 +82,12 @@ def test_every_answer_is_one_the_document_knows(
                 str(python.with_name("st")),
                 *("run", str(target), "--url", base, "--header", f"Authorization: Bearer {token}"),
                 *("--checks", "all", "--exclude-checks", ",".join(_LEFT_OUT)),
-                *("--phases", "examples,coverage,fuzzing", "--max-examples", "2"),
+                *("--phases", "examples,fuzzing", "--max-examples", "2"),
                 *("--continue-on-failure", "--warnings", "off", "--seed", "31"),
-                *("--max-time", "3", "--no-color"),
+                *("--exclude-tag", "MQTT_notifier", "--no-color"),
             ]
             return await asyncio.to_thread(
-                subprocess.run, command, capture_output=True, text=True, timeout=120, cwd=tmp_path
+                subprocess.run, command, capture_output=True, text=True, timeout=150, cwd=tmp_path
             )
 
     done = asyncio.run(run())
