@@ -140,7 +140,7 @@ def test_a_control_reaches_the_register_and_its_phases_come_back(
         inverter = Inverter(changed=PERCENT)
         async with bridged(python, tmp_path, inverter) as (plant, _):
             # Told as soon as it is heard, before it first looks: a fifth of what it can charge.
-            await until(lambda: plant.send(-1_000.0, revert_s=4.0), 60)
+            await until(lambda: plant.send(-1_000.0, revert_s=8.0), 60)
             await until(lambda: inverter.get(704, "WSetEna"), 60)
             await until(lambda: inverter.get(704, "WSetPct") == -200, 60)  # Tenths of a percent.
             # Its readings, net of both directions: the battery charges with 2 kW.
