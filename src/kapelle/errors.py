@@ -56,9 +56,11 @@ class Problem:
     """Line, row or field, as precise as it can be named: `line 7, nameplate_up_w`."""
     what: str
     remedy: str
+    """Empty where `what` says it already."""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.remedy}"
+        said = f"{self.where}: {self.what}"
+        return f"{said}; {self.remedy}" if self.remedy else said
 
 
 class Invalid(KapelleError):

@@ -136,5 +136,6 @@ def _error(url: str, answer: httpx.Response) -> KapelleError:
         case 401 | 403 | 429 | 500 | 503 | 507:
             return Unreachable(f"{url}: {problem.title}: {problem.detail}")
         case _:
-            faults = [Problem(one.pointer, one.detail, "mend it") for one in problem.errors]
+            # The detail ends with the remedy, where there is one.
+            faults = [Problem(one.pointer, one.detail, "") for one in problem.errors]
             return Invalid(problem.detail, faults)

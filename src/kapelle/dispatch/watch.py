@@ -160,7 +160,13 @@ def cause_of(watch: Watch, known: Aggregate) -> Cause:
     groups = heard(known)
     lost = [name for name, group in sorted(watch.groups.items()) if group.is_lost]
     lost = [name for name in lost if name in groups]
-    said = [f"{words(name)} is lost ({groups[name][0]:,} devices)" for name in lost]
-    said += [f"{count:,} devices {why}" for why, count in sorted(known.excluded.items())]
-    otherwise = "every device is at its limit" if known.devices else "its resource has no devices"
+    said = [f"{words(name)} is lost ({_devices(groups[name][0])})" for name in lost]
+    said += [f"{_devices(count)} {why}" for why, count in sorted(known.excluded.items())]
+    otherwise = "its resource has no devices"
+    if known.devices:
+        otherwise = "every device follows, and is at its limit or on its way there"
     return Cause(", ".join(said) or otherwise, frozenset(lost))
+
+
+def _devices(count: int) -> str:
+    return f"{count:,} device" + "s" * (count != 1)

@@ -31,7 +31,7 @@ from kapelle.model.signals import Rationing
 CHUNK = 1 << 15
 """Rows at once: their temporaries stay in the processor's cache."""
 _NO_FAILSAFE_PRIORITY = 0.5
-"""A device without a revert timer counts less (DESIGN: dead-man)."""
+"""A device without a revert timer counts less: cut off from the plant, it would go on for ever."""
 _ROOM_MIN = 0.02
 """Headroom below this part of nameplate does not count."""
 
