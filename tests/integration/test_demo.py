@@ -47,6 +47,29 @@ def test_a_small_demo_delivers_what_it_promised(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_order_moves_devices_of_every_protocol(tmp_path: Path) -> None:
+    mix = "mqtt=0.6,ocpp=0.2,sunspec=0.2"
+    # Eleven of this fleet's twelve chargers have a vehicle: whoever has none cannot move.
+    done = subprocess.run(
+        [*DEMO, "--devices", "60", "--seconds", "40", "--seed", "2", "--mix", mix],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    said = json.loads(done.stdout)
+    told = said, done.stderr.decode()[-2000:]
+    assert {name: part["devices"] for name, part in said["protocols"].items()} == {
+        "mqtt": 36, "ocpp": 12, "sunspec": 12,
+    }, told  # fmt: skip
+    assert all(part["moved"] for part in said["protocols"].values()), told
+    assert said["passed"], told
+    assert done.returncode == 0, told
+    assert said["double_effects"] == 0
+    assert said["readings"]["quarantined"] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
     process = subprocess.Popen(

@@ -28,6 +28,9 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="Directory with measured homes and sessions to replay.")
     ] = None,
+    mix: Annotated[
+        str, typer.Option(help="Who speaks what: mqtt=0.8,ocpp=0.1,sunspec=0.1. Default: mqtt.")
+    ] = "",
     keep: Annotated[
         Path | None, typer.Option(help="Keep the plant's data in this (empty) directory.")
     ] = None,
@@ -39,15 +42,17 @@ def demo(
 ) -> None:
     """Watch simulated devices become one plant, lose some, and deliver all the same.
 
-    Each device is a real MQTT client over TCP, in a process of their own. Exit 0 only if what
-    they delivered, by their own physics, met the tolerance of the order.
+    Each device is a real client of its protocol over TCP, in a process of their own. Exit 0 only
+    if what they delivered, by their own physics, met the tolerance of the order, and devices of
+    every protocol moved.
     """
     # Costly to import, and only needed here.
     from kapelle.sim import demo as play
     from kapelle.sim.demo_show import showing
     from kapelle.sim.demo_summary import as_json, tell
+    from kapelle.sim.protocols import read_mix
 
-    options = play.Options(devices, seconds, seed, keep, data)
+    options = play.Options(devices, seconds, seed, keep, data, mix=read_mix(mix))
     live = sys.stderr.isatty() and not (plain or json)
     with showing(live=live, picture=picture, seconds=seconds) as show:
         outcome = run_until_signal(lambda: play.run_demo(options, show))

@@ -1,4 +1,4 @@
-"""`kapelle demo`: a plant on this machine, thousands of real MQTT clients, and a bad minute.
+"""`kapelle demo`: a plant on this machine, thousands of real clients, and a bad minute.
 
 An order starts; 10 % of the devices fall silent; one vendor with 20 % of them is lost and returns.
 The verdict counts what the devices really did, by their own physics, not what the plant believes.
@@ -6,6 +6,7 @@ The verdict counts what the devices really did, by their own physics, not what t
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isnan, nan
@@ -29,15 +30,17 @@ from kapelle.sim.demo_plant import (
     first_error,
     journal_size,
     place,
+    ports_of,
     running,
     wait_ready,
 )
 from kapelle.sim.demo_record import Event, Record, Seen, Verdict, judge
 from kapelle.sim.demo_view import Scene
-from kapelle.sim.devices import Devices, FleetPlan, make_fleet
+from kapelle.sim.devices import Devices, FleetPlan
 from kapelle.sim.measured import read_measured
 from kapelle.sim.peers.leash import Peers, started
 from kapelle.sim.peers.messages import Do, Start, Truth
+from kapelle.sim.protocols import configured, speaking
 
 VENDORS = {"alpen": 0.30, "borealis": 0.25, "cirrus": 0.20, "delta": 0.15, "eider": 0.10}
 LOST = "cirrus"
@@ -64,6 +67,8 @@ class Options:
     data: Path | None = None
     """Measured homes and charging sessions the devices follow; None: parametric ones."""
     tolerance: float = 0.02
+    mix: Mapping[str, float] = field(default_factory=dict)
+    """Protocol -> share of the devices that speak it; empty: all speak MQTT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +155,11 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
             vendors=VENDORS,
             revert_s=REVERT_S,
         )
-        devices = make_fleet(plan, np.random.default_rng(options.seed))
-        async with open_plant(config_in(directory)) as plant:
+        devices, spoken = speaking(plan, options.seed, options.mix)
+        if options.mix:
+            counts = Counter(spoken)
+            scene.spoken = ", ".join(f"{counts[name]:,} {name}" for name in sorted(counts))
+        async with open_plant(configured(config_in(directory), options.mix)) as plant:
             secrets = await enrol(plant, devices)
             gauge = Gauge(plant.doors.journal, plan.partitions)
             stage = _Stage(options, Script.scaled(options.seconds), devices, plant, gauge, scene)
@@ -164,6 +172,9 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
                     plan=plan,
                     seed=options.seed,
                     secrets=secrets,
+                    mix=dict(options.mix),
+                    ports=await ports_of(plant, options.mix),
+                    directory=str(directory),
                     measured=str(options.data or ""),
                 )
                 async with started(start) as peers:
@@ -254,9 +265,13 @@ def _say(stage: _Stage, mark: str, text: str, is_fault: bool = False, at_ns: int
 
 
 def _take_truth(stage: _Stage, truth: Truth) -> None:
-    stage.scene.record.true.append((truth.at_ns, truth.power_w))
+    record = stage.scene.record
+    record.true.append((truth.at_ns, truth.power_w))
+    for name, part in truth.parts.items():
+        record.devices[name] = part.devices
+        record.moved.setdefault(name, []).append((truth.at_ns, part.power_w - part.own_w))
     stage.scene.connected = truth.connected
-    if stage.scene.record.seconds(truth.at_ns) > stage.script.order:
+    if record.seconds(truth.at_ns) > stage.script.order:
         stage.ack_ms.append(truth.ack_ms)
 
 

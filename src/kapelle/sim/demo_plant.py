@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +80,17 @@ async def wait_ready(plant: Plant, first: str) -> int:
         while not endpoint.port or plant.doors.directory.resolve([first])[0] < 0:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return endpoint.port
+
+
+async def ports_of(plant: Plant, protocols: Iterable[str]) -> dict[str, int]:
+    """Wait until the adapters of these protocols listen; return the ports of those that have one
+    of their own."""
+    found = {a.name: a for a in plant.doors.adapters if a.name in set(protocols)}
+    async with asyncio.timeout(_OPEN_S_MAX):
+        # The adapter port has no event for it: ask now and then.
+        while not all(getattr(adapter, "port", True) for adapter in found.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return {name: adapter.port for name, adapter in found.items() if hasattr(adapter, "port")}
 
 
 def journal_size(directory: Path) -> int:

@@ -8,6 +8,8 @@ import numpy as np
 
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Longs
 
+_MOVED = 0.1
+"""Of what it owes by its number of devices, before a protocol counts as having moved."""
 _STAY_S = 3.0
 """Inside the band counts from when power stays there this long. [s]"""
 
@@ -45,6 +47,10 @@ class Record:
     seen: list[Seen] = field(default_factory=list)
     true: list[tuple[int, float]] = field(default_factory=list)
     """When, and what the devices really did together. [ns, W]"""
+    moved: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """By protocol: when, and how far its devices were from their own schedules. [ns, W]"""
+    devices: dict[str, int] = field(default_factory=dict)
+    """By protocol."""
     events: list[Event] = field(default_factory=list)
     latency_s: list[float] = field(default_factory=list)
     """Measured by a device -> part of a published aggregate."""
@@ -63,6 +69,17 @@ class Recovery:
     """From the fault until within the tolerance to stay; 0: never left it, NaN: not back. [s]"""
     outside_s: float
     """Time outside the tolerance until the next fault or the end. [s]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the devices of one protocol did for an order."""
+
+    devices: int
+    delivered: float
+    """Mean of true power against their own schedules, over the committed power."""
+    met: bool
+    """Whether that is at least a tenth of what so many devices owe by their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +102,10 @@ class Verdict:
     """Mean absolute difference between estimate and truth, as a share of the committed power."""
     interval_coverage: float
     """Share of the truths inside the published 95 % interval."""
+    shares: dict[str, Share]
+    """By protocol."""
     met: bool
-    """Whether it settled, and the delivered mean is within the tolerance."""
+    """Whether it settled, the delivered mean is within the tolerance, and every protocol moved."""
 
 
 def judge(
@@ -104,6 +123,7 @@ def judge(
     seen = [s for s in record.seen if settled_ns <= s.at_ns < ends_ns]
     believed = np.array([s.power_w - baseline_w for s in seen]) / (committed_w or nan)
     error, coverage = _honesty(record, committed_w, starts_ns, ends_ns)
+    shares = _shares(record, committed_w, settled_ns, ends_ns)
     return Verdict(
         committed_w=committed_w,
         delivered_mean=delivered,
@@ -114,8 +134,23 @@ def judge(
         recoveries=_recoveries(record.events, at_ns, within, starts_ns, ends_ns),
         error_mean=error,
         interval_coverage=coverage,
-        met=not np.isnan(settle_s) and abs(delivered - 1) <= record.tolerance,
+        shares=shares,
+        met=not np.isnan(settle_s)
+        and abs(delivered - 1) <= record.tolerance
+        and all(share.met for share in shares.values()),
     )
+
+
+def _shares(record: Record, committed_w: float, settled_ns: int, ends_ns: int) -> dict[str, Share]:
+    """Return what each protocol did from settling to the end."""
+    shares: dict[str, Share] = {}
+    for name, rows in record.moved.items():
+        at_ns, moved_w = _columns(rows)
+        after = (at_ns >= settled_ns) & (at_ns < ends_ns)
+        delivered = _mean(moved_w[after]) / (committed_w or nan)
+        owed = record.devices[name] / sum(record.devices.values())
+        shares[name] = Share(record.devices[name], delivered, delivered >= _MOVED * owed)
+    return shares
 
 
 def _columns(rows: list[tuple[int, float]]) -> tuple[Longs, Floats]:

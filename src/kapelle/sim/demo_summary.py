@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kapelle.sim.demo import Outcome
-from kapelle.sim.demo_record import Recovery
+from kapelle.sim.demo_record import Recovery, Verdict
 
 _GOOD, _BAD, _QUIET = "bold green", "bold red", "grey50"
 
@@ -42,6 +42,8 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     band = f"±{outcome.options.tolerance:.0%}"
     believed = _percent(verdict.believed_mean)
     held = f"its 95 % interval held {verdict.interval_coverage:.0%} of the truths"
+    # When an edge agent reads, and what a station says beside its meter, is their own affair.
+    sent = "due" if outcome.options.mix else "sent"
     effects = f"{truth.effects:,} took effect, {truth.double_effects:,} twice"
     return [
         (
@@ -49,6 +51,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
             _percent(verdict.delivered_mean),
             f"by the devices' own physics; the plant itself says {believed}",
         ),
+        *_spoken(verdict),
         ("worst 5 s", _percent(verdict.worst_5s), "after settling, both faults included"),
         ("settled", _seconds(verdict.settle_s), f"from the start until within {band}"),
         *(("after: " + _short(r.text), *_recovery(r, band)) for r in verdict.recoveries),
@@ -56,7 +59,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
         (
             "readings",
             f"{readings['accepted']:,} durable",
-            f"of {readings['sent']:,} sent, {readings['quarantined']:,} quarantined",
+            f"of {readings['sent']:,} {sent}, {readings['quarantined']:,} quarantined",
         ),
         (
             "commands",
@@ -77,6 +80,21 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     ]
 
 
+def _spoken(verdict: Verdict) -> list[tuple[str, str, str]]:
+    """Return a row for each protocol; one alone delivered everything."""
+    if len(verdict.shares) < 2:
+        return []
+    return [
+        (
+            f"· {name}",
+            _percent(share.delivered),
+            f"of the promise, by {share.devices:,} devices against their own schedules"
+            + ("" if share.met else ": they did not move"),
+        )
+        for name, share in verdict.shares.items()
+    ]
+
+
 def as_json(outcome: Outcome) -> dict[str, object]:
     """Return the summary as plain values; NaN becomes null."""
     verdict, truth = outcome.verdict, outcome.truth
@@ -90,6 +108,14 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "delivered_mean": _known(verdict.delivered_mean),
         "believed_mean": _known(verdict.believed_mean),
         "delivered_with_rise": _known(verdict.delivered_with_rise),
+        "protocols": {
+            name: {
+                "devices": share.devices,
+                "delivered": _known(share.delivered),
+                "moved": share.met,
+            }
+            for name, share in verdict.shares.items()
+        },
         "worst_5s": _known(verdict.worst_5s),
         "settle_2pct_s": _known(verdict.settle_s),
         "faults": [

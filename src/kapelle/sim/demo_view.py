@@ -45,6 +45,8 @@ class Scene:
     record: Record
     total_s: float
     devices: int
+    spoken: str = "each a real MQTT client"
+    """What the devices speak."""
     now_ns: int = 0
     aggregate: Aggregate | None = None
     target_w: float = nan
@@ -112,7 +114,7 @@ def _header(scene: Scene) -> RenderableType:
     now_s = min(scene.record.seconds(scene.now_ns), scene.total_s)
     first = Text.assemble(
         (" kapelle ", "bold black on cyan"),
-        (f"  {scene.devices:,} simulated devices, each a real MQTT client", "bold"),
+        (f"  {scene.devices:,} simulated devices, {scene.spoken}", "bold"),
         no_wrap=True,
     )
     clock = Text(f"{int(now_s) // 60:02d}:{int(now_s) % 60:02d} / {_clock(scene.total_s)} ", QUIET)

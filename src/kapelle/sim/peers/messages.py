@@ -17,6 +17,12 @@ class Start(msgspec.Struct, frozen=True):
     seed: int
     secrets: dict[str, str]
     """Device name -> password; devices that are not named stay out."""
+    mix: dict[str, float] = msgspec.field(default_factory=dict)
+    """Protocol -> share of the devices that speak it; empty: all speak MQTT."""
+    ports: dict[str, int] = msgspec.field(default_factory=dict)
+    """Protocol -> where the plant hears it, for those that have a port of their own."""
+    directory: str = ""
+    """Where peers may keep files."""
     measured: str = ""
     """Folder with measured homes and sessions; empty: parametric ones."""
     faults: FaultPlan = msgspec.field(default_factory=FaultPlan)
@@ -36,6 +42,16 @@ class Do(msgspec.Struct, frozen=True):
     name: str = ""
     spare: str = ""
     """`silence`: a group (of `by`) that is left alone."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What the devices of one protocol really do now."""
+
+    devices: int
+    connected: int
+    power_w: float
+    own_w: float
+    """What they would do without orders. [W]"""
 
 
 class Truth(msgspec.Struct, frozen=True, tag="truth", tag_field="event"):
@@ -67,3 +83,5 @@ class Truth(msgspec.Struct, frozen=True, tag="truth", tag_field="event"):
     drops: int
     ack_ms: tuple[float, float]
     """Median and 99th percentile of publication to acknowledgement, since the last line. [ms]"""
+    parts: dict[str, Part] = {}
+    """By protocol."""

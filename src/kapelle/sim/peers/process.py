@@ -1,4 +1,4 @@
-"""Thousands of simulated MQTT devices in one process: `python -m kapelle.sim.peers.process`.
+"""Thousands of simulated devices in one process: `python -m kapelle.sim.peers.process`.
 
 The first line on stdin is a `Start` as JSON, every later one a `Do`. On stdout comes one JSON
 object per line: `ready`, then `truth` twice a second, `done` for each order, and `end`. The process
@@ -13,7 +13,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,12 +21,12 @@ import uvloop
 
 from kapelle.model.ids import Ints
 from kapelle.runtime.limits import allow_files
-from kapelle.sim.devices import make_fleet
+from kapelle.sim.agents import Answers
+from kapelle.sim.devices import Devices
 from kapelle.sim.measured import read_measured
-from kapelle.sim.peers import packets, wire
-from kapelle.sim.peers.messages import Do, Start, Truth
-from kapelle.sim.peers.mqtt import Client
-from kapelle.sim.peers.swarm import Swarm
+from kapelle.sim.peers.messages import Do, Part, Start, Truth
+from kapelle.sim.peers.party import Ground
+from kapelle.sim.protocols import PROTOCOLS, speaking
 from kapelle.sim.world import World
 
 _STEP_S = 0.1
@@ -42,8 +41,7 @@ class Playing:
     """A fleet being played over the network."""
 
     def __init__(self, start: Start) -> None:
-        devices = make_fleet(start.plan, np.random.default_rng(start.seed))
-        self._start = start
+        devices, spoken = speaking(start.plan, start.seed, start.mix)
         self._rng = random.Random(start.seed)
         self._world = World(
             devices,
@@ -52,45 +50,33 @@ class Playing:
             time.time_ns(),
             measured=read_measured(Path(start.measured)) if start.measured else None,
         )
-        self._swarm = Swarm(
-            (start.host, start.port),
-            self._rng,
-            connects_per_s=start.connects_per_s,
-            back_off_s_max=start.back_off_s_max,
-            now=time.monotonic,
-        )
-        self._unreadable = 0
         self._reports = 0
         self._stop = asyncio.Event()
-        names = [name.decode() for name in devices.enrolled.device_id]
-        self._clients = [self._client(index, name) for index, name in enumerate(names)]
+        words = np.array(spoken)
+        self._speaks = {name: words == name for name in dict.fromkeys(spoken)}
+        """Which devices speak a protocol."""
+        self._parties = {
+            name: PROTOCOLS[name].party(self._ground(start, name, devices)) for name in self._speaks
+        }
 
-    def _client(self, index: int, name: str) -> Client:
-        v5 = self._rng.random() < self._start.v5_share
-        return Client(
-            index,
-            name,
-            self._start.secrets.get(name, ""),
-            self._swarm,
-            version=packets.V5 if v5 else packets.V311,
-            keep_alive_s=self._start.keep_alive_s,
-            now=time.monotonic,
-        )
+    def _ground(self, start: Start, name: str, devices: Devices) -> Ground:
+        # One stream for all: who is silenced depends on it, and so on who connected how.
+        rows = np.flatnonzero(self._speaks[name]).astype(np.int32)
+        return Ground(start, name, devices, rows, self._rng, time.time_ns)
 
     async def run(self, orders: asyncio.StreamReader) -> None:
         """Play until told to stop; stdin is the leash."""
-        self._swarm.call_all([c for c in self._clients if c.name in self._start.secrets])
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._swarm.run()),
+                *(group.create_task(party.run()) for party in self._parties.values()),
                 group.create_task(self._step()),
                 group.create_task(self._obey(orders)),
             ]
             await self._stop.wait()
+            for party in self._parties.values():
+                party.leave()
             for task in tasks:
                 task.cancel()
-        for client in self._clients:
-            client.leave()
         # One turn of the loop, so that the goodbyes are written.
         await asyncio.sleep(0.05)
         tell({"event": "end"})
@@ -106,26 +92,33 @@ class Playing:
             await asyncio.sleep(next_s - time.monotonic())
 
     def _play(self, now_ns: int) -> None:
-        world, swarm = self._world, self._swarm
+        world = self._world
         acting = world.step(now_ns)
-        swarm.lose(self._of(world.lost), _DEAF)
-        swarm.bring_back(self._of(world.back), _RETURN_S)
-        self._say(wire.answers(acting, now_ns))
-        if arrived := swarm.take_commands():
-            rows, block, unreadable = wire.commands(arrived)
-            self._unreadable += unreadable
-            self._say(wire.answers(world.agents.receive_commands(rows, block, now_ns), now_ns))
-        for row, payload in wire.telemetry(world.reports(now_ns)):
-            self._clients[row].publish(payload)
-            self._reports += 1
+        for name, party in self._parties.items():
+            party.lose(self._own(name, world.lost), _DEAF)
+            party.bring_back(self._own(name, world.back), _RETURN_S)
+        self._answer(acting, now_ns)
+        for party in self._parties.values():
+            rows, block = party.take(now_ns)
+            if len(rows):
+                self._answer(world.agents.receive_commands(rows, block, now_ns), now_ns)
+        reports = world.reports(now_ns)
+        self._reports += len(reports)
+        for name, party in self._parties.items():
+            if party.is_read:
+                rows = np.flatnonzero(self._speaks[name] & world.faults.reachable).astype(np.int32)
+                party.say(world.telemetry.read(rows, world.physics))
+            else:
+                party.say(reports.where(self._speaks[name][reports.rows]))
 
-    def _say(self, said: Iterator[tuple[int, bytes]]) -> None:
-        for row, payload in said:
-            if self._world.faults.reachable[row]:
-                self._clients[row].publish(payload, ack=True)
+    def _answer(self, answers: Answers, now_ns: int) -> None:
+        can_speak = self._world.faults.reachable[answers.rows]
+        for name, party in self._parties.items():
+            party.answer(answers.where(can_speak & self._speaks[name][answers.rows]), now_ns)
 
-    def _of(self, rows: Ints) -> list[Client]:
-        return [self._clients[row] for row in rows.tolist()]
+    def _own(self, name: str, rows: Ints) -> list[int]:
+        own: list[int] = rows[self._speaks[name][rows]].tolist()
+        return own
 
     async def _obey(self, orders: asyncio.StreamReader) -> None:
         while line := await orders.readline():
@@ -149,38 +142,51 @@ class Playing:
         dead[members] = order.do == "lose"
         if order.do == "lose":
             # A cloud that fails takes every connection down with it at the same moment.
-            self._swarm.lose(self._of(members.astype(np.int32)), share_deaf=0.0)
+            for name, party in self._parties.items():
+                party.lose(self._own(name, members.astype(np.int32)), share_deaf=0.0)
         return len(members)
 
     def truth(self) -> Truth:
         """Return what is true now."""
-        world, swarm, agents = self._world, self._swarm, self._world.agents
-        waits_s, swarm.waits_s = swarm.waits_s, []
+        world, agents = self._world, self._world.agents
+        tallies = [party.tally() for party in self._parties.values()]
+        waits_s = [wait_s for tally in tallies for wait_s in tally.waits_s]
         median, worst = np.percentile(waits_s, [50, 99]).tolist() if waits_s else (0.0, 0.0)
+        parts = {name: self._part(name) for name in self._parties}
         return Truth(
             at_ns=world.physics.now_ns,
             power_w=world.sum_w(),
             own_w=float(world.physics.own_w.sum()),
-            connected=swarm.up,
+            connected=sum(part.connected for part in parts.values()),
             reachable=int(world.faults.reachable.sum()),
             following=int(agents.commanded().sum()),
             reports=self._reports,
-            published=sum(client.published for client in self._clients),
-            acked=swarm.counts.acked,
-            repeated=sum(client.repeated for client in self._clients),
-            forgotten=sum(client.forgotten for client in self._clients),
-            commands=swarm.counts.commands,
-            unreadable=self._unreadable,
+            published=sum(tally.published for tally in tallies),
+            acked=sum(tally.acked for tally in tallies),
+            repeated=sum(tally.repeated for tally in tallies),
+            forgotten=sum(tally.forgotten for tally in tallies),
+            commands=sum(tally.commands for tally in tallies),
+            unreadable=sum(tally.unreadable for tally in tallies),
             effects=int(agents.effects.sum()),
             double_effects=agents.double_effects,
             stale_effects=agents.stale_effects,
             reverted=agents.reverted,
             expired=agents.expired,
             fenced=agents.fenced,
-            connects=swarm.counts.connects,
-            refused=swarm.counts.refused,
-            drops=swarm.counts.drops,
+            connects=sum(tally.connects for tally in tallies),
+            refused=sum(tally.refused for tally in tallies),
+            drops=sum(tally.drops for tally in tallies),
             ack_ms=(median * 1e3, worst * 1e3),
+            parts=parts,
+        )
+
+    def _part(self, name: str) -> Part:
+        physics, own = self._world.physics, self._speaks[name]
+        return Part(
+            devices=int(own.sum()),
+            connected=self._parties[name].connected(),
+            power_w=float(physics.power_w[own].sum()),
+            own_w=float(physics.own_w[own].sum()),
         )
 
 

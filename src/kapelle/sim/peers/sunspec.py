@@ -47,6 +47,8 @@ class Inverter:
         self._listener = listener
         self._places: dict[int, int] = {}
         self._until_ns = 0
+        self.is_away = False
+        """Its bus is broken: the gateway answers that it does not."""
         raw = bytearray(b"SunS")
         for model, length in _LENGTHS.items():
             self._places[model] = len(raw)
@@ -181,7 +183,7 @@ class Gateway:
             self._open.discard(writer)
 
     def _answer(self, number: int, function: int, at: int, size: int, written: bytes) -> bytes:
-        if not 1 <= number <= len(self.units):
+        if not 1 <= number <= len(self.units) or self.units[number - 1].is_away:
             return bytes([function | _FAILED, _TARGET])
         unit = self.units[number - 1]
         if at < 0 or at + size > len(unit.raw):
