@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.random import Generator
 
-from kapelle.config import Config
 from kapelle.errors import Invalid, Problem
 from kapelle.model.enums import DeviceKind
 from kapelle.sim.devices import Devices, FleetPlan, make_fleet
 
 if TYPE_CHECKING:
+    from kapelle.config import Config
     from kapelle.sim.peers.party import Ground, Party
 
 COMMON = "mqtt"
@@ -32,7 +32,7 @@ class Spoken:
     """Of the plant: under which its devices are enrolled."""
     kinds: frozenset[DeviceKind]
     """Kinds of devices that speak it."""
-    configured: Callable[[Config], Config]
+    configured: "Callable[[Config], Config]"
     """Adds what the plant needs to hear it, on a free loopback port."""
     party: "Callable[[Ground], Party]"
     """Makes its devices, in their own process."""
@@ -109,7 +109,7 @@ def speaking(
     return replace(devices, enrolled=replace(devices.enrolled, adapter=adapter)), spoken
 
 
-def configured(config: Config, mix: Mapping[str, float]) -> Config:
+def configured(config: "Config", mix: Mapping[str, float]) -> "Config":
     """Return a configuration that hears all protocols of a mix."""
     for name in mix:
         config = PROTOCOLS[name].configured(config)
@@ -120,11 +120,11 @@ def _known() -> str:
     return ", ".join(PROTOCOLS)
 
 
-def _hears_mqtt(config: Config) -> Config:
+def _hears_mqtt(config: "Config") -> "Config":
     return config
 
 
-def _hears_ocpp(config: Config) -> Config:
+def _hears_ocpp(config: "Config") -> "Config":
     from kapelle.adapters.ocpp.settings import OcppSettings
 
     # Simulated stations report at the fleet's cadence, and take watts.
