@@ -170,6 +170,21 @@ def test_every_reading_once_and_tiers_as_the_slow_way(
         store.close()
 
 
+def test_late_rows_of_yesterday_leave_its_hours_their_minutes(tmp_path: Path) -> None:
+    """Soon after midnight: what came late for a day, and for its last hours, is to be seen."""
+    store = Store(tmp_path, SETTINGS)
+    now_ns = MIDNIGHT_NS + DAY_NS + 32 * 60 * NS_PER_S
+    thirds = [3 * minute for minute in (21 * 60 + 15, 22 * 60 + 40, 23 * 60 + 10, 24 * 60 + 5)]
+    batch = [Report(1, third, 100.0) for third in thirds]
+    store.commit([rows_of(batch, now_ns)], now_ns=now_ns)
+    reader = Reader(tmp_path)
+    for later_s in (0, 3_600, 86_400):
+        merge_all(store, now_ns + later_s * NS_PER_S)
+        for view in ("readings", "minutes", "quarters"):
+            assert len(reader.sql(f"FROM {view}")) == len(batch), (later_s, view)
+    store.close()
+
+
 def test_quarter_hours_are_the_mean_of_their_minutes(tmp_path: Path) -> None:
     # Three reports in the first minute, one in the second: each minute weighs the same.
     seconds = [(0, 100.0), (1, 200.0), (2, 300.0), (3, 0.0)]

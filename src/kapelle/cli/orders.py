@@ -180,7 +180,8 @@ def release(reason: Why = "", config: File = None, url: Url = None, json: Json =
 def watts(mw: float | None, kw: float | None) -> float:
     """Return the target in W. Raises Invalid unless exactly one of the two is given."""
     if (mw is None) == (kw is None):
-        raise Invalid("target", [Problem("--mw, --kw", "one of them is needed", "give one")])
+        what = "one of them is needed" if mw is None else "both are given"
+        raise Invalid("target", [Problem("--mw, --kw", what, "give one")])
     return mw * 1e6 if mw is not None else (kw or 0.0) * 1e3
 
 

@@ -33,11 +33,13 @@ def profile_of(text: str | None) -> list[dict[str, float]] | None:
 
 def _interval(text: str, mark: str, number: int) -> dict[str, float]:
     length, _, kilowatts = text.partition(mark)
+    where = f"--profile, interval {number}"
     try:
-        return {"duration_s": duration_s(length.strip()), "target_w": float(kilowatts) * 1e3}
+        length_s = duration_s(length.strip(), where)
+        return {"duration_s": length_s, "target_w": float(kilowatts) * 1e3}
     except ValueError:
         problem = Problem(
-            f"--profile, interval {number}",
+            where,
             f"is {text.strip()!r}",
             f"give a length and kW, such as 15m{mark}500",
         )

@@ -62,7 +62,10 @@ def due(files: Iterable[File], now_ns: int, settings: HistorySettings) -> list[J
         for starts_ns, stop_ns in spans:
             inside = [f for f in of_day if (f.starts_ns, f.ends_ns) == (starts_ns, stop_ns)]
             span = Span(table, partition, starts_ns, stop_ns)
-            if now_ns >= stop_ns + settings.close_s * NS_PER_S:
+            # A day's late rows wait for the rest of their day: merged alone, their tiers would take
+            # the place of those of its hours.
+            waits = name == "readings" and stop_ns - starts_ns == DAY_NS
+            if not waits and now_ns >= stop_ns + settings.close_s * NS_PER_S:
                 jobs += _job(span, inside, now_ns, settings)
             else:
                 jobs += _crowd(span, inside, settings.compact_files)
