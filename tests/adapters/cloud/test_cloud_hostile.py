@@ -34,7 +34,7 @@ from kapelle.errors import Invalid
 from kapelle.runtime.clock import SystemClock
 
 PATIENCE_S = 2.0
-PACKED = gzip.compress(b"0" * 10_000_000)
+PACKED = gzip.compress(b"0" * 10_000_000, mtime=0)
 
 
 async def elsewhere(request: Request) -> Response:
