@@ -19,7 +19,7 @@ from kapelle.api.shapes import OrderTold
 from kapelle.app import Plant, open_plant
 from kapelle.errors import KapelleError
 from kapelle.fleet.plant import OrderState, total
-from kapelle.model.enums import OrderStatus
+from kapelle.model.enums import Freshness, OrderStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.plant import Notice
 from kapelle.runtime.limits import SPARE, allow_files
@@ -40,7 +40,7 @@ from kapelle.sim.devices import Devices, FleetPlan
 from kapelle.sim.measured import read_measured
 from kapelle.sim.peers.leash import Peers, started
 from kapelle.sim.peers.messages import Do, Start, Truth
-from kapelle.sim.protocols import configured, speaking
+from kapelle.sim.protocols import prepare, speaking
 
 VENDORS = {"alpen": 0.30, "borealis": 0.25, "cirrus": 0.20, "delta": 0.15, "eider": 0.10}
 LOST = "cirrus"
@@ -53,6 +53,9 @@ _REPORTS_PER_S = 2000.0
 _ORDER_SHARE = 0.55
 """Of the headroom at that moment: the rest stands in for whoever falls silent."""
 _DRAW_S = 0.25
+_HEARD = 0.95
+"""Share of the devices that must be heard before anything is ordered."""
+_GATHER_S_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +162,9 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
         if options.mix:
             counts = Counter(spoken)
             scene.spoken = ", ".join(f"{counts[name]:,} {name}" for name in sorted(counts))
-        async with open_plant(configured(config_in(directory), options.mix)) as plant:
-            secrets = await enrol(plant, devices)
+        prepared = prepare(config_in(directory), devices, spoken, directory)
+        async with open_plant(prepared.config) as plant:
+            secrets = await enrol(plant, prepared.devices)
             gauge = Gauge(plant.doors.journal, plan.partitions)
             stage = _Stage(options, Script.scaled(options.seconds), devices, plant, gauge, scene)
             async with running(plant):
@@ -173,7 +177,7 @@ async def run_demo(options: Options, show: Callable[[Scene], None]) -> Outcome:
                     seed=options.seed,
                     secrets=secrets,
                     mix=dict(options.mix),
-                    ports=await ports_of(plant, options.mix),
+                    ports={**prepared.ports, **await ports_of(plant, options.mix)},
                     directory=str(directory),
                     measured=str(options.data or ""),
                 )
@@ -215,6 +219,7 @@ async def _draw(stage: _Stage, show: Callable[[Scene], None]) -> None:
 async def _follow_script(stage: _Stage, peers: Peers) -> None:
     script, n = stage.script, stage.options.devices
     await _until(stage, script.order)
+    await _gathered(stage)
     await _order(stage)
     await _until(stage, script.silence)
     peers.order(Do("silence", fraction=SILENT, by="vendor", spare=LOST))
@@ -231,6 +236,23 @@ async def _follow_script(stage: _Stage, peers: Peers) -> None:
     await _until(stage, script.end)
     _say(stage, "■", "the order ends; devices are released")
     await _until(stage, stage.options.seconds)
+
+
+async def _gathered(stage: _Stage) -> None:
+    """Hold the clock until the plant hears nearly all devices: a busy machine takes longer."""
+    record, begin_ns = stage.scene.record, stage.now_ns()
+    before_ns = begin_ns
+    while before_ns - begin_ns < _GATHER_S_MAX * NS_PER_S:
+        aggregate = stage.scene.aggregate
+        heard = 0
+        if aggregate is not None:
+            heard = aggregate.freshness[Freshness.LIVE] + aggregate.freshness[Freshness.LATE]
+        if heard >= _HEARD * stage.options.devices:
+            return
+        await asyncio.sleep(_DRAW_S)
+        now_ns = stage.now_ns()
+        record.started_ns += now_ns - before_ns
+        before_ns = now_ns
 
 
 async def _until(stage: _Stage, seconds: float) -> None:

@@ -5,20 +5,21 @@ plays its devices. Libraries of a protocol are imported when it is asked for, no
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.random import Generator
 
+from kapelle.config import Config
 from kapelle.errors import Invalid, Problem
 from kapelle.model.enums import DeviceKind
 from kapelle.sim.devices import Devices, FleetPlan, make_fleet
-
-if TYPE_CHECKING:
-    from kapelle.config import Config
-    from kapelle.sim.peers.party import Ground, Party
+from kapelle.sim.peers.party import Meeting, Side
+from kapelle.sim.ports import free_port
 
 COMMON = "mqtt"
 """What every device speaks unless it was dealt something else."""
@@ -32,10 +33,25 @@ class Spoken:
     """Of the plant: under which its devices are enrolled."""
     kinds: frozenset[DeviceKind]
     """Kinds of devices that speak it."""
-    configured: "Callable[[Config], Config]"
-    """Adds what the plant needs to hear it, on a free loopback port."""
-    party: "Callable[[Ground], Party]"
-    """Makes its devices, in their own process."""
+    module: str
+    """Of `kapelle.sim.peers`: a `Side`, which plays the devices."""
+    reverts: bool = True
+    """Whether a setpoint that is not renewed ends by itself, in the device."""
+
+    def side(self) -> Side:
+        """Return what plays its devices."""
+        return cast("Side", import_module(f"kapelle.sim.peers.{self.module}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plant that will hear a fleet of several protocols."""
+
+    config: Config
+    devices: Devices
+    """As they are to be enrolled."""
+    ports: Mapping[str, int]
+    """Protocol -> free loopback port, for those whose devices are called by the plant."""
 
 
 def read_mix(text: str) -> dict[str, float]:
@@ -105,56 +121,47 @@ def speaking(
     rng = np.random.default_rng(seed)
     devices = make_fleet(plan, rng)
     spoken = deal(devices, mix, rng)
-    adapter = tuple(PROTOCOLS[name].adapter.encode() for name in spoken)
-    return replace(devices, enrolled=replace(devices.enrolled, adapter=adapter)), spoken
+    told = [PROTOCOLS[name] for name in spoken]
+    enrolled = replace(
+        devices.enrolled,
+        adapter=tuple(protocol.adapter.encode() for protocol in told),
+        revert_s=np.where(
+            [protocol.reverts for protocol in told], devices.enrolled.revert_s, np.nan
+        ),
+    )
+    return replace(devices, enrolled=enrolled), spoken
 
 
-def configured(config: "Config", mix: Mapping[str, float]) -> "Config":
-    """Return a configuration that hears all protocols of a mix."""
-    for name in mix:
-        config = PROTOCOLS[name].configured(config)
-    return config
+def prepare(config: Config, devices: Devices, spoken: tuple[str, ...], directory: Path) -> Prepared:
+    """Return what a plant needs to hear the protocols of a fleet.
+
+    Args:
+        config: Of a plant that hears MQTT.
+        devices: The fleet.
+        spoken: The protocol of each device.
+        directory: Where files may be kept that both sides need.
+    """
+    words, ports = np.array(spoken), {}
+    address = list(devices.enrolled.address)
+    for name in sorted(set(spoken)):
+        rows = np.flatnonzero(words == name).tolist()
+        names = tuple(devices.enrolled.device_id[row].decode() for row in rows)
+        meeting = Meeting(directory, free_port(), names)
+        hearing = PROTOCOLS[name].side().configured(config, meeting)
+        config, ports[name] = hearing.config, meeting.port
+        for row, told in zip(rows, hearing.addresses, strict=bool(hearing.addresses)):
+            address[row] = told.encode()
+    enrolled = replace(devices.enrolled, address=tuple(address))
+    return Prepared(config, replace(devices, enrolled=enrolled), ports)
 
 
 def _known() -> str:
     return ", ".join(PROTOCOLS)
 
 
-def _hears_mqtt(config: "Config") -> "Config":
-    return config
-
-
-def _hears_ocpp(config: "Config") -> "Config":
-    from kapelle.adapters.ocpp.settings import OcppSettings
-
-    # Simulated stations report at the fleet's cadence, and take watts.
-    settings = OcppSettings(port=0, heartbeat_s=10, sample_s=0, charging_rate_unit="W")
-    return replace(config, ocpp=settings)
-
-
-def _clients(ground: "Ground") -> "Party":
-    from kapelle.sim.peers.clients import Clients
-
-    return Clients(ground)
-
-
-def _stations(ground: "Ground") -> "Party":
-    from kapelle.sim.peers.stations import Stations
-
-    return Stations(ground)
-
-
-def _inverters(ground: "Ground") -> "Party":
-    from kapelle.sim.peers.inverters import Inverters
-
-    return Inverters(ground)
-
-
 PROTOCOLS: Mapping[str, Spoken] = {
-    "mqtt": Spoken("mqtt", frozenset(DeviceKind), _hears_mqtt, _clients),
-    "ocpp": Spoken("ocpp", frozenset({DeviceKind.EV}), _hears_ocpp, _stations),
+    "mqtt": Spoken("mqtt", frozenset(DeviceKind), "clients"),
+    "ocpp": Spoken("ocpp", frozenset({DeviceKind.EV}), "stations"),
     # Their edge agents speak to the plant by MQTT.
-    "sunspec": Spoken(
-        "mqtt", frozenset({DeviceKind.BATTERY, DeviceKind.PV}), _hears_mqtt, _inverters
-    ),
+    "sunspec": Spoken("mqtt", frozenset({DeviceKind.BATTERY, DeviceKind.PV}), "inverters"),
 }

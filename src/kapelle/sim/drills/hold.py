@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from kapelle.sim.devices import FleetPlan, make_fleet
 from kapelle.sim.drills.verdict import Criterion, Report
 from kapelle.sim.peers.leash import Peers, started
 from kapelle.sim.peers.messages import Start, Truth
+from kapelle.sim.ports import free_port
 
 _CLI = (sys.executable, "-m", "kapelle.cli")
 _PARTITIONS = 2
@@ -198,7 +198,7 @@ async def _until(site: _Site, holds: Callable[[Truth], bool], must: str = "") ->
 
 @asynccontextmanager
 async def _site(directory: Path, plan: FleetPlan, seed: int) -> AsyncIterator[_Site]:
-    mqtt, api = _free_port(), _free_port()
+    mqtt, api = free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KAPELLE_")}
     (directory / "kapelle.toml").write_text(
         f'[plant]\ndata_dir = "data"\npartitions = {plan.partitions}\n'
@@ -297,10 +297,3 @@ async def _sent_s(directory: Path) -> list[float]:
                 assert isinstance(entry.body, Phases)
                 found += entry.body.at_ns[entry.body.phase == Phase.SENT].tolist()
     return sorted(at_ns / NS_PER_S for at_ns in found)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

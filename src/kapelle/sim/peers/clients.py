@@ -3,14 +3,25 @@
 import time
 from collections.abc import Sequence
 
+from kapelle.config import Config
 from kapelle.model.blocks import Commands
 from kapelle.model.ids import Ints
 from kapelle.sim.agents import Answers
 from kapelle.sim.peers import packets, wire
 from kapelle.sim.peers.mqtt import Client
-from kapelle.sim.peers.party import Ground, Tally
+from kapelle.sim.peers.party import Ground, Hearing, Meeting, Party, Tally
 from kapelle.sim.peers.swarm import Swarm
 from kapelle.sim.telemetry import Reports
+
+
+def configured(config: Config, meeting: Meeting) -> Hearing:
+    """See `Side`: every plant hears them."""
+    return Hearing(config)
+
+
+def party(ground: Ground) -> Party:
+    """See `Side`."""
+    return Clients(ground)
 
 
 class Clients:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from kapelle.config import Config
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import Metric
 from kapelle.model.ids import Ints
 from kapelle.runtime.clock import SystemClock
 from kapelle.sim.agents import Answers
-from kapelle.sim.peers.party import Ground, Setpoints, Tally
+from kapelle.sim.peers.party import Ground, Hearing, Meeting, Party, Setpoints, Tally
 from kapelle.sim.peers.sunspec import Gateway, Inverter, agent_beside
 from kapelle.sim.telemetry import Reports
 
@@ -30,6 +31,16 @@ class _Told:
 
     def on_setpoint(self, index: int, setpoint_w: float, until_ns: int) -> None:
         self.setpoints.on_setpoint(self.first + index, setpoint_w, until_ns)
+
+
+def configured(config: Config, meeting: Meeting) -> Hearing:
+    """See `Side`: their edge agents speak MQTT."""
+    return Hearing(config)
+
+
+def party(ground: Ground) -> Party:
+    """See `Side`."""
+    return Inverters(ground)
 
 
 class Inverters:

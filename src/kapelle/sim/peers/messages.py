@@ -20,7 +20,7 @@ class Start(msgspec.Struct, frozen=True):
     mix: dict[str, float] = msgspec.field(default_factory=dict)
     """Protocol -> share of the devices that speak it; empty: all speak MQTT."""
     ports: dict[str, int] = msgspec.field(default_factory=dict)
-    """Protocol -> where the plant hears it, for those that have a port of their own."""
+    """Protocol -> where plant and devices meet, for those that have a port of their own."""
     directory: str = ""
     """Where peers may keep files."""
     measured: str = ""

@@ -7,10 +7,12 @@ a setpoint that bears no revision becomes a command.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from kapelle.config import Config
 from kapelle.model.blocks import Commands
 from kapelle.model.ids import NS_PER_S, Ints
 from kapelle.sim.agents import NEVER_NS, Answers
@@ -100,6 +102,38 @@ class Party(Protocol):
 
     def tally(self) -> Tally:
         """Return what happened so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where a plant and the devices of a protocol are to meet."""
+
+    directory: Path
+    """For files both sides need."""
+    port: int
+    """Free on the loopback: for devices that are called by the plant, through a server of theirs.
+    What calls the plant is told the port of its adapter instead."""
+    names: tuple[str, ...]
+    """Of the devices, in the order of their rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What a plant needs to hear the devices of a protocol."""
+
+    config: Config
+    addresses: tuple[str, ...] = ()
+    """How the protocol calls each device; empty: as the plant does."""
+
+
+class Side(Protocol):
+    """A module that plays the devices of one protocol."""
+
+    def configured(self, config: Config, meeting: Meeting) -> Hearing:
+        """Add to a plant's configuration what it needs to hear them."""
+
+    def party(self, ground: Ground) -> Party:
+        """Return the devices, for the process that plays them."""
 
 
 class Setpoints:

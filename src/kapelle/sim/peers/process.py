@@ -56,7 +56,8 @@ class Playing:
         self._speaks = {name: words == name for name in dict.fromkeys(spoken)}
         """Which devices speak a protocol."""
         self._parties = {
-            name: PROTOCOLS[name].party(self._ground(start, name, devices)) for name in self._speaks
+            name: PROTOCOLS[name].side().party(self._ground(start, name, devices))
+            for name in self._speaks
         }
 
     def _ground(self, start: Start, name: str, devices: Devices) -> Ground:

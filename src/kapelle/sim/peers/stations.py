@@ -4,16 +4,29 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kapelle.adapters.ocpp.settings import OcppSettings
+from kapelle.config import Config
 from kapelle.model.blocks import Commands
 from kapelle.model.enums import Metric
 from kapelle.model.ids import Ints
 from kapelle.sim.agents import Answers
 from kapelle.sim.peers.ocpp import ChargePoint
-from kapelle.sim.peers.party import Ground, Setpoints, Tally
+from kapelle.sim.peers.party import Ground, Hearing, Meeting, Party, Setpoints, Tally
 from kapelle.sim.telemetry import Reports
 
 _FIRST_S = 1.0
 _ATTEMPTS_MAX = 10
+
+
+def configured(config: Config, meeting: Meeting) -> Hearing:
+    """See `Side`: simulated stations report at the fleet's cadence, and take watts."""
+    settings = OcppSettings(port=0, heartbeat_s=10, sample_s=0, charging_rate_unit="W")
+    return Hearing(replace(config, ocpp=settings))
+
+
+def party(ground: Ground) -> Party:
+    """See `Side`."""
+    return Stations(ground)
 
 
 class Stations:
