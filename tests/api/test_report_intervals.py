@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kapelle.api import report_delivery as delivery
+from kapelle.api.report_delivery import Said
 from kapelle.api.report_intervals import intervals, of_all
+from kapelle.api.report_judgement import judge
+from kapelle.api.report_targets import committed_of, target_of
 from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
 
@@ -28,15 +30,15 @@ def record(delivered_w: list[float], amends: list[dict[str, object]] | None = No
     )
     at_ns = np.arange(2 * LENGTH_S, dtype=np.int64) * NS_PER_S
     values_w = np.repeat(delivered_w, LENGTH_S)
-    told = delivery.Said(
+    told = Said(
         at_ns=at_ns,
         held_ns=np.full(len(at_ns), NS_PER_S, np.int64),
         delivered_w=values_w,
         low_w=values_w,
         high_w=values_w,
         share=np.ones(len(at_ns)),
-        target_w=delivery.target_of(found).when(at_ns),  # type: ignore[arg-type]  # all it reads
-        committed_w=delivery.committed_of(found).when(at_ns),  # type: ignore[arg-type]  # the same
+        target_w=target_of(found).when(at_ns),  # type: ignore[arg-type]  # all it reads
+        committed_w=committed_of(found).when(at_ns),  # type: ignore[arg-type]  # the same
     )
     return found, told
 
@@ -57,7 +59,7 @@ def test_each_interval_has_its_verdict_and_energy(
     found, told = record(delivered_w)
     each = intervals(found, told, OrderStatus.COMPLETED)
     assert [interval.judged.verdict for interval in each] == verdicts
-    assert of_all(delivery.judge(found, told, OrderStatus.COMPLETED), each).verdict == whole
+    assert of_all(judge(found, told, OrderStatus.COMPLETED), each).verdict == whole
     hours = LENGTH_S / 3600.0
     for interval, asked_w, given_w in zip(each, (1_000.0, -500.0), delivered_w, strict=True):
         assert interval.asked_mwh == round(asked_w * hours * 1e3)
@@ -69,7 +71,7 @@ def test_of_nothing_the_tolerance_is_that_of_the_largest_target(off_w: float, ve
     found, told = record([1_000.0, off_w])
     for step in found.order["profile"][1:]:
         step.update(target_w=0.0, committed_w=0.0)
-    told = replace(told, target_w=delivery.target_of(found).when(told.at_ns))
+    told = replace(told, target_w=target_of(found).when(told.at_ns))
     nothing = intervals(found, told, OrderStatus.COMPLETED)[1].judged
     assert nothing.verdict == verdict
     assert nothing.within_share == float(verdict == "delivered")
@@ -78,7 +80,7 @@ def test_of_nothing_the_tolerance_is_that_of_the_largest_target(off_w: float, ve
 def test_an_amendment_ends_what_was_to_come() -> None:
     at_ns = LENGTH_S // 2 * NS_PER_S
     found, _ = record([1_000.0, 0.0], [{"at_ns": at_ns, "target_w": 700.0}])
-    asked = delivery.target_of(found)
+    asked = target_of(found)
     assert asked.at_ns.tolist() == [0, at_ns]
     assert asked.value.tolist() == [1_000.0, 700.0]
 

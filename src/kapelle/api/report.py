@@ -4,8 +4,10 @@ from datetime import datetime
 
 import numpy as np
 
-from kapelle.api import report_delivery as delivery
+from kapelle.api.report_delivery import known, points, said, worst
+from kapelle.api.report_energy import energy
 from kapelle.api.report_intervals import intervals, of_all
+from kapelle.api.report_judgement import judge
 from kapelle.api.report_shapes import (
     AmendTold,
     CancelTold,
@@ -36,7 +38,7 @@ _OVER = (OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.DECLINED)
 
 def make_report(found: Evidence) -> ReportTold:
     """Return all that can be said of an order, and whether it delivered."""
-    order, status, told = found.order, status_of(found), delivery.said(found)
+    order, status, told = found.order, status_of(found), said(found)
     judged = intervals(found, told, status)
     occurred = [_occurred(kind, body) for kind, body in found.around]
     everything = np.ones(len(told.at_ns), np.bool_)
@@ -59,7 +61,7 @@ def make_report(found: Evidence) -> ReportTold:
         # Dispatch's last word comes after every total of the window, in the same topic.
         is_complete=any(plan["status"] in _OVER for plan in found.plans),
         recorded_through=to_datetime(through_ns) if through_ns else None,
-        judged=of_all(delivery.judge(found, told, status), judged),
+        judged=of_all(judge(found, told, status), judged),
         intervals=judged,
         plans=[_plan(plan) for plan in found.plans],
         amends=[_amend(amend) for amend in found.amends],
@@ -69,10 +71,10 @@ def make_report(found: Evidence) -> ReportTold:
         replaced=_replaced(found),
         occurred=occurred,
         shortfalls=sum(each.code == "shortfall" for each in occurred),
-        energy=delivery.energy(found, told),
-        measured_share=delivery.known(told.mean(told.share, everything)),
-        worst=delivery.worst(told),
-        points=delivery.points(found, told),
+        energy=energy(found, told),
+        measured_share=known(told.mean(told.share, everything)),
+        worst=worst(told),
+        points=points(found, told),
     )
 
 

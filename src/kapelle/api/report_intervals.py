@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from kapelle.api import report_delivery as delivery
+from kapelle.api.report_delivery import Said
+from kapelle.api.report_judgement import judged, settle_ns
 from kapelle.api.report_shapes import IntervalJudgedTold, JudgedTold
+from kapelle.api.report_targets import committed_of, mwh, target_of
 from kapelle.api.times import to_datetime
 from kapelle.history.evidence import Evidence
 from kapelle.model.enums import OrderStatus
@@ -12,22 +14,20 @@ from kapelle.model.ids import NS_PER_S
 _WORST_FIRST = ("fell-short", "unknown", "promise-kept", "delivered")
 
 
-def intervals(
-    found: Evidence, told: delivery.Said, status: OrderStatus
-) -> list[IntervalJudgedTold]:
+def intervals(found: Evidence, told: Said, status: OrderStatus) -> list[IntervalJudgedTold]:
     """Return the intervals of a profile in their order; none of an order without one."""
     if not any(body.get("profile") for body in (found.order, *found.amends)):
         return []
-    asked = delivery.target_of(found)
-    promised = delivery.committed_of(found)
+    asked = target_of(found)
+    promised = committed_of(found)
     starts_ns = [int(at) for at in asked.at_ns if at < found.ends_at_ns]
     made = []
     for start_ns, end_ns in zip(starts_ns, [*starts_ns[1:], found.ends_at_ns], strict=True):
         if end_ns <= start_ns:
             continue
-        settle_ns = delivery.settle_ns(end_ns - start_ns)
+        left_out_ns = settle_ns(end_ns - start_ns)
         within = (told.at_ns >= start_ns) & (told.at_ns < end_ns) & ~np.isnan(told.delivered_w)
-        settled = within & (told.at_ns >= start_ns + settle_ns)
+        settled = within & (told.at_ns >= start_ns + left_out_ns)
         held_s = told.held_ns[within] / NS_PER_S
         given = float((told.delivered_w[within] * held_s).sum())
         made.append(
@@ -36,8 +36,8 @@ def intervals(
                 ends_at=to_datetime(end_ns),
                 asked_mwh=asked.mwh(start_ns, end_ns),
                 promised_mwh=promised.mwh(start_ns, end_ns),
-                published_mwh=delivery.mwh(given) if within.any() else None,
-                judged=delivery.judged(found, told, settled, settle_ns, status),
+                published_mwh=mwh(given) if within.any() else None,
+                judged=judged(found, told, settled, left_out_ns, status),
             )
         )
     return made
