@@ -65,6 +65,7 @@ class ChargePoint:
         self._asked = ""
         self._answered: asyncio.Future[bytes] | None = None
         self._measured: dict[str, str] | None = None
+        self._import_wh = 0.0
         self._fresh = asyncio.Event()
         self._transaction = 0
         self._limit_w = math.inf
@@ -100,6 +101,7 @@ class ChargePoint:
     def measure(self, power_w: float, import_wh: float, volts: float = 230.0) -> None:
         """Note what its meter shows; it is said as soon as what was before is acknowledged."""
         self.overwritten += self._measured is not None
+        self._import_wh = import_wh
         self._measured = {
             "Power.Active.Import": f"{max(0.0, -power_w):.1f}",
             "Energy.Active.Import.Register": f"{import_wh:.1f}",
@@ -128,19 +130,28 @@ class ChargePoint:
                 await self._say()
 
     async def _begin(self) -> None:
-        now = time_text(self._now_ns())
         model = {"chargePointVendor": "kapelle", "chargePointModel": "simulated"}
         await self._call("BootNotification", model)
-        if not self._transaction:
-            start = {"connectorId": _CONNECTOR, "idTag": "card", "meterStart": 0, "timestamp": now}
-            answer = msgspec.json.decode(await self._call("StartTransaction", start))
-            self._transaction = answer["transactionId"]
         status = {"connectorId": _CONNECTOR, "errorCode": "NoError", "status": "Charging"}
         await self._call("StatusNotification", status)
+
+    async def _start_transaction(self, at_ns: int) -> int:
+        start = {
+            "connectorId": _CONNECTOR,
+            "idTag": "card",
+            "meterStart": round(self._import_wh),
+            "timestamp": time_text(at_ns),
+        }
+        number: int = msgspec.json.decode(await self._call("StartTransaction", start))[
+            "transactionId"
+        ]
+        return number
 
     async def _say(self) -> None:
         measured, self._measured = self._measured, None
         began_ns = self._now_ns()
+        # Not before its meter showed something: a transaction begins where that stands.
+        self._transaction = self._transaction or await self._start_transaction(began_ns)
         values = [{"measurand": name, "value": text} for name, text in (measured or {}).items()]
         said = {
             "connectorId": _CONNECTOR,
