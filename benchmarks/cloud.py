@@ -17,12 +17,11 @@ from typing import Any
 import httpx
 
 from kapelle.adapters.cloud import mapping
+from kapelle.adapters.cloud.documents import CloudShape, CloudValue
 from kapelle.adapters.cloud.endpoint import Cloud
 from kapelle.adapters.cloud.settings import (
     CloudEvent,
     CloudSettings,
-    CloudShape,
-    CloudValue,
     CloudWebhook,
 )
 from kapelle.ingest.service import Ingest

@@ -7,7 +7,8 @@ import pytest
 from tests.adapters.cloud.conftest import Example
 
 from kapelle.adapters.cloud.commands import Request, fill, request
-from kapelle.adapters.cloud.settings import CloudCommand, CloudSettings
+from kapelle.adapters.cloud.documents import CloudCommand
+from kapelle.adapters.cloud.settings import CloudSettings
 
 AT = "/devices/{address}/power"
 SETPOINT = CloudCommand(

@@ -14,7 +14,7 @@ import pytest
 from tests.adapters.cloud.vendors import free_port
 from tests.adapters.conformance.plant import until
 
-from kapelle.adapters.cloud import settings as module
+from kapelle.adapters.cloud import documents, settings
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "adapters" / "cloud.md").read_text()
@@ -96,7 +96,8 @@ def test_a_first_device(tmp_path: Path) -> None:
 
 def test_every_setting_is_on_the_page() -> None:
     table = PAGE[PAGE.index("## Settings") :]
-    kinds = [getattr(module, name) for name in dir(module) if name.startswith("Cloud")]
+    found = vars(documents) | vars(settings)
+    kinds = [kind for name, kind in found.items() if name.startswith("Cloud")]
     every = {field.name for kind in kinds for field in fields(kind)} - {"cloud"}
     assert len(every) > 40
     assert sorted(name for name in every if f"`{name}`" not in table) == []

@@ -11,11 +11,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from tests.adapters.cloud.conftest import Example
 from tests.adapters.cloud.vendors import EnodeLike, battery, charger, deliver, now, silence
-from tests.adapters.cloud.worlds import World, has, play
+from tests.adapters.cloud.worlds import World, directory, has, play, world
 from tests.adapters.conformance.plant import until
 
+from kapelle.adapters.cloud.endpoint import Cloud
 from kapelle.adapters.cloud.settings import CloudSettings
+from kapelle.model.blocks import Readings
 from kapelle.model.enums import AckStatus, Metric
+from kapelle.runtime.clock import SystemClock
 
 EVERYONE = ("bat-1", "bat-2", "bat-3", "cha-1")
 
@@ -136,6 +139,36 @@ def test_a_webhook_is_stored_once_and_only_the_vendor_s(example: Example) -> Non
         assert (await deliver(here.cloud, [heartbeat])).status_code == 200
 
     play(enode, partial(example, "enode"), EVERYONE, act)
+
+
+def test_a_delivery_repeated_after_a_restart_changes_nothing(example: Example) -> None:
+    """The plant forgets what was delivered: what a delivery says bears its own time."""
+
+    async def run() -> None:
+        settings = replace(example("enode", "http://127.0.0.1:9"), polls=())
+        known = directory("enode", "bat-1")
+        enode = vendor()
+        events = [
+            enode.event("battery", battery("bat-1", -kw), createdAt=now(ago_s=ago_s))
+            for kw, ago_s in ((4.0, 90_000 - 60), (2.0, 0))
+        ]
+        for event, ago_s in zip(events, (90_000 - 60, 0), strict=True):
+            event["battery"]["chargeState"]["lastUpdated"] = now(ago_s=ago_s)
+        bodies = [json.dumps([event]).encode() for event in events]
+        stored: list[Readings] = []
+        for _ in range(2):
+            cloud = Cloud(settings=settings, directory=known, clock=SystemClock())
+            async with world(cloud, known) as here:
+                for body in reversed(bodies):
+                    assert (await deliver(cloud, None, body=body)).status_code == 200
+                stored += await here.plant.stored(Readings)
+        times = [block.measured_at_ns.tolist() for block in stored]
+        # What is the newest is the same by its own time, and not by when it came.
+        assert times[:2] == times[2:]
+        newest = max(stored, key=lambda block: int(block.measured_at_ns[0]))
+        assert newest.values[Metric.POWER_W].tolist() == [2_000.0]
+
+    asyncio.run(run())
 
 
 def test_an_old_event_changes_nothing(example: Example) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -301,3 +302,17 @@ def test_secrets_from_files_are_hidden_where_settings_are_shown(tmp_path: object
 def test_what_contradicts_itself_is_said(change: tuple[str, str], said: str) -> None:
     assert said in problems(CLOUD.replace(*change))
     parse(CLOUD, {})
+
+
+def test_a_delivery_that_says_nothing_of_its_time_needs_a_signed_one(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a secret of some length\n")
+    untimed = (
+        CLOUD
+        + f"""
+[clouds.cloud.webhook]
+secret = "file:{tmp_path}/secret"
+events = [{{ name = "told", item = "device", shape = "s" }}]
+"""
+    )
+    assert "an old delivery of told would look new" in problems(untimed)
+    assert parse(untimed + 'timestamp_header = "x-at"\n', {}).config.clouds

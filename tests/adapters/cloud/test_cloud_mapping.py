@@ -12,8 +12,9 @@ from tests.adapters.cloud.conftest import Example
 from tests.adapters.cloud.vendors import battery, charger, live_status
 
 from kapelle.adapters.cloud import mapping
+from kapelle.adapters.cloud.documents import CloudShape, CloudValue
 from kapelle.adapters.cloud.mapping import Broken
-from kapelle.adapters.cloud.settings import CloudSettings, CloudShape, CloudValue
+from kapelle.adapters.cloud.settings import CloudSettings
 from kapelle.model.enums import Metric
 
 POWER = CloudValue("power_w", ("p",), "kW", positive="import")

@@ -85,6 +85,25 @@ def test_without_polls_and_heartbeats_nobody_goes_for_silence() -> None:
     assert one.step({1}, 10**6 * S) == []
 
 
+def test_an_older_word_changes_nothing_however_late_it_comes() -> None:
+    one = presence()
+    name_all(one, 100)
+    one.step(EVERYONE, 100 * S)
+    one.named(1, False, 99 * S, 75 * S)
+    assert one.step(EVERYONE, 100 * S) == []
+    one.named(1, False, 101 * S, 75 * S)
+    assert [c.device_no for c in one.step(EVERYONE, 101 * S)] == [1]
+    one.named(1, True, 100 * S, 75 * S)
+    assert one.step(EVERYONE, 102 * S) == []
+
+
+def test_a_word_of_an_earlier_cadence_makes_nobody_present() -> None:
+    one = presence()
+    one.answered(1_000 * S)
+    one.named(1, True, 900 * S, (EVERY_S + NOTICED_S) * S)
+    assert [c.event for c in one.step({1}, 1_000 * S)] == [SessionEvent.DOWN]
+
+
 steps = st.one_of(
     st.tuples(st.just("answered"), st.just(0)),
     st.tuples(st.just("failed"), st.just(0)),

@@ -18,14 +18,16 @@ from tests.adapters.cloud.vendors import (
 )
 from tests.adapters.conformance.plant import enrolled
 
-from kapelle.adapters.cloud.endpoint import Cloud
-from kapelle.adapters.cloud.settings import (
+from kapelle.adapters.cloud.documents import (
     CloudCommand,
-    CloudEvent,
     CloudPoll,
-    CloudSettings,
     CloudShape,
     CloudValue,
+)
+from kapelle.adapters.cloud.endpoint import Cloud
+from kapelle.adapters.cloud.settings import (
+    CloudEvent,
+    CloudSettings,
     CloudWebhook,
 )
 from kapelle.ports import Adapter

@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from kapelle.adapters.cloud.documents import CloudActions
 from kapelle.adapters.cloud.mapping import text
-from kapelle.adapters.cloud.settings import CloudActions
 from kapelle.adapters.errands import Command, Said
 from kapelle.adapters.inbox import Answer
 from kapelle.model.enums import AckStatus

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from kapelle.adapters.cloud.settings import CloudCommand
+from kapelle.adapters.cloud.documents import CloudCommand
 from kapelle.adapters.quantities import UNITS
 
 _IDLE_W = 1.0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kapelle.adapters.cloud.settings import CloudShape, CloudValue
+from kapelle.adapters.cloud.documents import CloudShape, CloudValue
 from kapelle.adapters.http.rfc3339 import parse_one
 from kapelle.adapters.quantities import METRICS, UNITS
 from kapelle.model.enums import Metric

@@ -9,11 +9,12 @@ from types import MappingProxyType
 from kapelle.adapters.cloud import mapping
 from kapelle.adapters.cloud.actions import Actions
 from kapelle.adapters.cloud.commands import fill
+from kapelle.adapters.cloud.documents import CloudPoll
 from kapelle.adapters.cloud.intake import Intake
 from kapelle.adapters.cloud.mapping import Broken, Item
 from kapelle.adapters.cloud.presence import Presence
 from kapelle.adapters.cloud.requests import Requests
-from kapelle.adapters.cloud.settings import CloudPoll, CloudSettings
+from kapelle.adapters.cloud.settings import CloudSettings
 from kapelle.adapters.inbox import NotStored
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory

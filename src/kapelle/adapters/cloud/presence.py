@@ -37,6 +37,8 @@ class Presence:
         self._failing_since_ns = _NEVER
         self._until_ns: dict[int, int] = {}
         """Until when each device that was named counts as known."""
+        self._said_ns: dict[int, int] = {}
+        """Of when the newest word about each device is."""
         self._told_down: set[int] = set()
 
     def answered(self, now_ns: int) -> bool:
@@ -51,13 +53,18 @@ class Presence:
         if self._failing_since_ns == _NEVER:
             self._failing_since_ns = since_ns
 
-    def named(self, device_no: int, reachable: bool | None, now_ns: int, lasts_ns: int) -> None:
-        """Note what the cloud says of a device. `lasts_ns`: for how long; 0 for good."""
+    def named(self, device_no: int, reachable: bool | None, at_ns: int, lasts_ns: int) -> None:
+        """Note what the cloud said of a device at a moment. `lasts_ns`: for how long; 0 for good.
+
+        A word older than the newest changes nothing, however late it comes, or comes again.
+        """
+        if at_ns < self._said_ns.get(device_no, 0):
+            return
+        self._said_ns[device_no] = at_ns
         if reachable is False:
             self._until_ns[device_no] = _NEVER
         else:
-            until_ns = now_ns + lasts_ns if lasts_ns else _FOREVER
-            self._until_ns[device_no] = max(until_ns, self._until_ns.get(device_no, _NEVER))
+            self._until_ns[device_no] = at_ns + lasts_ns if lasts_ns else _FOREVER
 
     def step(self, enrolled: Collection[int], now_ns: int) -> list[Change]:
         """Return who has come and gone since the last time.
@@ -68,8 +75,9 @@ class Presence:
         if not self.is_out and self._is_silent(now_ns):
             self.is_out = True
             self._until_ns.clear()
-        for number in [n for n in self._until_ns if n not in enrolled]:
-            del self._until_ns[number]
+        for number in [n for n in self._said_ns if n not in enrolled]:
+            del self._said_ns[number]
+            self._until_ns.pop(number, None)
         removed = sorted(self.up.difference(enrolled))
         changes = [self._down(number, "removed") for number in removed]
         self._told_down.intersection_update(enrolled)

@@ -1,137 +1,23 @@
-"""How a vendor's cloud is spoken with: where, how often, and what its documents mean."""
+"""How a vendor's cloud is reached, and how it reaches the plant."""
 
+import base64
 import re
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-import msgspec
-
-from kapelle.adapters import quantities
+from kapelle.adapters.cloud.documents import (
+    CloudActions,
+    CloudCommand,
+    CloudPoll,
+    CloudShape,
+)
 from kapelle.runtime.exposure import is_loopback
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _TAKEN = ("mqtt", "http", "broker", "ocpp", "replay", "sunspec", "openadr", "ieee2030", "sparkplug")
 NOTICED_S_MAX = 20.0
 """A cloud that stops answering is noticed within this long of its cadence. [s]"""
-
-
-@dataclass(frozen=True, slots=True)
-class CloudValue:
-    """One value of a device: where it stands in a document, its unit, and what its sign means."""
-
-    metric: str
-    """power_w, soc, export_wh, import_wh, max_w, min_w, voltage_v, frequency_hz or setpoint_w."""
-    paths: tuple[str, ...]
-    """Where it stands: keys and places joined by dots, `chargeState.chargeRate` or `phases.0.w`.
-    Several are added up, as phases are; where one is missing, so is the sum."""
-    unit: str
-    """W, kW, MW, Wh, kWh, MWh, fraction, percent, V or Hz."""
-    positive: str = ""
-    """`export` or `import`: the direction in which the vendor counts upwards. Only for powers, and
-    there it must be said."""
-    zero_where: str = ""
-    """Path of a flag that is false where the value is 0 though the vendor leaves it out."""
-
-    def __post_init__(self) -> None:
-        quantities.check(self.metric, self.unit, self.positive)
-        if not self.paths:
-            raise ValueError("paths names at least one place")
-
-
-@dataclass(frozen=True, slots=True)
-class CloudShape:
-    """What one device looks like in the vendor's documents."""
-
-    name: str
-    values: tuple[CloudValue, ...]
-    id: str = ""
-    """Path of the vendor's id; empty where documents are asked for by device."""
-    time: str = ""
-    """Path of the moment it was measured. Without one readings count as measured on arrival, and
-    what the vendor repeats from a cache looks fresh."""
-    time_form: Literal["rfc3339", "unix", "unix-ms", "utc"] = "rfc3339"
-    """utc: as RFC 3339 without a zone, which is UTC."""
-    reachable: str = ""
-    """Path of a flag that is false while the vendor cannot reach the device."""
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise ValueError("a shape has at least one value")
-
-
-@dataclass(frozen=True, slots=True)
-class CloudPoll:
-    """One document that is asked for again and again."""
-
-    path: str
-    """Below `base_url`. With `{address}` in it: once for each device."""
-    shape: str
-    items: str = ""
-    """Path of the list of devices in it; empty where the document is the list, or the device."""
-    every_s: float = 60.0
-    """Cadence. [s]"""
-    next: str = ""
-    """Path of the cursor of the next page; empty: there is one page."""
-    next_parameter: str = "after"
-    """Query parameter that takes the cursor."""
-
-    def __post_init__(self) -> None:
-        if self.every_s < 0.1:
-            raise ValueError("every_s is at least 0.1")
-        if not self.path.startswith("/"):
-            raise ValueError("path begins with /")
-
-    @property
-    def is_by_device(self) -> bool:
-        """Tell whether each device has a document of its own."""
-        return "{address}" in self.path
-
-
-@dataclass(frozen=True, slots=True)
-class CloudCommand:
-    """How to tell a device something. The first that fits is used."""
-
-    path: str
-    """Below `base_url`, with `{address}`."""
-    body: str = ""
-    """JSON in which the texts "$value", "$address", "$duration_s" and "$revision" stand for what
-    they say; empty: no body."""
-    when: Literal["set", "import", "export", "idle", "release"] = "set"
-    """set: any setpoint; import, export, idle: one that consumes, feeds in, is 0; release: back to
-    its own schedule."""
-    method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST"
-    unit: Literal["W", "kW"] = "W"
-    positive: Literal["", "export", "import"] = ""
-    """Direction in which "$value" counts upwards; must be said where "$value" is used."""
-    shapes: tuple[str, ...] = ()
-    """Only for devices last seen in one of these shapes; empty: for all."""
-
-    def __post_init__(self) -> None:
-        if not self.path.startswith("/"):
-            raise ValueError("path begins with /")
-        try:
-            msgspec.json.decode(self.body or "{}")
-        except msgspec.DecodeError as error:
-            raise ValueError(f"body is not JSON: {error}") from None
-        if ('"$value"' in self.body) != bool(self.positive):
-            raise ValueError('positive is "export" or "import" where body has "$value"')
-
-
-@dataclass(frozen=True, slots=True)
-class CloudActions:
-    """How the vendor says what became of a command it has accepted; ids empty: it does not."""
-
-    id: str = ""
-    """Path of the action's id, in the answer to a command and in documents about the action."""
-    state: str = "state"
-    path: str = ""
-    """Asked for what became of it, with `{action}`; empty: webhooks alone tell."""
-    every_s: float = 10.0
-    lasts_s: float = 600.0
-    """An action that says nothing for so long is not asked about any more. [s]"""
-    confirmed: tuple[str, ...] = ("CONFIRMED",)
-    failed: tuple[str, ...] = ("FAILED", "CANCELLED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +66,17 @@ class CloudWebhook:
 
     secret: str = field(default="", repr=False)
     """Key of the signature, at least 16 characters."""
+    key_form: Literal["text", "base64"] = "text"
+    """base64: the key is what the secret says in base64, after `whsec_` if that stands before."""
     events: tuple[CloudEvent, ...] = ()
     algorithm: Literal["sha1", "sha256"] = "sha256"
     signature_header: str = "x-signature"
+    """Holds one signature, or several with spaces between."""
     signature_prefix: str = ""
-    """What stands before the digest: `sha1=`."""
+    """What stands before a digest: `sha1=`."""
     encoding: Literal["hex", "base64"] = "hex"
+    id_header: str = ""
+    """The delivery's id, signed as `<id>.<timestamp>.<body>`; empty: it is not signed."""
     timestamp_header: str = ""
     """Seconds since 1970, signed together with the body as `<timestamp>.<body>`; empty: the body
     alone is signed."""
@@ -211,8 +102,21 @@ class CloudWebhook:
     def __post_init__(self) -> None:
         if self.events and len(self.secret) < 16:
             raise ValueError("secret is at least 16 characters long")
+        try:
+            self.key  # noqa: B018  (it is decoded)
+        except ValueError:
+            raise ValueError('secret is no base64: mend it, or say key_form = "text"') from None
+        if self.id_header and not self.timestamp_header:
+            raise ValueError("id_header is signed with a timestamp_header")
         if not 0 < self.answer_s <= 60:
             raise ValueError("answer_s lies between 0 and 60")
+
+    @property
+    def key(self) -> bytes:
+        """Return the key that signs. Raises ValueError where it is no base64."""
+        if self.key_form == "text":
+            return self.secret.encode()
+        return base64.b64decode(self.secret.removeprefix("whsec_"), validate=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +175,14 @@ class CloudSettings:
         used |= {name for command in self.commands for name in command.shapes}
         if used - known:
             raise ValueError(f"no shape is called {', '.join(sorted(used - known))}")
+        is_timed = self.webhook.time or self.webhook.timestamp_header
+        timed = {shape.name for shape in self.shapes if shape.time}
+        for event in self.webhook.events:
+            if event.shape and event.shape not in timed and not is_timed:
+                raise ValueError(
+                    f"an old delivery of {event.name} would look new: say where its time stands, "
+                    f"`time` of shape {event.shape} or of the webhook, or `timestamp_header`"
+                )
         if not self.polls and not self.webhook.events:
             raise ValueError("a cloud has polls, or a webhook with events")
 

@@ -11,7 +11,7 @@ from kapelle.adapters.cloud.intake import Intake
 from kapelle.adapters.cloud.mapping import Broken, Item
 from kapelle.adapters.cloud.presence import Presence
 from kapelle.adapters.cloud.settings import CloudSettings
-from kapelle.adapters.cloud.signature import Remembered, forgery
+from kapelle.adapters.cloud.signature import Remembered, examine
 from kapelle.adapters.http import problems
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.http.route import Message, Receive, Send
@@ -97,13 +97,13 @@ class Webhook:
 
     async def _take(self, body: bytes, headers: Mapping[str, str]) -> None:
         now_ns = self._clock.now_ns()
-        wrong = forgery(self._settings, headers, body, now_ns)
-        if wrong is not None:
-            raise Refused(401, "signature-wrong", f"{wrong}; sign with the webhook's secret")
+        found = examine(self._settings, headers, body, now_ns)
+        if isinstance(found, str):
+            raise Refused(401, "signature-wrong", f"{found}; sign with the webhook's secret")
         self._counters.deliveries += 1
         if self._is_alone:
             self._presence.answered(now_ns)
-        if body in self._stored:
+        if found.signed in self._stored:
             self._counters.repeated += 1
             return
         document = mapping.decode(body)
@@ -114,32 +114,38 @@ class Webhook:
             # It is signed, so it is the vendor's: kept, and not asked for again.
             await self._intake.unreadable(events.reason, body)
         else:
-            await self._take_events(events, now_ns)
-        self._stored.add(body)
+            await self._take_events(events, found.at_ns, now_ns)
+        self._stored.add(found.signed)
 
-    async def _take_events(self, events: list[Any], now_ns: int) -> None:
+    async def _take_events(self, events: list[Any], signed_ns: int, now_ns: int) -> None:
         items: list[Item] = []
-        said: list[Any] = []
+        said_ns: list[int] = []
+        about_actions: list[Any] = []
         for event in events:
             meant = self._events.get(mapping.text(event, self._settings.kind))
-            if meant is None or self._is_old(event, now_ns):
+            at_ns = self._moment(event) or signed_ns
+            is_old = bool(at_ns) and now_ns - at_ns > self._settings.age_s_max * NS_PER_S
+            if meant is None or is_old:
                 continue
             found = mapping.at(event, meant.item)
             if not meant.shape:
-                said.append(found)
-            else:
-                items.append(mapping.read(found, self._shapes[meant.shape]))
+                about_actions.append(found)
+                continue
+            item = mapping.read(found, self._shapes[meant.shape])
+            if not item.measured_at_ns:
+                item = item._replace(measured_at_ns=at_ns)
+            items.append(item)
+            said_ns.append(min(at_ns or item.measured_at_ns, now_ns))
         numbers = await self._intake.take(items)
-        for number, item in zip(numbers, items, strict=True):
+        for number, item, at_ns in zip(numbers, items, said_ns, strict=True):
             if number >= 0:
-                self._presence.named(number, item.reachable, now_ns, self._lasts_ns)
-        for document in said:
+                self._presence.named(number, item.reachable, at_ns, self._lasts_ns)
+        for document in about_actions:
             self._actions.heard(document)
 
-    def _is_old(self, event: Any, now_ns: int) -> bool:
-        """Tell whether an event is older than any the vendor still delivers: a replay."""
-        at_ns = mapping.moment(mapping.at(event, self._settings.time)) if self._settings.time else 0
-        return bool(at_ns) and now_ns - at_ns > self._settings.age_s_max * NS_PER_S
+    def _moment(self, event: Any) -> int:
+        """Return when an event was made, 0 where it does not say. [ns]"""
+        return mapping.moment(mapping.at(event, self._settings.time)) if self._settings.time else 0
 
 
 class _Gone(Exception):
