@@ -16,7 +16,7 @@ from kapelle import cli
 from kapelle.api.shapes import OrderTold, PreviewTold, ReasonTold, StatusTold
 from kapelle.api.told import tell_resource
 from kapelle.cli import orders, status
-from kapelle.cli.output import Exit, energy, exit_code, power
+from kapelle.cli.output import Exit, exit_code
 from kapelle.cli.quantities import duration_s, energy_wh, moment
 from kapelle.errors import (
     Conflict,
@@ -28,6 +28,8 @@ from kapelle.errors import (
     KapelleError,
     NotFound,
     RegistryUnavailable,
+    Rejected,
+    TokenRefused,
     Unreachable,
 )
 from kapelle.fleet.plant import PlantView, total
@@ -63,8 +65,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
 def test_each_kind_of_error_has_its_exit_code() -> None:
     kinds: dict[type[KapelleError], int] = {
         Invalid: 2, NotFound: 3, Conflict: 4, JournalConflict: 4, DataDirectoryHeld: 4,
-        Unreachable: 5, RegistryUnavailable: 5, JournalFailed: 74, JournalDamaged: 65,
-        JournalNewer: 65, KapelleError: 1,
+        Unreachable: 5, TokenRefused: 5, RegistryUnavailable: 5, Rejected: 6, JournalFailed: 74,
+        JournalDamaged: 65, JournalNewer: 65, KapelleError: 1,
     }  # fmt: skip
     assert {kind: exit_code(kind("no")) for kind in kinds} == kinds
 
@@ -360,12 +362,6 @@ def test_what_is_no_moment(text: str) -> None:
         moment(text, NOW)
 
 
-def test_powers_read_well() -> None:
-    assert [power(value) for value in (12.0, 1500.0, -2.5e6, None, float("nan"))] == [
-        "12 W", "1.5 kW", "-2.50 MW", "–", "–",
-    ]  # fmt: skip
-
-
 _COSTLY = ("duckdb", "pyarrow", "fastapi", "sqlalchemy")
 
 
@@ -399,12 +395,3 @@ def test_energy_as_people_type_it(text: str, wh: float) -> None:
 def test_what_is_no_energy_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(Invalid, match=r"12\.3kWh"):
         energy_wh(text)
-
-
-@pytest.mark.parametrize(
-    ("mwh", "told"),
-    [(None, "–"), (0, "0 Wh"), (1, "0.0 Wh"), (75_000, "75.0 Wh"), (12_300_000, "12.300 kWh"),
-     (1_500_000_000, "1.500 MWh"), (-2_000_000, "-2.000 kWh")],
-)  # fmt: skip
-def test_energy_in_the_unit_that_reads_best(mwh: int | None, told: str) -> None:
-    assert energy(mwh) == told

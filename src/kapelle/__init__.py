@@ -4,7 +4,7 @@ Data comes in at the top, becomes state in the middle and leaves as commands at 
 
     cli app config   start here: `app` is the only file that joins the rooms
     ports            every door to the outside: Clock, Directory, Link, Intake, Journal
-    errors           the few exceptions
+    errors words     the few exceptions; how numbers read to people
     model/           what we talk about: ids, blocks, orders, entries. No logic, no I/O
     adapters/        one folder per protocol: mqtt/ http/, all one shape
     ingest/          telemetry: resolve the device, check, stamp, batch, append to the journal

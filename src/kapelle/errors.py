@@ -82,3 +82,11 @@ class Conflict(KapelleError):
 
 class Unreachable(KapelleError):
     """The plant does not answer, or not to us; the message says where and why."""
+
+
+class TokenRefused(Unreachable):
+    """The plant answers, and does not know the token. Who took it from somewhere says where."""
+
+
+class Rejected(KapelleError):
+    """A rule of safety refused what was asked."""

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kapelle.api.settings import ApiSettings
-from kapelle.errors import Conflict, Invalid, NotFound, Unreachable
+from kapelle.errors import Conflict, Invalid, NotFound, TokenRefused, Unreachable
 from kapelle.model.entries import Kind
 from kapelle.model.orders import Order
 
@@ -218,6 +219,26 @@ def test_without_the_token_nothing_is_told(plant: Any, header: str) -> None:
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert answer.json()["type"].endswith(":token-wrong")
+        # Strangers are not told where a plant keeps its token.
+        assert "file" not in answer.text
+
+
+@pytest.mark.parametrize("origin", ["KAPELLE_TOKEN", "api.token"])
+def test_who_brings_a_wrong_token_is_told_where_it_was_from(
+    plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    from kapelle.cli.orders import plant as connect
+
+    (tmp_path / "kapelle.toml").write_text(f'[plant]\ndata_dir = "{tmp_path}"\n')
+    (tmp_path / "api.token").write_text("not-this-plant's-token\n")
+    monkeypatch.delenv("KAPELLE_TOKEN", raising=False)
+    if origin == "KAPELLE_TOKEN":
+        monkeypatch.setenv(origin, "nor-this")
+    with (
+        pytest.raises(TokenRefused, match=rf"does not know the token from \S*{origin}; name"),
+        connect(tmp_path / "kapelle.toml", plant.url) as client,
+    ):
+        client.status()
 
 
 def test_open_routes_and_unknown_ones(plant: Any) -> None:

@@ -10,6 +10,7 @@ from kapelle.adapters.http.problems import Refused
 from kapelle.api.selections import VALID_S, Rearm, Selections
 from kapelle.api.settings import ApiSettings
 from kapelle.api.shapes import OrderAsked
+from kapelle.errors import Rejected
 from kapelle.model.entries import Kind
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.orders import Hold, Order
@@ -71,6 +72,11 @@ def test_a_large_order_is_selected_by_one_and_operated_by_another(plant: Any) ->
     check_refused(post(plant, path, token=BOB), 404, "selection-gone")
     gone = plant.http.get(f"/v1/selections/{told['selection_no']}")
     check_refused(gone, 404, "selection-gone")
+
+
+def test_who_may_not_alone_is_told_so_and_not_that_nobody_is_there(plant: Any) -> None:
+    with plant.client() as client, pytest.raises(Rejected, match="takes two persons"):
+        client.create_order(target_w=-1_500.0, duration_s=600)
 
 
 def test_a_small_order_takes_one_person_and_does_not_grow_by_one(plant: Any) -> None:

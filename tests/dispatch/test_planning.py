@@ -195,7 +195,7 @@ def test_energy_is_kept_between_reserve_and_full_over_the_whole_window() -> None
     plan, there, left = planned()
     energy_wh = np.where(np.isfinite(there.energy_wh), there.energy_wh, 1e12)
     short = replace(there, energy_wh=energy_wh * np.array([0.2, 1.0]))
-    assert "energy falls to -" in violation(plan, short, left)
+    assert "energy falls to −" in violation(plan, short, left)
     full = replace(there, energy_wh=energy_wh * np.array([1.0, 0.0]), power_w=there.power_w * 4.0)
     plan = replace(plan, most=np.ones(len(there)))
     taking = replace(left, want_w=-left.want_w)

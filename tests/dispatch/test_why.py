@@ -8,10 +8,10 @@ import pytest
 from kapelle.dispatch.extent import extent
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.why import why
-from kapelle.dispatch.words import power
 from kapelle.fleet.plant import total
 from kapelle.model.ids import ALL, partition_topic
 from kapelle.model.plant import Members
+from kapelle.words import power
 
 SETTINGS = DispatchSettings(reserve_share=0.2)
 
@@ -80,11 +80,3 @@ def test_an_order_that_was_declined_or_not_planned_says_so(make_box: Any) -> Non
     (said,) = why(box.view, box.view.orders[1], SETTINGS, ()).bound
     assert said == "nothing of 1.0 kW is promised: resource 'nowhere' has no devices"
     assert order.why == ""
-
-
-@pytest.mark.parametrize(
-    ("power_w", "text"),
-    [(999.0, "999 W"), (-1234.5, "-1.2 kW"), (1_234_567.0, "1.23 MW"), (2.5e9, "2,500.00 MW")],
-)
-def test_powers_read_well(power_w: float, text: str) -> None:
-    assert power(power_w) == text

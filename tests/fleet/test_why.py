@@ -52,7 +52,7 @@ def test_energy_binds_over_the_window_of_the_order() -> None:
     # nameplate takes.
     assert codes(found)[:DIRECTIONS] == ["energy", "nameplate"]
     assert found.reasons[0].value == pytest.approx(3800.0)
-    assert "3,800 W" in found.reasons[0].text
+    assert "3.8 kW" in found.reasons[0].text
     assert "60 min" in found.reasons[0].text
     assert found.used == pytest.approx(0.45)
     assert found.asked_w == pytest.approx(0.45 * 3800.0)
@@ -192,7 +192,7 @@ def test_the_envelope_of_its_site_and_a_start_that_waits_are_told() -> None:
     fleet.envelopes = Book(standing=(StandingCap(site=site, export_limit_w=1500.0),))
     found = {reason.code: reason for reason in why(fleet, 0).reasons}
     assert found["envelope"].value == pytest.approx(1500.0)
-    assert "of 3,800 W" in found["envelope"].text
+    assert "of 3.8 kW" in found["envelope"].text
     fleet.waits[0] = True
     assert "waits" in codes(why(fleet, 0))
     assert np.isnan(why(fleet, 0).asked_w)

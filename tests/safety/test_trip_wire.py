@@ -93,7 +93,7 @@ def test_more_power_than_orders_and_chance_explain_holds_the_plant() -> None:
     assert plant.tell(0, 0.0) == {""}
     # 100 kW are ordered, 200 kW come of chance (6 sigmas), 1 MW of nothing.
     assert plant.tell(10, 5000.0) == {HOLD}
-    assert "moved +1,000.0 kW within 60 s, where orders explain 100.0 kW" in plant.state.hold_reason
+    assert "moved +1.00 MW within 60 s, where orders explain 100.0 kW" in plant.state.hold_reason
     assert plant.tell(20, np.nan) == {HOLD}
 
 

@@ -57,8 +57,8 @@ def picture(made: Scene, width: int = 100, height: int = 30) -> str:
 def test_everything_an_operator_asks_for_is_there_without_colour() -> None:
     text = picture(scene())
     for said in (
-        "ACTUAL +2.310 MW", "±0.020", "TARGET +2.300 MW", "● on target +0.4%",
-        "● live", "1,400", "◐ late", "○ stale", "✕ lost", "71.0% measured",
+        "ACTUAL +2.310 MW", "±0.020", "TARGET +2.300 MW", "● on target +0.4 %",
+        "● live", "1,400", "◐ late", "○ stale", "✕ lost", "71.0 % measured",
         "commanded", "1,240", "verified", "1,200", "▲ 7 unknown",
         "✕ cirrus: 0 of 400 heard", "▲ 570 silent", "vendor cirrus is lost", "00:40 / 01:30",
     ):  # fmt: skip
@@ -76,7 +76,7 @@ def test_it_fits_whatever_the_terminal_and_before_anything_is_known(
 def test_off_target_says_which_way() -> None:
     made = scene()
     made.aggregate = aggregate(power_w=2.0e6)
-    assert "▼ under -12.0%" in picture(made)
+    assert "▼ under −12.0 %" in picture(made)
     made.target_w = nan
     assert "no order" in picture(made)
 

@@ -92,8 +92,8 @@ def test_a_line_is_met_by_the_mean_the_worst_and_19_of_20() -> None:
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
-        ("silent-10-4s", {"delivered_mean": 0.97}, "delivered 98.50%, aim 99%"),
-        ("silent-10-4s", {"worst_5min": 0.969}, "five minutes with 96.90%, aim 97%"),
+        ("silent-10-4s", {"delivered_mean": 0.97}, "delivered 98.50 %, aim 99 %"),
+        ("silent-10-4s", {"worst_5min": 0.969}, "five minutes with 96.90 %, aim 97 %"),
         ("silent-10-4s", {"redispatch_p95_s": 13.1}, "redispatched in 13.1 s, aim 13 s"),
         ("silent-20-4s", {"delivered_mean": 0.5, "settle_2pct_s": None}, ""),
         ("silent-20-4s", {"double_effects": 1}, "1 commands took effect twice"),
@@ -116,7 +116,7 @@ def test_a_shortfall_must_be_said_in_time_by_its_size_and_cause() -> None:
 
     assert told(Admitted(after_s=8.0, error=0.04, named_s=9.0)) == ""
     assert "said after 10.5 s" in told(Admitted(after_s=10.5, error=0.04, named_s=10.0))
-    assert "wrong by 6.0%" in told(Admitted(after_s=8.0, error=0.06, named_s=9.0))
+    assert "wrong by 6.0 %" in told(Admitted(after_s=8.0, error=0.06, named_s=9.0))
     assert "cause named never" in told(Admitted(after_s=8.0, error=0.0, named_s=None))
     assert "said never" in told(None)
     assert LINES["vendor-scarce"].aims == ADMITS

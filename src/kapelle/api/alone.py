@@ -3,10 +3,10 @@
 from math import inf
 
 from kapelle.adapters.http.problems import Refused
-from kapelle.dispatch.words import power
 from kapelle.fleet.plant import PlantView
 from kapelle.fleet.profiles import change_w, is_less, size_w
 from kapelle.model.orders import Order
+from kapelle.words import power
 
 
 def check_order(view: PlantView, order: Order, above_w: float) -> None:

@@ -10,7 +10,16 @@ import pyarrow as pa
 import pyarrow.ipc
 from pydantic import BaseModel
 
-from kapelle.errors import Conflict, Invalid, KapelleError, NotFound, Problem, Unreachable
+from kapelle.errors import (
+    Conflict,
+    Invalid,
+    KapelleError,
+    NotFound,
+    Problem,
+    Rejected,
+    TokenRefused,
+    Unreachable,
+)
 
 LONG_WAIT_S = 60.0
 """For what reads much, or waits for the recorder."""
@@ -22,8 +31,9 @@ Told = TypeVar("Told", bound=BaseModel)
 class Connection:
     """Asks one plant. Every error leaves as one of `kapelle.errors`.
 
-    Invalid: the request cannot be used. NotFound, Conflict: as they say. Unreachable: nobody
-    answers there, the token is refused, or the plant cannot answer now.
+    Invalid: the request cannot be used. NotFound, Conflict: as they say. Rejected: it takes a
+    second person. Unreachable: nobody answers there, or the plant cannot answer now; TokenRefused:
+    it does not know the token.
     """
 
     def __init__(
@@ -133,7 +143,11 @@ def _error(url: str, answer: httpx.Response) -> KapelleError:
             return NotFound(problem.detail)
         case 409:
             return Conflict(problem.detail)
-        case 401 | 403 | 429 | 500 | 503 | 507:
+        case 403:
+            return Rejected(problem.detail)
+        case 401:
+            return TokenRefused(f"{url}: {problem.detail}")
+        case 429 | 500 | 503 | 507:
             return Unreachable(f"{url}: {problem.title}: {problem.detail}")
         case _:
             # The detail ends with the remedy, where there is one.

@@ -39,7 +39,7 @@ _NOTICES_TOLD = 20
 _DAMAGE_TOLD = 20
 _CODES_TOLD = 5
 
-_scheme = HTTPBearer(auto_error=False, description="The token in the file `api.token`.")
+_scheme = HTTPBearer(auto_error=False, description="A person's own token, or the plant's.")
 
 
 def authenticate(request: Request, _: Annotated[object, Depends(_scheme)]) -> str:
@@ -55,7 +55,9 @@ def authenticate(request: Request, _: Annotated[object, Depends(_scheme)]) -> st
         raise Refused(
             401,
             "token-wrong",
-            "send `Authorization: Bearer …` with the token that the first start wrote to its file",
+            "this plant does not know the token"
+            if offered
+            else "send `Authorization: Bearer TOKEN`",
             headers={"WWW-Authenticate": 'Bearer realm="kapelle"'},
         )
     return named[0]

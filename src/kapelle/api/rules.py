@@ -8,6 +8,7 @@ from kapelle.api.times import to_ns
 from kapelle.fleet.plant import OrderState, PlantView
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.orders import Order
+from kapelle.words import power
 
 _KEY_LENGTH_MAX = 200
 
@@ -80,8 +81,8 @@ def check_stages(order: Order, target_w: float, stage_above_w: float) -> None:
         raise Refused(
             409,
             "order-unstaged",
-            f"more than {stage_above_w:g} W begin in stages, which order {order.order_no} did not;"
-            " cancel it and give a new one",
+            f"more than {power(stage_above_w)} begin in stages, which order {order.order_no} did"
+            " not; cancel it and give a new one",
         )
 
 
@@ -110,7 +111,7 @@ def check_profile(order: Order, stage_above_w: float, state: OrderState | None =
     if plan is not None and (plan.rollout is None or plan.rollout.complete_at_ns):
         return
     if order.staged or abs(order.target_w) > stage_above_w:
-        why = "this one asks to" if order.staged else f"more than {stage_above_w:g} W have to"
+        why = "this one asks to" if order.staged else f"more than {power(stage_above_w)} have to"
         raise Refused(
             409 if state is not None else 422,
             "order-unstaged",

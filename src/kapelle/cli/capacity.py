@@ -6,14 +6,15 @@ import typer
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Json, out, power, print_json, print_table, say
+from kapelle.cli.output import Json, out, print_json, print_table, say
 from kapelle.cli.quantities import duration_s
+from kapelle.words import power
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
     from kapelle.api.capacity_shapes import CapacityTold, DirectionTold
 
-_SIGNS = {"up": "+", "down": "−"}
+_SIGNS = {"up": 1, "down": -1}
 _WORDS = {"up": "towards the grid", "down": "from the grid"}
 _COLUMNS = ("kept", "promise", "without_worst", "if_alone")
 
@@ -54,19 +55,19 @@ def show(told: "CapacityTold", window: str) -> None:
 
 
 def _show_direction(way: str, found: "DirectionTold", about: str) -> None:
-    sign = _SIGNS[way]
-    head = f"{sign}{power(found.headroom_w)} headroom, {sign}{power(found.expected_w)} expected"
+    def signed(power_w: float) -> str:
+        return power(_SIGNS[way] * power_w, sign=True)
+
+    head = f"{signed(found.headroom_w)} headroom, {signed(found.expected_w)} expected"
     if found.reserve_w > 0.0:
         head += f", {power(found.reserve_w)} kept in reserve"
     out().print(f"{way} ({_WORDS[way]}) · {about} · {head}", markup=False, style="bold")
     rows: list[dict[str, object]] = [
         {
             "kept": f"P{each.level * 100:.0f}",
-            "promise": f"{sign}{power(each.promise_w)}",
-            "without_worst": None
-            if each.without_worst_w is None
-            else f"{sign}{power(each.without_worst_w)}",
-            "if_alone": f"{sign}{power(each.alone_w)}",
+            "promise": signed(each.promise_w),
+            "without_worst": None if each.without_worst_w is None else signed(each.without_worst_w),
+            "if_alone": signed(each.alone_w),
         }
         for each in found.levels
     ]

@@ -17,12 +17,13 @@ import msgspec
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Json, counted, out, print_json, print_table, say
+from kapelle.cli.output import Json, out, print_json, print_table, say
 from kapelle.cli.quantities import moment
 from kapelle.errors import Invalid, Problem
 from kapelle.model.enums import DeviceKind
 from kapelle.model.ids import NS_PER_S
 from kapelle.runtime.clock import SystemClock
+from kapelle.words import counted
 
 if TYPE_CHECKING:
     # SQL is costly to import: only the commands that need it do.
@@ -168,7 +169,7 @@ def list_resources(config: File = None, json: Json = False) -> None:
     if json:
         print_json(rows)
     else:
-        print_table(rows, ("name", "selection", "devices"), "")
+        print_table(rows, ("name", "selection", "devices"), "", counts=("devices",))
 
 
 def _until_ns(until: str, now_ns: int) -> int:

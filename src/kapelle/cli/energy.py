@@ -13,9 +13,10 @@ from kapelle.cli.configuration import File
 from kapelle.cli.deciding import Author, DryRun, Yes, is_wanted
 from kapelle.cli.history import As, Day, Form, Month, Out, Since, Until, Zone, form_of, write
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Exit, Json, counted, energy, out, print_told, say
+from kapelle.cli.output import Exit, Json, out, print_told, say
 from kapelle.cli.quantities import energy_wh
 from kapelle.errors import Invalid, Problem
+from kapelle.words import counted, energy, percent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -273,7 +274,7 @@ def _print_energy(told: "pa.Table", step: Span, title: str) -> None:
         table.add_row(
             _start(group[0]["local"], step),
             *(energy(row["mwh"]) for row in group),
-            f"{known:.0%}".replace("%", " %"),
+            percent(known),
             _quality("+".join(name for name in _MARKS if name in bits)),
         )
     sums = [sum(row["mwh"] or 0 for row in rows if row["register"] == name) for name in registers]

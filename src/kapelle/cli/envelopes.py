@@ -7,9 +7,10 @@ import typer
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Json, power, print_table, print_told, say
+from kapelle.cli.output import Json, print_table, print_told, say
 from kapelle.cli.quantities import duration_s, moment
 from kapelle.errors import Invalid, Problem
+from kapelle.words import power
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Number, Url, plant
-from kapelle.cli.output import Exit, Json, out, power, print_json, say
+from kapelle.cli.output import Exit, Json, out, print_json, say
 from kapelle.cli.report_words import MARKS, delivered_text
 from kapelle.errors import NotFound, Unreachable
+from kapelle.words import power
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.

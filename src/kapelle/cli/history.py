@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Json, cell, counted, print_table, say
+from kapelle.cli.output import Json, cell, print_table, say
 from kapelle.cli.output import out as console
 from kapelle.errors import Invalid, Problem
+from kapelle.words import counted
 
 if TYPE_CHECKING:
     # DuckDB and Arrow are costly to import: only the commands that need them do.

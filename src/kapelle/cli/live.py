@@ -8,7 +8,8 @@ from rich.markup import escape
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Json, counted, out, power, print_table, print_told, say
+from kapelle.cli.output import Json, out, print_table, print_told, say
+from kapelle.words import counted, percent, power
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
@@ -96,12 +97,12 @@ def _account(told: "WhyTold") -> list[tuple[str, str]]:
         asks = f"order {told.order_no} on {told.resource}, level {told.level:.4g}, tier {told.tier}"
     asked = "to be left alone" if told.asked_w is None else power(told.asked_w)
     last = "nothing" if told.setpoint_w is None else power(told.setpoint_w)
-    room = f"+{power(told.headroom_up_w)}  −{power(told.headroom_down_w)}"
+    room = f"{power(told.headroom_up_w, sign=True)}  {power(-told.headroom_down_w, sign=True)}"
     return [
         ("device", told.device_id),
         ("order", asks),
         ("own", power(told.own_w)),
-        ("room", f"{room}, {told.used:.0%} of it asked".replace("%", " %")),
+        ("room", f"{room}, {percent(told.used)} of it asked"),
         ("asked", f"{asked}; last told {last}"),
         *(("because" if place == 0 else "", each) for place, each in enumerate(_reasons(told))),
     ]
@@ -123,7 +124,7 @@ def _line(told: "DeviceBrief", at: datetime) -> dict[str, object]:
         "kind": told.kind,
         "power": power(told.power_w),
         "desired": power(told.desired_w),
-        "soc": _percent(told.soc),
+        "soc": percent(told.soc),
         "age": _age(told.measured_at, at),
         "standing": "–" if told.standing == "none" else _words(told.standing),
         # A condition that excludes is told by its name.
@@ -135,10 +136,12 @@ def _facts(told: "DeviceTold", at: datetime) -> list[tuple[str, str]]:
     desired, reported, observed = told.desired, told.reported, told.observed
     place, vendor = (told.site, told.zone, told.feeder), escape(told.vendor or "no vendor")
     mark = "[green]●[/]" if _is_fine(told) else "[yellow]▲[/]"
+    up = power(told.nameplate_up_w, sign=True)
+    down = power(-told.nameplate_down_w, sign=True)
     facts = [
         ("", f"{mark} [bold]{escape(told.device_id)}[/]  {told.kind} of {vendor}"),
         ("place", escape(" · ".join(part for part in place if part) or "–")),
-        ("nameplate", f"+{power(told.nameplate_up_w)}  −{power(told.nameplate_down_w)}"),
+        ("nameplate", f"{up}  {down}"),
         ("standing", f"{_words(told.standing)}{_since(told.standing_since, at)}"),
     ]
     if told.conditions:
@@ -156,7 +159,7 @@ def _facts(told: "DeviceTold", at: datetime) -> list[tuple[str, str]]:
         says.append(f"setpoint {power(reported.setpoint_w)}")
     says.append("connected" if reported.connected else "no session")
     facts.append(("reported", ", ".join(says)))
-    meter = f"{power(observed.power_w)}, soc {_percent(observed.soc)}, {observed.freshness}"
+    meter = f"{power(observed.power_w)}, soc {percent(observed.soc)}, {observed.freshness}"
     facts.append(("observed", f"{meter}, measured {_age(observed.measured_at, at)} ago"))
     doubt = power(1.96 * observed.estimate_std_w)
     facts.append(("estimate", f"{power(observed.estimate_w)} ± {doubt} (95 %)"))
@@ -173,10 +176,6 @@ def _is_fine(told: "DeviceTold") -> bool:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.0%}".replace("%", " %")
 
 
 def _age(then: datetime | None, at: datetime) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kapelle.cli.configuration import File, config_of
-from kapelle.cli.output import Exit, Json, out, power, print_table, print_told, say
+from kapelle.cli.output import Exit, Json, out, print_table, print_told, say
 from kapelle.cli.profiles import profile_of, tell_intervals
 from kapelle.cli.quantities import duration_s, moment
-from kapelle.errors import Invalid, Problem, Unreachable
+from kapelle.errors import Invalid, Problem, TokenRefused, Unreachable
+from kapelle.words import percent, power
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
@@ -55,8 +56,13 @@ def plant(file: Path | None, url: str | None) -> Iterator["Client"]:
     config = config_of(file)
     scheme = "https" if config.api.tls_certificate else "http"
     host = "127.0.0.1" if config.api.host in ("0.0.0.0", "::") else config.api.host  # noqa: S104  # not bound to, only looked at
-    with Client(url or f"{scheme}://{host}:{config.api.port}", _token(config.token_file)) as client:
-        yield client
+    token, origin = _token(config.token_file)
+    with Client(url or f"{scheme}://{host}:{config.api.port}", token) as client:
+        try:
+            yield client
+        except TokenRefused as error:
+            remedy = "name that plant's --config, or set KAPELLE_TOKEN to a token of it"
+            raise TokenRefused(f"{error} from {origin}; {remedy}") from error
 
 
 @orders.command()
@@ -185,11 +191,12 @@ def watts(mw: float | None, kw: float | None) -> float:
     return mw * 1e6 if mw is not None else (kw or 0.0) * 1e3
 
 
-def _token(file: Path) -> str:
+def _token(file: Path) -> tuple[str, str]:
+    """Return the token to speak with, and where it is from."""
     if token := os.environ.get("KAPELLE_TOKEN"):
-        return token
+        return token, "KAPELLE_TOKEN"
     try:
-        return file.read_text(encoding="ascii").strip()
+        return file.read_text(encoding="ascii").strip(), str(file)
     except (OSError, UnicodeDecodeError) as error:
         remedy = "start the plant here (kapelle up), name its --config, or set KAPELLE_TOKEN"
         raise Unreachable(f"no token in {file}: {error}; {remedy}") from error
@@ -231,7 +238,7 @@ def tell_order(order: "OrderTold", *, json: bool) -> None:
     if order.planned:
         tell_promise(order.committed_w or 0.0, order.declined_w or 0.0, order.reason, order.firm_w)
         if order.stage is not None and order.complete_at is None:
-            say(f"it begins in stages: {order.stage:.0%} of its devices so far")
+            say(f"it begins in stages: {percent(order.stage)} of its devices so far")
     else:
         say("dispatch has not spoken yet: kapelle order watch " + str(order.order_no))
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,6 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from kapelle.dispatch.words import power as power
 from kapelle.errors import (
     Conflict,
     DataDirectoryHeld,
@@ -25,8 +24,10 @@ from kapelle.errors import (
     LinkLost,
     NotFound,
     RegistryUnavailable,
+    Rejected,
     Unreachable,
 )
+from kapelle.words import number
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -42,15 +43,11 @@ class Exit(IntEnum):
     CONFLICT = 4
     UNREACHABLE = 5
     REJECTED = 6
-    """By the safety envelope."""
+    """By a rule of safety, or declined."""
     DAMAGED = 65
     """What the journal holds cannot be read, or not by this version (EX_DATAERR)."""
     DISK = 74
     """The disk under the journal cannot be trusted (EX_IOERR)."""
-
-
-class Rejected(KapelleError):
-    """The safety envelope refused what was asked."""
 
 
 _EXIT_OF: tuple[tuple[type[KapelleError], Exit], ...] = (
@@ -101,11 +98,6 @@ def out() -> Console:
     return Terminal(highlight=False, width=width)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return `1 device`, `2,000 devices`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def say(text: str) -> None:
     """Tell progress on stderr."""
     Terminal(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
@@ -132,8 +124,20 @@ def print_told(told: "BaseModel") -> None:
     print_json(told.model_dump(mode="json", by_alias=True))
 
 
-def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str], empty: str) -> None:
-    """Print rows as a table, or the sentence that says why there are none."""
+def print_table(
+    rows: Sequence[Mapping[str, object]],
+    columns: Iterable[str],
+    empty: str,
+    counts: Collection[str] = (),
+) -> None:
+    """Print rows as a table, or the sentence that says why there are none.
+
+    Args:
+        rows: By the names of the columns.
+        columns: In their order.
+        empty: Said instead of a table without rows.
+        counts: Columns whose whole numbers count something, and name nothing: `1,283`.
+    """
     if not rows:
         say(empty)
         return
@@ -143,7 +147,7 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str], em
         table.add_column(Text(column.replace("_", " ")), justify="right" if numeric else "left")
     for row in rows:
         # As text: names may hold square brackets.
-        table.add_row(*(Text(cell(row.get(column))) for column in columns))
+        table.add_row(*(Text(_shown(row.get(column), column in counts)) for column in columns))
     out().print(table)
 
 
@@ -151,14 +155,11 @@ def cell(value: object) -> str:
     """Return a value as a person reads it; nothing known is a dash."""
     if value is None or value != value:
         return "–"
-    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:z,.6g}"
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
-def energy(mwh: int | None) -> str:
-    """Return an energy, given in mWh, with the unit that reads best."""
-    if mwh is None:
-        return "–"
-    for unit, size in (("GWh", 10**12), ("MWh", 10**9), ("kWh", 10**6)):
-        if abs(mwh) >= size:
-            return f"{mwh / size:,.3f} {unit}"
-    return f"{mwh / 1_000:,.1f} Wh" if mwh else "0 Wh"
+def _shown(value: object, counts: bool) -> str:
+    return number(value) if counts and isinstance(value, int) else cell(value)

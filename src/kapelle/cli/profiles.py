@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kapelle.cli.output import power, print_table
+from kapelle.cli.output import print_table
 from kapelle.cli.quantities import duration_s
 from kapelle.errors import Invalid, Problem
+from kapelle.words import power
 
 if TYPE_CHECKING:
     from kapelle.api.shapes import IntervalTold

@@ -10,10 +10,11 @@ import typer
 from kapelle.cli.configuration import File
 from kapelle.cli.deciding import Author, DryRun, Yes, is_wanted
 from kapelle.cli.orders import Url, plant
-from kapelle.cli.output import Exit, Json, counted, out, print_table, print_told, say
+from kapelle.cli.output import Exit, Json, out, print_table, print_told, say
 from kapelle.cli.quantities import duration_s
 from kapelle.cli.quarantine_view import print_muted, print_rows, show_row, sum_of, tell_action
 from kapelle.errors import Invalid, NotFound, Problem
+from kapelle.words import counted
 
 dlq = typer.Typer(
     no_args_is_help=True,
@@ -67,10 +68,12 @@ def counts(config: File = None, url: Url = None, json: Json = False) -> None:
         print_told(told)
         return
     rows = [row.model_dump() for row in told.reasons]
-    print_table(rows, ("code", "open", "replayed", "dropped", "pushed_out"), "nothing came yet")
+    counted_as = ("open", "replayed", "dropped", "pushed_out")
+    print_table(rows, ("code", *counted_as), "nothing came yet", counts=counted_as)
     if told.sources:
         out().print()
-        print_table([row.model_dump() for row in told.sources[:10]], ("source", "open"), "")
+        sources = [row.model_dump() for row in told.sources[:10]]
+        print_table(sources, ("source", "open"), "", counts=("open",))
     if told.muted:
         out().print()
         print_muted([one.model_dump() for one in told.muted])

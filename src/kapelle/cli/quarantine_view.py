@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from kapelle.cli.output import counted, out, print_table, say
+from kapelle.cli.output import out, print_table, say
+from kapelle.words import counted
 
 if TYPE_CHECKING:
     from kapelle.api.quarantine_shapes import ActionTold, QuarantinedTold

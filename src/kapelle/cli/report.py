@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.orders import Number, Url, plant
-from kapelle.cli.output import Json, out, power, print_table, print_told, say
+from kapelle.cli.output import Json, out, print_table, print_told, say
 from kapelle.cli.report_words import (
     ENERGY_COLUMNS,
     MARKS,
@@ -21,6 +21,7 @@ from kapelle.cli.report_words import (
     seconds,
 )
 from kapelle.errors import Invalid, Problem
+from kapelle.words import power
 
 if TYPE_CHECKING:
     # The record is costly to import: only the commands that need it do.
@@ -115,7 +116,7 @@ def _show_funnel(told: "ReportTold") -> None:
         for stage in told.funnel
     ]
     columns = ("phase", "devices", "commands", "first", "last", "half within", "95 % within")
-    print_table(rows, columns, "")
+    print_table(rows, columns, "", counts=("devices", "commands"))
 
 
 def _show_replaced(replaced: "ReplacedTold") -> None:

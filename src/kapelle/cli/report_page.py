@@ -4,18 +4,17 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from kapelle.cli.output import energy, power
 from kapelle.cli.report_words import (
     ENERGY_COLUMNS,
     MARKS,
     clock,
     energy_rows,
     facts,
-    percent,
     replaced_text,
     said,
     seconds,
 )
+from kapelle.words import energy, percent, power
 
 if TYPE_CHECKING:
     from kapelle.api.report_shapes import IntervalJudgedTold, PointTold, ReportTold
@@ -163,7 +162,7 @@ def _energy(told: "ReportTold") -> str:
         ]
         columns = ("quarter-hour", "net mWh", "baseline mWh", "delivered mWh", "asked mWh", "known")
         text += _table(columns, quarters, columns[1:])
-    share = percent(told.measured_share)
+    share = percent(told.measured_share, 1)
     return f'{text}<p class="dim">{share} measured, the rest estimated.</p>'
 
 

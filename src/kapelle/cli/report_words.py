@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from kapelle.cli.output import counted, energy, power
+from kapelle.words import counted, energy, percent, power
 
 if TYPE_CHECKING:
     # The record is costly to import: only the commands that need it do.
@@ -31,22 +31,29 @@ def facts(told: "ReportTold") -> list[tuple[str, str]]:
     """Return what is known of an order, each with its name."""
     judged, second = told.judged, f", let go by {told.operated_by}" if told.operated_by else ""
     found = [
-        ("asked", f"{power(told.target_w)} of {told.resource} within ±{told.tolerance:.1%}"),
+        (
+            "asked",
+            f"{power(told.target_w)} of {told.resource} within ±{percent(told.tolerance, 1)}",
+        ),
         ("by", f"{told.issued_by or '–'}{second}, product {told.product}, {day(told.issued_at)}"),
         *([("for", told.why)] if told.why else []),
         ("ran", f"{day(told.starts_at)} to {clock(told.ends_at)}, {told.status}"),
     ]
     if judged.delivered_w is not None:
         found.append(("delivered", delivered_text(judged)))
-        within = f"{percent(judged.within_share)} of {judged.judged_s:,.0f} s within the tolerance"
+        within = (
+            f"{percent(judged.within_share, 1)} of {judged.judged_s:,.0f} s within the tolerance"
+        )
         left_out = f"the first {judged.settle_s:.0f} s after each change are not judged"
         found.append(("", f"{within}; {left_out}"))
     found += [
         (f"interval {number}", interval_text(each)) for number, each in enumerate(told.intervals, 1)
     ]
     if told.measured_share is not None:
-        guessed = percent(1.0 - told.measured_share)
-        found.append(("evidence", f"{percent(told.measured_share)} measured, {guessed} estimated"))
+        guessed = percent(1.0 - told.measured_share, 1)
+        found.append(
+            ("evidence", f"{percent(told.measured_share, 1)} measured, {guessed} estimated")
+        )
     if told.worst is not None:
         worst = told.worst
         when = f"{clock(worst.starts_at)} to {clock(worst.ends_at)}"
@@ -67,7 +74,7 @@ def interval_text(each: "IntervalJudgedTold") -> str:
 def delivered_text(judged: "JudgedTold") -> str:
     """Say how much was delivered of what, and how sure that is."""
     doubt = power(((judged.high_w or 0.0) - (judged.low_w or 0.0)) / 2)
-    off = "" if judged.deviation is None else f", {judged.deviation:+.2%}"
+    off = "" if judged.deviation is None else f", {percent(judged.deviation, 2, sign=True)}"
     return f"{power(judged.delivered_w)} ±{doubt} of {power(judged.target_w)}{off}"
 
 
@@ -149,11 +156,6 @@ def day(at: datetime) -> str:
 def clock(at: datetime | None) -> str:
     """Return a moment's time of day."""
     return "–" if at is None else f"{at:%H:%M:%S}Z"
-
-
-def percent(share: float | None) -> str:
-    """Return a fraction as percent."""
-    return "–" if share is None else f"{share:.1%}"
 
 
 def seconds(told: float | None) -> str:

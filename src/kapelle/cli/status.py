@@ -9,7 +9,8 @@ from rich.text import Text
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Url, order_columns, order_row, plant
-from kapelle.cli.output import Json, counted, out, power, print_table, print_told
+from kapelle.cli.output import Json, out, print_table, print_told
+from kapelle.words import counted, percent, power
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.
@@ -86,8 +87,8 @@ def _facts(told: "StatusTold") -> Table:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("power", _power(whole))
-    up, down = power(whole.headroom_up_w), power(whole.headroom_down_w)
-    grid.add_row("headroom", Text(f"+{up} towards the grid · −{down} from it"))
+    up, down = power(whole.headroom_up_w, sign=True), power(-whole.headroom_down_w, sign=True)
+    grid.add_row("headroom", Text(f"{up} towards the grid · {down} from it"))
     grid.add_row("devices", _devices(whole))
     standings = {
         name: count for name, count in whole.standings.items() if count and name not in _FINE
@@ -119,7 +120,7 @@ def _power(whole: "ResourceTold") -> Text:
     text = Text.assemble((power(whole.power_w), "bold"))
     text.append(f"  {power(whole.low_w)} to {power(whole.high_w)} in 95 %")
     if whole.measured_share is not None:
-        text.append(f" · {whole.measured_share:.0%} measured")
+        text.append(f" · {percent(whole.measured_share)} measured")
     if whole.oldest_age_s is not None:
         text.append(f", oldest {_age(whole.oldest_age_s)}", "dim")
     return text

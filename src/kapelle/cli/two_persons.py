@@ -17,8 +17,9 @@ from kapelle.cli.orders import (
     tell_promise,
     watts,
 )
-from kapelle.cli.output import Exit, Json, out, power, print_told, say
+from kapelle.cli.output import Exit, Json, out, print_told, say
 from kapelle.cli.quantities import duration_s, moment
+from kapelle.words import power
 
 if TYPE_CHECKING:
     from kapelle.api.shapes import SelectionTold

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from kapelle.cli.configuration import File
 from kapelle.cli.orders import Number, Url, plant
-from kapelle.cli.output import Json, out, power, print_told, say
+from kapelle.cli.output import Json, out, print_told, say
+from kapelle.words import power
 
 if TYPE_CHECKING:
     # The API's shapes are costly to import: only the commands that need them do.

@@ -13,9 +13,9 @@ from kapelle.dispatch.allocation import (
 from kapelle.dispatch.caps.binding import site_words, words_of
 from kapelle.dispatch.caps.cells import Capped, Near, told_by
 from kapelle.dispatch.caps.levels import capped
-from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate, PlantView
 from kapelle.model.summaries import ResourceSummary
+from kapelle.words import power
 
 _NOTHING_W = 1.0
 """Targets are met to the watt."""

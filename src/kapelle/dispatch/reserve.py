@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kapelle.dispatch.promise import Room
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.dispatch.words import power
+from kapelle.words import power
 
 
 @dataclass(frozen=True, slots=True)

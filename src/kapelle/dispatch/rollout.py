@@ -29,6 +29,7 @@ from kapelle.model.orders import Cancel, Order, Plan, RollOut, Stage
 from kapelle.model.plant import Notice
 from kapelle.model.signals import Signal
 from kapelle.model.summaries import ResourceSummary
+from kapelle.words import percent
 
 _WRITER = "dispatch"
 _HEARD_NS = 3 * NS_PER_S
@@ -214,7 +215,7 @@ def _abort(
         causes["not verified in time" if is_late else "still open"] = open_
     said = ", ".join(f"{count} {cause}" for cause, count in causes.items() if count)
     text = (
-        f"order {asked.order_no}: stopped at {stage.share:.0%} of {asked.resource!r}: of"
+        f"order {asked.order_no}: stopped at {percent(stage.share)} of {asked.resource!r}: of"
         f" {stage.asked} devices asked {stage.verified} verified; {said}"
     )
     done = RollOut(rollout.signal, (*rollout.stages[:-1], stage))

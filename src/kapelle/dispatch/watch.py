@@ -8,11 +8,11 @@ from kapelle.dispatch.caps.cells import beyond, told_by
 from kapelle.dispatch.outages import Group, heard, words
 from kapelle.dispatch.promise import parts_of
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.dispatch.words import power
 from kapelle.fleet.plant import Aggregate, PlantView
 from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.orders import Order
 from kapelle.model.plant import Notice
+from kapelle.words import counted, power
 
 _BEYOND = 0.02
 """Own schedules wander about a limit: beyond it by this part of it is worth a word."""
@@ -160,13 +160,9 @@ def cause_of(watch: Watch, known: Aggregate) -> Cause:
     groups = heard(known)
     lost = [name for name, group in sorted(watch.groups.items()) if group.is_lost]
     lost = [name for name in lost if name in groups]
-    said = [f"{words(name)} is lost ({_devices(groups[name][0])})" for name in lost]
-    said += [f"{_devices(count)} {why}" for why, count in sorted(known.excluded.items())]
+    said = [f"{words(name)} is lost ({counted(groups[name][0], 'device')})" for name in lost]
+    said += [f"{counted(count, 'device')} {why}" for why, count in sorted(known.excluded.items())]
     otherwise = "its resource has no devices"
     if known.devices:
         otherwise = "every device follows, and is at its limit or on its way there"
     return Cause(", ".join(said) or otherwise, frozenset(lost))
-
-
-def _devices(count: int) -> str:
-    return f"{count:,} device" + "s" * (count != 1)

@@ -9,11 +9,11 @@ from kapelle.dispatch.extent import Extent, extent
 from kapelle.dispatch.promise import parts_of, room_of
 from kapelle.dispatch.reserve import reserve_of
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.dispatch.words import power
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.plant import Aggregate, OrderState, PlantView, total
 from kapelle.model.enums import OrderStatus
 from kapelle.model.plant import Notice
+from kapelle.words import power
 
 
 @dataclass(frozen=True, slots=True)

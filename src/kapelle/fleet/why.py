@@ -18,6 +18,7 @@ from kapelle.fleet.reconciliation.device_state import describe
 from kapelle.model.enums import Condition, DeviceKind, Exclusion, Metric, Trait
 from kapelle.model.ids import NS_PER_S, Ints
 from kapelle.model.signals import Signal
+from kapelle.words import percent, power
 
 _GROUPS = ("site", "vendor", "zone", "feeder", "provider")
 _CLOSE_W = 1e-6
@@ -179,7 +180,7 @@ def _stored(fleet: Fleet, row: int, horizon: float, *, up: bool) -> list[Limit]:
         return [("room_left", power_w, f"the room in its store, over {window}")]
     reserve = float(fleet.reserve_soc[row])
     if soc <= reserve:
-        return [("reserve", 0.0, f"its owner's reserve of {reserve * 100:.0f} %")]
+        return [("reserve", 0.0, f"its owner's reserve of {percent(reserve)}")]
     power_w = (soc - reserve) * energy_wh * EFFICIENCY / hours
     return [("energy", power_w, f"what it has stored above its reserve, over {window}")]
 
@@ -189,7 +190,7 @@ def _tightest(limits: list[Limit], found_w: float, way: str, sign: float) -> Rea
     code, limit_w, text = max(limits, key=lambda limit: sign * limit[1])
     if sign * (found_w - limit_w) > max(_CLOSE_W, 1e-9 * abs(limit_w)):
         code, text = "ration", "what the order's plan leaves it in this interval"
-    return Reason(code, f"{way} it ends at {_watts(found_w)}: {text}", found_w, "W")
+    return Reason(code, f"{way} it ends at {power(found_w)}: {text}", found_w, "W")
 
 
 def _envelope(part: division.Shares, free: division.Shares) -> list[Reason]:
@@ -200,7 +201,7 @@ def _envelope(part: division.Shares, free: division.Shares) -> list[Reason]:
         ("import", float(part.down_w[0]), float(free.down_w[0])),
     ):
         if left_w < had_w - _CLOSE_W:
-            text = f"the {way} limit of its site leaves it {_watts(left_w)} of {_watts(had_w)}"
+            text = f"the {way} limit of its site leaves it {power(left_w)} of {power(had_w)}"
             found.append(Reason("envelope", text, left_w, "W"))
     return found
 
@@ -224,7 +225,7 @@ def _particular(
     if reach is not None:
         low_w, high_w = float(reach.lowest_w[0]), float(reach.highest_w[0])
         ramp_w_per_s = float(fleet.ramp_w_per_s[row])
-        text = f"slow: soon it is between {_watts(low_w)} and {_watts(high_w)}"
+        text = f"slow: soon it is between {power(low_w)} and {power(high_w)}"
         found.append(Reason("ramp", f"{text}, at {ramp_w_per_s:g} W/s", ramp_w_per_s, "W/s"))
     if signal is not None:
         found += _turn(fleet, rows, part, signal, reached)
@@ -322,8 +323,3 @@ def _kind(fleet: Fleet, row: int) -> str:
 
 def _words(name: DeviceKind | Condition | Exclusion) -> str:
     return name.name.lower().replace("_", " ")
-
-
-def _watts(power_w: float) -> str:
-    # Without a minus before zero.
-    return f"{power_w + 0.0:,.0f} W"

@@ -19,6 +19,7 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.safety.passed import Moves, Passed
 from kapelle.safety.settings import SafetySettings
 from kapelle.safety.windows import Window
+from kapelle.words import power
 
 _SPAN_S = 60.0
 _PARTS = 6
@@ -78,7 +79,7 @@ class TripWire:
         beyond_w = abs(net_w) - explained_w
         if beyond_w > settings.unexplained_sigmas * max(self._sigma_w, _SIGMA_W_MIN):
             return (
-                f"setpoints moved {net_w / 1e3:+,.1f} kW within {_SPAN_S:.0f} s, where orders"
-                f" explain {explained_w / 1e3:,.1f} kW and chance {self._sigma_w / 1e3:,.1f} kW"
+                f"setpoints moved {power(net_w, sign=True)} within {_SPAN_S:.0f} s, where orders"
+                f" explain {power(explained_w)} and chance {power(self._sigma_w)}"
             )
         return ""

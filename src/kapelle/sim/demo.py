@@ -41,6 +41,7 @@ from kapelle.sim.measured import read_measured
 from kapelle.sim.peers.leash import Peers, started
 from kapelle.sim.peers.messages import Do, Start, Truth
 from kapelle.sim.protocols import prepare, speaking
+from kapelle.words import percent, power
 
 VENDORS = {"alpen": 0.30, "borealis": 0.25, "cirrus": 0.20, "delta": 0.15, "eider": 0.10}
 LOST = "cirrus"
@@ -223,9 +224,7 @@ async def _follow_script(stage: _Stage, peers: Peers) -> None:
     await _order(stage)
     await _until(stage, script.silence)
     peers.order(Do("silence", fraction=SILENT, by="vendor", spare=LOST))
-    _say(
-        stage, "✕", f"{SILENT * 100:.0f} % of the devices fall silent ({round(SILENT * n):,})", True
-    )
+    _say(stage, "✕", f"{percent(SILENT)} of the devices fall silent ({round(SILENT * n):,})", True)
     await _until(stage, script.lose)
     peers.order(Do("lose", by="vendor", name=LOST))
     lost = stage.devices.groups("vendor").count(LOST)
@@ -276,7 +275,7 @@ async def _order(stage: _Stage) -> None:
 
     told = await asyncio.to_thread(post)
     stage.order_no = told.order_no
-    text = f"order {told.order_no}: {target_w / 1e6:+.2f} MW for {length_s:.0f} s"
+    text = f"order {told.order_no}: {power(target_w, sign=True)} for {length_s:.0f} s"
     _say(stage, "▲", text, at_ns=round(told.starts_at.timestamp() * 1e6) * 1000)
 
 

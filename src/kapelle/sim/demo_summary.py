@@ -8,6 +8,7 @@ from rich.text import Text
 
 from kapelle.sim.demo import Outcome
 from kapelle.sim.demo_record import Recovery, Verdict
+from kapelle.words import percent, power
 
 _GOOD, _BAD, _QUIET = "bold green", "bold red", "grey50"
 
@@ -28,9 +29,9 @@ def tell(outcome: Outcome) -> None:
     style, mark = (_GOOD, "●") if outcome.passed else (_BAD, "✕")
     console.print(
         Text.assemble(
-            (f"{mark} delivered {_percent(verdict.delivered_mean)}", style),
-            f" of the {verdict.committed_w / 1e6:.2f} MW promised; the order allows ",
-            f"±{tolerance:.0%}. ",
+            (f"{mark} delivered {percent(verdict.delivered_mean, 1)}", style),
+            f" of the {power(verdict.committed_w)} promised; the order allows ",
+            f"±{percent(tolerance)}. ",
             ("Everything here is simulated, but for the plant.", _QUIET),
         )
     )
@@ -39,23 +40,27 @@ def tell(outcome: Outcome) -> None:
 def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     verdict, truth = outcome.verdict, outcome.truth
     readings, commands = outcome.readings, outcome.commands
-    band = f"±{outcome.options.tolerance:.0%}"
-    believed = _percent(verdict.believed_mean)
-    held = f"its 95 % interval held {verdict.interval_coverage:.0%} of the truths"
+    band = f"±{percent(outcome.options.tolerance)}"
+    believed = percent(verdict.believed_mean, 1)
+    held = f"its 95 % interval held {percent(verdict.interval_coverage)} of the truths"
     # When an edge agent reads, and what a station says beside its meter, is their own affair.
     sent = "due" if outcome.options.mix else "sent"
     effects = f"{truth.effects:,} took effect, {truth.double_effects:,} twice"
     return [
         (
             "delivered",
-            _percent(verdict.delivered_mean),
+            percent(verdict.delivered_mean, 1),
             f"by the devices' own physics; the plant itself says {believed}",
         ),
         *_spoken(verdict),
-        ("worst 5 s", _percent(verdict.worst_5s), "after settling, both faults included"),
+        ("worst 5 s", percent(verdict.worst_5s, 1), "after settling, both faults included"),
         ("settled", _seconds(verdict.settle_s), f"from the start until within {band}"),
         *(("after: " + _short(r.text), *_recovery(r, band)) for r in verdict.recoveries),
-        ("estimate", f"{verdict.error_mean:.2%} off", f"mean distance from the truth; {held}"),
+        (
+            "estimate",
+            f"{percent(verdict.error_mean, 2)} off",
+            f"mean distance from the truth; {held}",
+        ),
         (
             "readings",
             f"{readings['accepted']:,} durable",
@@ -87,7 +92,7 @@ def _spoken(verdict: Verdict) -> list[tuple[str, str, str]]:
     return [
         (
             f"· {name}",
-            _percent(share.delivered),
+            percent(share.delivered, 1),
             f"of the promise, by {share.devices:,} devices against their own schedules"
             + ("" if share.met else ": they did not move"),
         )
@@ -148,10 +153,6 @@ def as_json(outcome: Outcome) -> dict[str, object]:
 
 def _known(value: float) -> float | None:
     return None if isnan(value) else round(value, 6)
-
-
-def _percent(share: float) -> str:
-    return "–" if isnan(share) else f"{share:.1%}"
 
 
 def _seconds(value: float) -> str:

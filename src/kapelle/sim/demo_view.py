@@ -14,6 +14,7 @@ from kapelle.fleet.plant import Aggregate
 from kapelle.model.enums import Freshness, Phase
 from kapelle.sim.demo_plot import Band, Line, Mark, plot
 from kapelle.sim.demo_record import Event, Record
+from kapelle.words import number, percent
 
 TARGET, ACTUAL, TRUTH, QUIET, GOOD, ODD, BAD = (
     "bold cyan", "bold", "grey50", "grey50", "green", "yellow", "bold red",
@@ -107,7 +108,7 @@ def megawatts(power_w: float, *, sign: bool = False) -> str:
     """Return a power in MW, three places; a dash where it is not known."""
     if isnan(power_w):
         return "–"
-    return f"{power_w / 1e6:+.3f}" if sign else f"{power_w / 1e6:.3f}"
+    return number(power_w / 1e6, 3, sign=sign)
 
 
 def _header(scene: Scene) -> RenderableType:
@@ -147,10 +148,10 @@ def _deviation(scene: Scene) -> Text:
     if scene.aggregate is None or isnan(scene.target_w) or not scene.committed_w:
         return Text("   no order", QUIET)
     share = (scene.aggregate.power_w - scene.target_w) / abs(scene.committed_w)
-    share = round(share, 3) + 0.0
+    share = round(share, 3)
     if abs(share) <= scene.record.tolerance:
-        return Text(f"   ● on target {share:+.1%}", GOOD)
-    return Text(f"   {'▲ over' if share > 0 else '▼ under'} {share:+.1%}", ODD)
+        return Text(f"   ● on target {percent(share, 1, sign=True)}", GOOD)
+    return Text(f"   {'▲ over' if share > 0 else '▼ under'} {percent(share, 1, sign=True)}", ODD)
 
 
 def _curves(scene: Scene, size: tuple[int, int]) -> Panel:
@@ -193,7 +194,7 @@ def _coverage(scene: Scene, width: int) -> Panel:
         bar = _bar(count / total, width - 22, style)
         grid.add_row(Text(shape, shown), Text(word, shown), Text(f"{count:,}", shown), bar)
     measured = scene.aggregate.measured_share if scene.aggregate else nan
-    note = f"{measured:.1%} measured" if not isnan(measured) else "waiting"
+    note = f"{percent(measured, 1)} measured" if not isnan(measured) else "waiting"
     return _panel(grid, "Coverage", note)
 
 

@@ -11,7 +11,6 @@ from kapelle.dispatch.firm.capacity import firm_capacity
 from kapelle.dispatch.memory import Outcome
 from kapelle.dispatch.preview import preview
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.dispatch.words import power
 from kapelle.fleet.capacity.kept import WINDOW_S
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.model.enums import OrderStatus
@@ -19,6 +18,7 @@ from kapelle.model.ids import ALL, NS_PER_S
 from kapelle.model.orders import Amend, Hold, Order
 from kapelle.model.plant import Direction
 from kapelle.model.summaries import Room
+from kapelle.words import power
 
 P95 = LEVELS.index(0.95)
 

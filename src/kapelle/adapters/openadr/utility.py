@@ -28,6 +28,7 @@ from kapelle.adapters.openadr.shapes import (
     ValuesMap,
 )
 from kapelle.model.ids import NS_PER_S
+from kapelle.words import power
 
 RELATIVE, ABSOLUTE = "DISPATCH_SETPOINT_RELATIVE", "DISPATCH_SETPOINT"
 _W = {"W": 1.0, "KW": 1e3, "MW": 1e6}
@@ -283,7 +284,7 @@ def _step(
         return [] if current is None else [End(current.order_no)]
     largest_w = max(abs(target_w) for _, target_w in wanted.steps)
     if 0 < power_w_max < largest_w:
-        refused = Refuse(event, f"asks for {largest_w:.0f} W, more than power_max_w")
+        refused = Refuse(event, f"asks for {power(largest_w)}, more than power_max_w")
         return [refused] if current is None else [End(current.order_no), refused]
     if current is None:
         return [Place(event, wanted)]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from math import isfinite
 
 from kapelle.dispatch.caps.cells import Cap, Capped, Near, beyond, told_by
-from kapelle.dispatch.words import power
 from kapelle.model.summaries import ResourceSummary
+from kapelle.words import power
 
 _NAMED_MAX = 3
 """Caps that a reason names, those that cost most first."""

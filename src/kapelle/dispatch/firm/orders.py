@@ -12,7 +12,6 @@ from kapelle.dispatch.firm.within import caps_within
 from kapelle.dispatch.memory import ControlState, Cycle, Running
 from kapelle.dispatch.promise import parts_of, room_of
 from kapelle.dispatch.settings import DispatchSettings
-from kapelle.dispatch.words import power
 from kapelle.fleet.capacity.kept import WINDOW_S, WINDOW_S_MIN
 from kapelle.fleet.capacity.recalibration import LEVELS
 from kapelle.fleet.plant import OrderState, PlantView
@@ -20,6 +19,7 @@ from kapelle.model.enums import OrderStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.model.orders import Order, Plan, Prospect
 from kapelle.model.plant import Direction, Notice
+from kapelle.words import power
 
 _P95 = LEVELS.index(0.95)
 _LEVEL_OF = {"p90": 0.9, "p95": 0.95, "p99": 0.99}

@@ -10,6 +10,7 @@ import numpy as np
 from kapelle.dispatch.planning.groups import Groups, Window
 from kapelle.dispatch.planning.lookahead import Ahead, Unplanned
 from kapelle.model.ids import Flags, Floats
+from kapelle.words import percent, power
 
 _TOLERANCE = 1e-4
 """Of all that is wanted, or of a group's power or energy: what solvers call equal."""
@@ -73,7 +74,9 @@ def _of_energy(plan: Ahead, groups: Groups, window: Window) -> str:
     empty = (left_wh < -spare_wh) & limited
     if empty.any():
         part = float((left_wh[:, limited] / np.maximum(whole_wh[limited], 1e-9)).min())
-        return f"energy falls to {part:.0%} of what a group can give in interval {_first(empty)}"
+        return (
+            f"energy falls to {percent(part)} of what a group can give in interval {_first(empty)}"
+        )
     full = (left_wh > whole_wh + spare_wh) & limited
     if full.any():
         return f"a group is charged beyond full in interval {_first(full)}"
@@ -89,7 +92,7 @@ def _of_sum(plan: Ahead, window: Window) -> str:
     wrong = np.abs(off_w) > spare_w
     if wrong.any():
         place = _first(wrong)
-        return f"the sum is off the target by {off_w[place - 1]:.0f} W in interval {place}"
+        return f"the sum is off the target by {power(float(off_w[place - 1]))} in interval {place}"
     return ""
 
 
@@ -107,7 +110,9 @@ def _of_effort(plan: Ahead, groups: Groups, window: Window) -> str:
         spare_w = np.minimum(able_w[place] - plan.power_w[place], limit_wh / window.length_h[place])
         idle_w = min(float(np.maximum(spare_w, 0.0).sum()), float(plan.short_w[place]))
         if idle_w > _EFFORT * abs(float(window.want_w[place])) + 1.0:
-            return f"{idle_w:.0f} W are missing in interval {place + 1} while devices could give it"
+            return (
+                f"{power(idle_w)} are missing in interval {place + 1} while devices could give it"
+            )
     return ""
 
 

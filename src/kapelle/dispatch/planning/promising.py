@@ -10,6 +10,7 @@ from kapelle.fleet.profiles import parts
 from kapelle.model.ids import Floats
 from kapelle.model.orders import Order, Promised
 from kapelle.model.summaries import ResourceSummary
+from kapelle.words import power
 
 _NOTHING = 1e-4
 """Of a target: what is missing by less is not missing."""
@@ -78,7 +79,7 @@ def of_largest_w(steps: Sequence[Promised], target_w: float) -> float:
 def binds(steps: Sequence[Promised]) -> str:
     """Say which intervals fall short of what was asked, and by how much; empty for none."""
     short = [
-        f"interval {number} by {abs(step.target_w - step.committed_w):.0f} W"
+        f"interval {number} by {power(abs(step.target_w - step.committed_w))}"
         for number, step in enumerate(steps, 1)
         if abs(step.target_w - step.committed_w) > _NOTHING_W
     ]

@@ -21,6 +21,7 @@ from kapelle.model.orders import Order, Plan
 from kapelle.model.plant import Notice
 from kapelle.model.signals import Rationing
 from kapelle.model.summaries import ResourceSummary
+from kapelle.words import power
 
 REPLAN_S = 30.0
 """A plan is made anew this often, and at each interval's start. [s]"""
@@ -162,7 +163,7 @@ def _tell_short(horizon: Horizon, cycle: Cycle, asked: Order, found: Ahead, left
     ]
     numbers = tuple(number for number, _ in short)
     if set(numbers) - set(horizon.short):
-        listed = ", ".join(f"{number} by {short_w:.0f} W" for number, short_w in short)
+        listed = ", ".join(f"{number} by {power(short_w)}" for number, short_w in short)
         text = f"order {asked.order_no}: energy will not suffice in interval {listed}"
         worst_w = max(short_w for _, short_w in short)
         cycle.out.notices.append(

@@ -8,6 +8,7 @@ import msgspec
 
 from kapelle.sim.acceptance.lines import Aims, Line
 from kapelle.sim.acceptance.seen import Seen
+from kapelle.words import number, percent
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +100,10 @@ def ranked(share: float, values: Sequence[float]) -> float:
     return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
+def _seconds(seconds: float, places: int) -> str:
+    return "never" if isinf(seconds) else f"{number(seconds, places)} s"
+
+
 @dataclass(frozen=True, slots=True)
 class _Measure:
     """How one aim is held against seeds."""
@@ -109,6 +114,9 @@ class _Measure:
     at_least: bool
     said: str
     """With places for what was seen and for the aim."""
+    shown: Callable[[float, int], str] = _seconds
+    places: int = 1
+    """Decimals of what was seen; an aim has none."""
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -137,31 +145,28 @@ def _named_s(seen: Seen) -> float:
 
 _MEASURES = {
     "delivered_mean": _Measure(
-        lambda s: s.delivered_mean, _mean, True, "delivered {:.2%}, aim {:.0%}"
+        lambda s: s.delivered_mean, _mean, True, "delivered {}, aim {}", percent, 2
     ),
     "worst_5min": _Measure(
-        lambda s: s.worst_5min, min, True, "five minutes with {:.2%}, aim {:.0%}"
+        lambda s: s.worst_5min, min, True, "five minutes with {}, aim {}", percent, 2
     ),
     "settle_2pct_s": _Measure(
-        lambda s: _or_never(s.settle_2pct_s),
-        _p95,
-        False,
-        "within ±2 % after {:.1f} s, aim {:.0f} s",
+        lambda s: _or_never(s.settle_2pct_s), _p95, False, "within ±2 % after {}, aim {}"
     ),
     "recover_5pct_s": _Measure(
-        lambda s: max(s.out_5pct_s), _p95, False, "outside ±5 % for {:.1f} s, aim {:.0f} s"
+        lambda s: max(s.out_5pct_s), _p95, False, "outside ±5 % for {}, aim {}"
     ),
     "recover_2pct_s": _Measure(
-        lambda s: max(s.out_2pct_s), _p95, False, "outside ±2 % for {:.1f} s, aim {:.0f} s"
+        lambda s: max(s.out_2pct_s), _p95, False, "outside ±2 % for {}, aim {}"
     ),
     "redispatch_s": _Measure(
-        lambda s: s.redispatch_p95_s or 0.0, _p95, False, "redispatched in {:.1f} s, aim {:.0f} s"
+        lambda s: s.redispatch_p95_s or 0.0, _p95, False, "redispatched in {}, aim {}"
     ),
-    "notice_s": _Measure(_notice_s, _p95, False, "shortfall said after {:.1f} s, aim {:.0f} s"),
+    "notice_s": _Measure(_notice_s, _p95, False, "shortfall said after {}, aim {}"),
     "notice_error": _Measure(
-        _notice_error, _p95, False, "size said wrong by {:.1%} of the commitment, aim {:.0%}"
+        _notice_error, _p95, False, "size said wrong by {} of the commitment, aim {}", percent
     ),
-    "named_s": _Measure(_named_s, _p95, False, "cause named after {:.1f} s, aim {:.0f} s"),
+    "named_s": _Measure(_named_s, _p95, False, "cause named after {}, aim {}"),
 }
 """By the name of the aim."""
 
@@ -175,7 +180,8 @@ def _missed(aims: Aims, runs: Sequence[Seen]) -> list[str]:
             continue
         value = measure.over([measure.of(seen) for seen in runs])
         if value < aim if measure.at_least else value > aim:
-            found.append(measure.said.format(value, aim).replace("after inf s", "never"))
+            seen, due = measure.shown(value, measure.places), measure.shown(aim, 0)
+            found.append(measure.said.format(seen, due).replace("after never", "never"))
     for count, what in (
         (sum(seen.double_effects for seen in runs), "commands took effect twice"),
         (sum(seen.stranded for seen in runs), "commands were stranded"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import isinf
 
 from kapelle.sim.acceptance.score import Score
+from kapelle.words import percent
 
 COLUMNS = (
     "line",
@@ -35,23 +36,23 @@ def row(score: Score, name: str) -> dict[str, str]:
     cells = (
         name,
         str(score.seeds),
-        _percent(score.delivered_mean),
-        _percent(score.delivered_p5),
-        _percent(score.delivered_worst),
-        _percent(score.worst_5min),
+        percent(score.delivered_mean, 1),
+        percent(score.delivered_p5, 1),
+        percent(score.delivered_worst, 1),
+        percent(score.worst_5min, 1),
         _seconds(score.settle_2pct_p50_s),
         _seconds(score.settle_2pct_p95_s),
         _seconds(score.out_5pct_p95_s),
         _seconds(score.out_2pct_p95_s),
-        f"{score.overshoot_p95_pct:.1f} %",
-        f"{score.baseline_off_p95_pct:.1f} %",
+        percent(score.overshoot_p95_pct / 100, 1),
+        percent(score.baseline_off_p95_pct / 100, 1),
         _noticed(score),
         _seconds(score.redispatch_p95_s),
         f"{score.commands_per_device_hour:.0f}",
         str(score.double_effects),
         str(score.stranded),
         str(score.fencing),
-        "–" if score.met is None else f"{score.met:.0%}".replace("%", " %"),
+        percent(score.met),
         verdict(score),
     )
     return dict(zip(COLUMNS, cells, strict=True))
@@ -68,11 +69,7 @@ def _noticed(score: Score) -> str:
     """Return when a loss was classed as one; where a shortfall is due, when it was announced."""
     if score.notice_p95_s is None or score.notice_error_p95 is None:
         return _seconds(score.detected_p95_s)
-    return f"{_seconds(score.notice_p95_s)} (size ±{score.notice_error_p95:.0%})"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}".replace("%", " %")
+    return f"{_seconds(score.notice_p95_s)} (size ±{percent(score.notice_error_p95)})"
 
 
 def _seconds(seconds: float | None) -> str:

@@ -18,6 +18,7 @@ from kapelle.sim.faults import By, FaultPlan, GroupLoss
 from kapelle.sim.hush import hushed
 from kapelle.sim.run import Performance, perform
 from kapelle.sim.scenario import OrderPlan, Scenario
+from kapelle.words import percent
 
 Drill = Literal["vendor-loss", "gateway-loss"]
 
@@ -93,7 +94,7 @@ def run_loss(drill: Drill, fleet: FleetPlan, group: Group, seeds: Sequence[int])
         notes.append(f"{group.name} is too small to be missed: no shortfall is drilled")
     return Report(
         drill=drill,
-        title=f"{group.by} {group.name} with {group.share:.0%} of the devices is lost",
+        title=f"{group.by} {group.name} with {percent(group.share)} of the devices is lost",
         seeds=seeds,
         fleet=described(fleet),
         criteria=criteria,
@@ -104,7 +105,7 @@ def run_loss(drill: Drill, fleet: FleetPlan, group: Group, seeds: Sequence[int])
 def described(fleet: FleetPlan) -> str:
     """Return a fleet in a few words."""
     whole = sum(fleet.mix.values())
-    kinds = ", ".join(f"{share / whole:.0%} {kind}" for kind, share in fleet.mix.items())
+    kinds = ", ".join(f"{percent(share / whole)} {kind}" for kind, share in fleet.mix.items())
     return f"{fleet.devices:,} simulated devices, {len(fleet.vendors)} vendors: {kinds}"
 
 
