@@ -55,7 +55,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
         *_spoken(verdict),
         ("worst 5 s", percent(verdict.worst_5s, 1), "after settling, both faults included"),
         ("settled", _seconds(verdict.settle_s), f"from the start until within {band}"),
-        *(("after: " + _short(r.text), *_recovery(r, band)) for r in verdict.recoveries),
+        *(("after a fault", *_recovery(r, band)) for r in verdict.recoveries),
         (
             "estimate",
             f"{percent(verdict.error_mean, 2)} off",
@@ -164,9 +164,8 @@ def _short(text: str) -> str:
 
 
 def _recovery(recovery: Recovery, band: str) -> tuple[str, str]:
+    fault = _short(recovery.text)
     if recovery.back_s == 0.0:
-        return "in band", f"delivery never left {band}"
-    return (
-        f"{recovery.outside_s:.1f} s out",
-        f"of {band}; back {_seconds(recovery.back_s)} after it",
-    )
+        return "in band", f"{fault}; delivery never left {band}"
+    again = "not back" if isnan(recovery.back_s) else f"back {_seconds(recovery.back_s)} after it"
+    return f"{recovery.outside_s:.1f} s out", f"of {band}: {fault}; {again}"
