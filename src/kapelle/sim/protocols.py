@@ -164,4 +164,6 @@ PROTOCOLS: Mapping[str, Spoken] = {
     "ocpp": Spoken("ocpp", frozenset({DeviceKind.EV}), "stations"),
     # Their edge agents speak to the plant by MQTT.
     "sunspec": Spoken("mqtt", frozenset({DeviceKind.BATTERY, DeviceKind.PV}), "inverters"),
+    "cloud": Spoken("cloud", frozenset({DeviceKind.BATTERY}), "clouds"),
+    "sparkplug": Spoken("sparkplug", frozenset(DeviceKind), "edge_nodes", reverts=False),
 }

@@ -81,7 +81,8 @@ def test_mosquitto_s_tools_speak_with_it(version: str) -> None:
         assert await listening.stdout.readline() == b"v1/dev/cmd 0 on\n"
         assert await listening.wait() == 0
         assert devices.heard == [("v1/dev/cmd", b"on")]
-        assert devices.acked == 2
+        # What the tool said itself is not the devices'.
+        assert devices.acked == 1
 
     play(act)
 
@@ -193,5 +194,5 @@ class Deaf:
 def test_a_client_that_does_not_read_has_a_bounded_queue() -> None:
     deaf = Subscriber("deaf")
     deaf.connection = Deaf()
-    taken = [deaf.take(Message("a", b"", 1, False, 0.0)) for _ in range(WAITING_MAX + 1)]
+    taken = [deaf.take(Message("a", b"", 1, False)) for _ in range(WAITING_MAX + 1)]
     assert taken.count(False) == 1

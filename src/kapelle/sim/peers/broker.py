@@ -85,13 +85,8 @@ class Broker:
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, *, retain: bool = False) -> None:
         """Publish for a device, to every session that subscribed to the topic."""
-        message = Message(topic, payload, qos, False, asyncio.get_running_loop().time())
-        if retain:
-            self._retain(message)
-        for session in self._sessions.values():
-            granted = session.granted(topic)
-            if granted >= 0:
-                self.dropped += not session.take(message._replace(qos=min(qos, granted)))
+        now_s = asyncio.get_running_loop().time()
+        self._pass_on(Message(topic, payload, qos, retain, now_s))
 
     def cut(self) -> None:
         """Break every connection without a goodbye."""
@@ -150,7 +145,7 @@ class Broker:
     def published(self, publish: Publish) -> None:
         """Pass on what a session has published."""
         payload = bytes(publish.payload)
-        self.publish(publish.topic, payload, publish.qos, retain=publish.retain)
+        self._pass_on(Message(publish.topic, payload, publish.qos, publish.retain))
         self.listener.on_published(publish.topic, payload)
 
     def retained(self, name: str) -> list[Message]:
@@ -158,11 +153,20 @@ class Broker:
         steps = name.split("/")
         return [each for topic, each in self._retained.items() if matches(steps, topic)]
 
+    def _pass_on(self, message: Message) -> None:
+        if message.retain:
+            self._retain(message)
+        for session in self._sessions.values():
+            granted = session.granted(message.topic)
+            if granted >= 0:
+                given = message._replace(qos=min(message.qos, granted), retain=False)
+                self.dropped += not session.take(given)
+
     def _retain(self, message: Message) -> None:
         if not message.payload:
             self._retained.pop(message.topic, None)
         elif message.topic in self._retained or len(self._retained) < RETAINED_MAX:
-            self._retained[message.topic] = message._replace(retain=True)
+            self._retained[message.topic] = message
         else:
             self.dropped += 1
 

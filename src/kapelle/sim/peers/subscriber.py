@@ -1,5 +1,6 @@
 """What one client of the small broker subscribed to, and what it has not acknowledged. Pure."""
 
+import math
 from collections import deque
 from typing import NamedTuple, Protocol
 
@@ -29,9 +30,9 @@ class Message(NamedTuple):
     payload: bytes
     qos: int
     retain: bool
-    """It was there before the client subscribed."""
-    at_s: float
-    """When it was made. [s]"""
+    """To one client: it was there before the client subscribed."""
+    at_s: float = math.nan
+    """When a simulated device made it. [s]"""
 
 
 class Subscriber:
@@ -83,10 +84,10 @@ class Subscriber:
             connection.deliver(self._waiting.popleft(), packet_id)
 
     def answered(self, packet_id: int) -> float:
-        """Take a PUBACK; return when its message was made, NaN for one that was not sent."""
+        """Take a PUBACK; return when a device made its message, NaN where none did."""
         message = self._unanswered.pop(packet_id, None)
         self.pour()
-        return message.at_s if message is not None else float("nan")
+        return message.at_s if message is not None else math.nan
 
     def leave(self) -> None:
         """Lose the connection; what was not acknowledged is first in line for the next."""
