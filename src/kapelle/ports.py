@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,9 @@ class Directory(Protocol):
         """Return, of the devices an adapter other than MQTT or HTTP reaches, the number of each by
         its address: what its protocol calls it, its own name where it was enrolled without one."""
 
+    def adapters(self) -> Mapping[str, int]:
+        """Return how many devices are enrolled under each adapter other than MQTT and HTTP."""
+
 
 @dataclass(slots=True, eq=False)
 class Batch:
@@ -118,6 +121,16 @@ class Adapter(Protocol):
 
     def open(self) -> AbstractAsyncContextManager[Link]:
         """Listen or connect. Every error of the libraries behind it leaves as LinkLost."""
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """An adapter that its peers call, at a port of its own."""
+
+    name: str
+    host: str
+    port: int
+    """0 until it listens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,3 +211,5 @@ def test_devices_are_found_by_the_address_they_were_last_given(
         if active and adapter != "mqtt":
             now[adapter][address or f"d{number}"] = number
     assert {adapter: dict(directory.reached_by(adapter)) for adapter in now} == now
+    counts = {adapter: len(reached) for adapter, reached in now.items() if reached}
+    assert directory.adapters() == counts

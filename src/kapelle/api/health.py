@@ -9,6 +9,7 @@ from typing import Literal
 from kapelle.api.sources import Disk, Sources
 from kapelle.fleet.plant import PlantView
 from kapelle.model.ids import NS_PER_S
+from kapelle.words import counted
 
 State = Literal["ok", "degraded", "failing"]
 STATES: tuple[State, ...] = ("ok", "degraded", "failing")
@@ -234,6 +235,14 @@ def _links(sources: Sources) -> Iterator[Reason]:
             f"not connected: {', '.join(down)}",
             "the log says why; it is tried again by itself",
             min(sources.links[name].since_ns for name in down),
+        )
+    unserved = sources.unserved() if sources.unserved is not None else {}
+    for name, count in sorted(unserved.items()):
+        yield Reason(
+            "adapter-missing",
+            "degraded",
+            f"{counted(count, 'device')} under the adapter {name}, which this plant does not have",
+            "add it to the configuration, or mend their adapter: kapelle devices import",
         )
 
 

@@ -62,6 +62,8 @@ class Sources:
     """None where no record is written."""
     links: Mapping[str, LinkState] = field(default_factory=dict)
     """By adapter."""
+    unserved: Callable[[], Mapping[str, int]] | None = None
+    """Devices by adapter, for adapters they are enrolled under and this plant does not have."""
     requests: Requests = field(default_factory=Requests)
     capacity: CapacityBook = field(default_factory=CapacityBook)
     """What resources can promise."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +191,7 @@ def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: Syste
         quarantine=doors.quarantine,
         history=doors.history if doors.config.history.enabled else None,
         links=doors.opened,
+        unserved=lambda: _unserved(doors),
         journal=journal.metrics,
         disk=disk,
         clock_ahead_s=clock.ahead_s,
@@ -198,6 +199,12 @@ def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: Syste
         backup_at_ns=lambda: noted_backup_ns(doors.config.plant.data_dir),
         backup_age_s_max=doors.config.plant.backup_age_s_max,
     )
+
+
+def _unserved(doors: Doors) -> Mapping[str, int]:
+    """Return how many devices each adapter would have that is not configured, or misspelt."""
+    served = {adapter.name for adapter in doors.adapters}
+    return {name: n for name, n in doors.directory.adapters().items() if name not in served}
 
 
 def _history_desk(doors: Doors) -> HistoryDesk | None:

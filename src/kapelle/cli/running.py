@@ -13,6 +13,7 @@ import uvloop
 from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import say
 from kapelle.config import Config
+from kapelle.ports import Listener
 from kapelle.runtime import logs
 from kapelle.runtime.limits import allow_files
 
@@ -74,16 +75,12 @@ async def _run(settings: Config) -> None:
 
 async def _tell_addresses(plant: "Plant", settings: Config) -> None:
     """Say where the plant listens, once it does: port 0 in the configuration is any free one."""
-    from kapelle.adapters.mqtt.endpoint import MqttEndpoint
-
     await plant.api.ready.wait()
-    (endpoint,) = [one for one in plant.doors.adapters if isinstance(one, MqttEndpoint)]
+    listeners = [one for one in plant.doors.adapters if isinstance(one, Listener)]
     for _ in range(_LISTEN_LOOKS):
-        if endpoint.port:
+        if all(one.port for one in listeners):
             break
         await asyncio.sleep(_LISTEN_LOOK_S)
+    told = [f"{one.name} {one.host}:{one.port or 'not yet'}" for one in listeners]
     scheme = "https" if settings.api.tls_certificate else "http"
-    say(
-        f"listening: MQTT {settings.mqtt.host}:{endpoint.port or 'not yet'}, "
-        f"API {scheme}://{settings.api.host}:{plant.api.port}"
-    )
+    say(f"listening: {', '.join(told)}, API {scheme}://{settings.api.host}:{plant.api.port}")

@@ -167,6 +167,10 @@ class Directory:
         """Return the devices an adapter reaches by their addresses, as they are now."""
         return MappingProxyType(self._reached.get(adapter, {}))
 
+    def adapters(self) -> Mapping[str, int]:
+        """Return how many devices are enrolled under each adapter other than MQTT and HTTP."""
+        return {adapter: len(reached) for adapter, reached in self._reached.items() if reached}
+
     def _readdress(self, row: Bearer) -> None:
         adapter, address = self._address.pop(row.device_no, ("", ""))
         if self._reached.get(adapter, {}).get(address) == row.device_no:

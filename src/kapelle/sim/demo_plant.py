@@ -16,6 +16,7 @@ from kapelle.app import Plant
 from kapelle.config import Config, PlantSettings
 from kapelle.errors import KapelleError
 from kapelle.history.settings import HistorySettings
+from kapelle.ports import Listener
 from kapelle.registry.importing import import_devices
 from kapelle.sim.devices import Devices
 
@@ -83,14 +84,14 @@ async def wait_ready(plant: Plant, first: str) -> int:
 
 
 async def ports_of(plant: Plant, protocols: Iterable[str]) -> dict[str, int]:
-    """Wait until the adapters of these protocols listen; return the ports of those that have one
-    of their own."""
-    found = {a.name: a for a in plant.doors.adapters if a.name in set(protocols)}
+    """Wait until those of these protocols listen whose devices call; return where."""
+    wanted = set(protocols)
+    called = [a for a in plant.doors.adapters if a.name in wanted and isinstance(a, Listener)]
     async with asyncio.timeout(_OPEN_S_MAX):
         # The adapter port has no event for it: ask now and then.
-        while not all(getattr(adapter, "port", True) for adapter in found.values()):  # noqa: ASYNC110
+        while not all(adapter.port for adapter in called):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    return {name: adapter.port for name, adapter in found.items() if hasattr(adapter, "port")}
+    return {adapter.name: adapter.port for adapter in called}
 
 
 def journal_size(directory: Path) -> int:

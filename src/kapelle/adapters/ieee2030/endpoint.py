@@ -48,7 +48,7 @@ class Ieee2030Endpoint:
         self.settings = settings
         self.clock = clock
         self.counters = Counters()
-        self.port = 0
+        self.host, self.port = settings.host, 0
         """The port it listens on, once open."""
         self.inbox: Inbox
         self.library: Library

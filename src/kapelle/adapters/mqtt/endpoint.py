@@ -45,7 +45,7 @@ class MqttEndpoint:
         self.directory = directory
         self.clock = clock
         self.counters = Counters()
-        self.port = 0
+        self.host, self.port = settings.host, 0
         """The port it listens on, once open."""
         self.intake: Intake
         self._sessions: dict[int, Session] = {}

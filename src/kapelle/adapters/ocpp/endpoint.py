@@ -50,7 +50,7 @@ class OcppEndpoint:
         self.directory = directory
         self.clock = clock
         self.counters = Counters()
-        self.port = 0
+        self.host, self.port = settings.host, 0
         """The port it listens on, once open."""
         self.inbox: Inbox
         self._sessions: dict[str, Session] = {}

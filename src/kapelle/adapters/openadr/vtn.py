@@ -91,7 +91,7 @@ class Vtn:
         _check(settings)
         self.settings = settings
         self.counters = Counters()
-        self.port = 0
+        self.host, self.port = settings.host, 0
         """The port it listens on, once open."""
         self.desk: Desk | None = None
         self.events: DispatchEvents
