@@ -19,6 +19,7 @@ ROW = {
     "zone": "north",
     "feeder": "f1",
     "provider": "",
+    "adapter": "ocpp",
     "site": "s",
     "device_id": "d-1",
 }
@@ -41,6 +42,8 @@ ROW = {
         ('model:"M:1"', True),
         ('vendor:"say ""hi"""', False),
         ('provider:""', True),
+        ("adapter:ocpp,openadr", True),
+        ("adapter:mqtt", False),
         ("zone:south,north kind:heat_pump,ev id:d-1", True),
         ("zone:north kind:ev", False),
         ("zone:north\n kind:heat_pump\n", True),
@@ -125,7 +128,17 @@ def test_resource_names_that_cannot_be_used(registry: Registry, name: str) -> No
 LETTERS = st.sampled_from(["a", "b", "c"])
 SELECTIONS = st.lists(
     st.sampled_from(
-        ["kind:pv", "kind:pv,ev", "zone:a", "zone:a,b", "vendor:c", "site:a", "id:d1,d2", "model:b"]
+        [
+            "kind:pv",
+            "kind:pv,ev",
+            "zone:a",
+            "zone:a,b",
+            "vendor:c",
+            "site:a",
+            "id:d1,d2",
+            "model:b",
+            "adapter:b,c",
+        ]
     ),
     max_size=3,
     unique_by=lambda term: term.partition(":")[0],
@@ -139,6 +152,7 @@ DEVICES = st.lists(
         vendor=LETTERS,
         model=LETTERS,
         zone=LETTERS,
+        adapter=LETTERS,
         nameplate_up_w=st.just(4000.0),
     ),
     unique_by=lambda device: device.id,

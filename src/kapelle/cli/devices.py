@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 devices = typer.Typer(no_args_is_help=True, help="Enrol, list and look after devices.")
 resources = typer.Typer(no_args_is_help=True, help="Name selections of devices.")
 
-_COLUMNS = ("id", "kind", "vendor", "site", "zone", "feeder", "nameplate_up_w", "nameplate_down_w")
+_COLUMNS = (
+    "id", "kind", "vendor", "adapter", "site", "zone", "feeder", "nameplate_up_w", "nameplate_down_w",
+)  # fmt: skip
 _PAGE = 1000
 _PROBLEMS_SHOWN = 50
 

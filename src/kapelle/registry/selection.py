@@ -25,6 +25,7 @@ COLUMN_OF: Mapping[str, str] = {
     "zone": "zone",
     "feeder": "feeder",
     "provider": "provider",
+    "adapter": "adapter",
     "site": "site",
     "id": "device_id",
 }
