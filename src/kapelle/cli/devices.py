@@ -35,8 +35,16 @@ devices = typer.Typer(no_args_is_help=True, help="Enrol, list and look after dev
 resources = typer.Typer(no_args_is_help=True, help="Name selections of devices.")
 
 _COLUMNS = (
-    "id", "kind", "vendor", "adapter", "site", "zone", "feeder", "nameplate_up_w", "nameplate_down_w",
-)  # fmt: skip
+    "id",
+    "kind",
+    "vendor",
+    "adapter",
+    "site",
+    "zone",
+    "feeder",
+    "nameplate_up_w",
+    "nameplate_down_w",
+)
 _PAGE = 1000
 _PROBLEMS_SHOWN = 50
 
