@@ -262,6 +262,8 @@ class _Reader:
             made = self._convert(value, field_types(settings_type)[key], f"{dotted}.{key}")
             if made is not NOTHING:
                 ready[key] = made
+        if any(made is None for made in ready.values()):
+            return None  # What is wrong within it has been said.
         try:
             return settings_type(**ready)
         except (ValueError, TypeError) as error:

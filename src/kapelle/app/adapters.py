@@ -91,7 +91,8 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         from kapelle.adapters.cloud.endpoint import Cloud
 
         for row in config.clouds.cloud:
-            cloud = Cloud(settings=row, directory=directory, clock=clock)
+            file = config.plant.data_dir / f"cloud-{row.name}.token"
+            cloud = Cloud(settings=row, directory=directory, clock=clock, file=file)
             every.append(cloud)
             sessions[cloud.name] = cloud.counters
             if cloud.webhook_path:

@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 SECRETS = {
     "enode-client": CLIENT_SECRET,
     "enode-webhook": WEBHOOK_SECRET,
-    "tesla": "an owner's token",
+    "tesla": "refresh-0",
 }
 
 Example = Callable[[str, str], CloudSettings]
@@ -31,7 +31,7 @@ def example(tmp_path: Path) -> Example:
         text = (EXAMPLES / f"{name}.toml").read_text()
         text = text.replace("file:/run/secrets/", f"file:{tmp_path}/")
         text = text.replace("your client id", CLIENT_ID)
-        text = re.sub(r'"https://oauth[^"]*/oauth2/token"', f'"{base_url}/oauth2/token"', text)
+        text = re.sub(r'token_url = "https://[^/]*', f'token_url = "{base_url}', text)
         text = re.sub(r'base_url = "[^"]*"', f'base_url = "{base_url}"', text)
         text = re.sub(r"every_s = \d+", "every_s = 0.25", text)
         clouds = parse(text, {}).config.clouds

@@ -193,18 +193,24 @@ def charger(name: str, charge_rate_kw: float | None, *, is_charging: bool | None
 
 
 class TeslaLike(Vendor):
-    """A document for each site; a budget of requests."""
+    """A document for each site; a budget of requests; a refresh token for each token."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.token = "an owner's token"
+        self.refresh_token = "refresh-0"
+        self.lasts_s = 28_800.0
+        self.is_locked = False
+        """A refresh token was used twice, or was none of ours."""
         self.sites: dict[str, dict[str, Any]] = {}
         self.modes: dict[str, str] = {}
 
     async def answer(self, request: Request) -> Response:
+        steps = request.url.path.strip("/").split("/")
+        if steps == ["oauth2", "v3", "token"]:
+            return await self.refresh(request)
         if not self.is_known(request):
             return JSONResponse({"error": "invalid bearer token"}, 401)
-        match (request.method, request.url.path.strip("/").split("/")):
+        match (request.method, steps):
             case ("GET", ["api", "1", "energy_sites", site, "live_status"]) if site in self.sites:
                 return JSONResponse({"response": self.sites[site]})
             case ("POST", ["api", "1", "energy_sites", site, "operation"]) if site in self.sites:
@@ -217,6 +223,18 @@ class TeslaLike(Vendor):
                 self.modes[site] = mode
                 return JSONResponse({"response": {"code": 201, "message": "Updated"}})
         return JSONResponse({"error": "not found"}, 404)
+
+    async def refresh(self, request: Request) -> Response:
+        """OAuth2, "single use only": …/docs/fleet-api/authentication/third-party-tokens."""
+        form = {key: told for key, (told,) in parse_qs((await request.body()).decode()).items()}
+        expected = {"grant_type": "refresh_token", "client_id": CLIENT_ID}
+        self.is_locked |= form != expected | {"refresh_token": self.refresh_token}
+        if self.is_locked:
+            return JSONResponse({"error": "login_required"}, 401)
+        self.tokens += 1
+        self.token, self.refresh_token = f"token-{self.tokens}", f"refresh-{self.tokens}"
+        issued = {"access_token": self.token, "refresh_token": self.refresh_token}
+        return JSONResponse(issued | {"expires_in": self.lasts_s, "token_type": "Bearer"})
 
 
 def live_status(battery_power_w: float, **more: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from kapelle.adapters.cloud import mapping
@@ -34,7 +35,15 @@ _LOOK_S = 0.5
 class Cloud:
     """One vendor's cloud, and the ASGI application of its webhook."""
 
-    def __init__(self, *, settings: CloudSettings, directory: Directory, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        settings: CloudSettings,
+        directory: Directory,
+        clock: Clock,
+        file: Path | None = None,
+    ) -> None:
+        """Make it. `file`: keeps an owner's refresh token; without one it is given again."""
         self.name = settings.name
         self.webhook_path = f"/v1/webhooks/{settings.name}" if settings.webhook.events else ""
         """Route of the API; empty: the vendor delivers nothing."""
@@ -42,6 +51,7 @@ class Cloud:
         self._settings = settings
         self._directory = directory
         self._clock = clock
+        self._file = file
         self._webhook: Webhook | None = None
         self._number = 0
 
@@ -61,7 +71,7 @@ class Cloud:
             now_ns=clock.now_ns(),
         )
         async with (
-            opened(settings, self.counters, clock) as requests,
+            opened(settings, self.counters, clock, self._file) as requests,
             background() as beside,
         ):
             polling = Polling(

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -13,9 +14,11 @@ from kapelle.adapters.cloud.auth import Auth
 from kapelle.adapters.cloud.commands import Request
 from kapelle.adapters.cloud.counters import Counters
 from kapelle.adapters.cloud.settings import CloudSettings
+from kapelle.adapters.cloud.tokens import RefreshToken
 from kapelle.adapters.mqtt.throttle import TokenBucket
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock
+from kapelle.runtime.background import Background, background
 
 _PAUSE_S_FIRST = 1.0
 _RETRY_AFTER_S_MAX = 86_400.0
@@ -45,13 +48,27 @@ class Requests:
     """One cloud's API."""
 
     def __init__(
-        self, client: httpx.AsyncClient, settings: CloudSettings, counters: Counters, clock: Clock
+        self,
+        client: httpx.AsyncClient,
+        settings: CloudSettings,
+        *,
+        file: Path | None,
+        beside: Background,
+        counters: Counters,
+        clock: Clock,
     ) -> None:
         self._client = client
         self._settings = settings
         self._counters = counters
         self._clock = clock
-        self._auth = Auth(settings.auth, self._fetch_token, clock)
+        self._auth = Auth(
+            settings.auth,
+            name=settings.name,
+            fetch=self._fetch_token,
+            refresh=RefreshToken(settings.auth.refresh_token, file),
+            beside=beside,
+            clock=clock,
+        )
         self._bucket = TokenBucket(settings.requests_per_s, settings.requests_burst, clock.now_ns())
         self._poll_turn = asyncio.Lock()
         self._draw = random.Random(settings.name)
@@ -130,14 +147,12 @@ class Requests:
             request.method, url, headers, content=request.content or None, params=params
         )
 
-    async def _fetch_token(self, form: dict[str, str], header: str) -> bytes:
-        headers = {"Authorization": header, "Accept": "application/json"}
-        headers["Accept-Encoding"] = "identity"
-        url = self._settings.auth.token_url
-        response, _ = await self._read("POST", url, headers, data=form)
-        if not response.is_taken:
-            raise OSError(f"the token's address answered {response.status}")
-        return response.body
+    async def _fetch_token(self, form: dict[str, str], header: str) -> tuple[int, bytes]:
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        if header:
+            headers["Authorization"] = header
+        response, _ = await self._read("POST", self._settings.auth.token_url, headers, data=form)
+        return response
 
     async def _read(
         self,
@@ -194,9 +209,9 @@ def retry_after_s(told: str, now_ns: int) -> float:
 
 @asynccontextmanager
 async def opened(
-    settings: CloudSettings, counters: Counters, clock: Clock
+    settings: CloudSettings, counters: Counters, clock: Clock, file: Path | None = None
 ) -> AsyncIterator[Requests]:
-    """Open connections to a cloud as they are needed.
+    """Open connections to a cloud as they are needed. `file`: keeps an owner's refresh token.
 
     Redirects are not followed: where a vendor's API moves to is for its operator to say. Nothing
     is taken from the environment either, no proxy and no credentials.
@@ -204,7 +219,11 @@ async def opened(
     limits = httpx.Limits(
         max_connections=2 * settings.at_once, max_keepalive_connections=settings.at_once
     )
-    async with httpx.AsyncClient(
-        timeout=settings.answer_s, limits=limits, follow_redirects=False, trust_env=False
-    ) as client:
-        yield Requests(client, settings, counters, clock)
+    async with (
+        # Time is bounded where it is known what for.
+        httpx.AsyncClient(
+            timeout=None, limits=limits, follow_redirects=False, trust_env=False
+        ) as client,
+        background() as beside,
+    ):
+        yield Requests(client, settings, file=file, beside=beside, counters=counters, clock=clock)

@@ -25,27 +25,29 @@ class CloudAuth:
     """How the plant proves who it is."""
 
     kind: Literal["none", "bearer", "basic", "oauth2"] = "none"
-    """oauth2: client credentials (RFC 6749, 4.4)."""
+    """oauth2: an owner's refresh token (RFC 6749, 6), or without one client credentials (4.4)."""
     token: str = field(default="", repr=False)
     user: str = ""
     password: str = field(default="", repr=False)
     token_url: str = ""
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
+    """Empty: the client is a public one, as apps are."""
+    client_in: Literal["header", "form"] = "header"
+    """Where the client's id and secret go: HTTP Basic, or the form."""
+    refresh_token: str = field(default="", repr=False)
+    """Of an owner who has signed in. Vendors replace it with every use; the newest is kept in the
+    data directory."""
     scope: str = ""
+    audience: str = ""
 
     def __post_init__(self) -> None:
-        needed = {
-            "bearer": (self.token,),
-            "basic": (self.user, self.password),
-            "oauth2": (self.token_url, self.client_id, self.client_secret),
-        }
-        if not self.token.isascii() or not self.token.isprintable():
-            raise ValueError("token is printable ASCII")
-        if not all(needed.get(self.kind, ())):
-            keys = {"bearer": "token", "basic": "user and password"}
-            what = keys.get(self.kind, "token_url, client_id and client_secret")
-            raise ValueError(f'kind = "{self.kind}" needs {what}')
+        needed = {"bearer": ("token",), "basic": ("user",), "oauth2": ("token_url", "client_id")}
+        missing = [name for name in needed.get(self.kind, ()) if not getattr(self, name)]
+        if missing:
+            raise ValueError(f'kind = "{self.kind}" needs {" and ".join(missing)}')
+        if self.kind == "oauth2" and not self.client_secret and not self.refresh_token:
+            raise ValueError('kind = "oauth2" needs client_secret, refresh_token or both')
 
 
 @dataclass(frozen=True, slots=True)
