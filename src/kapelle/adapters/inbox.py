@@ -7,6 +7,7 @@ decoded in blocks: `adapters.mqtt.intake`.)
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from kapelle.model.blocks import Acks, Quarantined, Readings, Sessions
 from kapelle.model.enums import AckStatus, Metric, SessionEvent
 from kapelle.ports import Batch, Clock
 
+_LAST_S = 2.0
+"""How long a lost link waits until it is stored who went with it. [s]"""
 EPOCH_UNSAID = -1
 """Of an answer that does not repeat its command's epoch."""
 
@@ -118,6 +121,9 @@ class Inbox:
         self._roomy = asyncio.Event()
         self._roomy.set()
         self._lost = ""
+        self._last: object = None
+        """Receipt of the batch with which a lost link ends."""
+        self._last_done = asyncio.Event()
 
     # What the adapter's connections call.
 
@@ -175,12 +181,16 @@ class Inbox:
     # What the link passes on to ingest.
 
     async def receive(self) -> AsyncIterator[Batch]:
-        """Yield everything that waits, in batches. Raises LinkLost after `lose`."""
+        """Yield everything that waits, in batches. Raises LinkLost after `lose`.
+
+        Where the loss itself ended sessions, a last batch says so before.
+        """
         while True:
             await self._ready.wait()
             if not self._lost:
                 await asyncio.sleep(self._settings.linger_s)
-            if self._lost:
+            is_last = bool(self._lost)
+            if is_last and not self._asides.sessions:
                 raise LinkLost(self.adapter, self._lost)
             most = self._settings.batch_max
             taken, self._waiting = self._waiting[:most], self._waiting[most:]
@@ -188,7 +198,15 @@ class Inbox:
             if not self._waiting:
                 self._ready.clear()
             if taken or asides.answers or asides.sessions:
-                yield self._batch(taken, asides)
+                batch = self._batch(taken, asides)
+                self._last = batch.receipt if is_last else None
+                yield batch
+            if is_last:
+                # Whoever stores batches drops those it holds when a link is lost.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_S):
+                        await self._last_done.wait()
+                raise LinkLost(self.adapter, self._lost)
 
     def confirm(self, batch: Batch, refused: Mapping[int, str]) -> None:
         """Let everybody of a batch acknowledge: the journal has it."""
@@ -217,6 +235,8 @@ class Inbox:
     def _done(self, batch: Batch) -> _Receipt:
         receipt = batch.receipt
         assert isinstance(receipt, _Receipt)
+        if receipt is self._last:
+            self._last_done.set()
         self._unanswered -= len(receipt.waiting)
         if self._unanswered <= self._settings.waiting_max // 2:
             self._roomy.set()

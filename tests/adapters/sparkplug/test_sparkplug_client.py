@@ -73,7 +73,7 @@ async def edge_node(port: int) -> AsyncIterator[Edge]:
 
 
 def endpoint(port: int, directory: Any) -> SparkplugEndpoint:
-    settings = SparkplugSettings(port=port, metrics=METRICS, rebirth_s=0.5)
+    settings = SparkplugSettings(port=port, metrics=METRICS, rebirth_s=0.5, reorder_s=0.2)
     return SparkplugEndpoint(settings=settings, directory=directory, clock=SystemClock())
 
 

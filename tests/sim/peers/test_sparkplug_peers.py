@@ -55,7 +55,8 @@ def test_the_host_hears_and_tells_them_and_asks_for_births() -> None:
         world = World()
         directory = enrolled("sparkplug", "g/e/d1")
         async with asyncio.timeout(30), world.broker.serve():
-            settings = SparkplugSettings(port=world.broker.port, metrics=METRICS, rebirth_s=0.2)
+            port = world.broker.port
+            settings = SparkplugSettings(port=port, metrics=METRICS, rebirth_s=0.2, reorder_s=0.1)
             endpoint = SparkplugEndpoint(
                 settings=settings, directory=directory, clock=SystemClock()
             )

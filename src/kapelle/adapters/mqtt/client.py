@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
             writer.connect(
                 settings.version,
                 settings.client_id,
-                clean=False,
+                clean=not settings.session_expiry_s,
                 keep_alive_s=settings.keep_alive_s,
                 username=settings.username,
                 password=settings.password,

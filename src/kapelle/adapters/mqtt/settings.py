@@ -73,7 +73,8 @@ class ClientSettings:
     password: str = ""
     keep_alive_s: int = 30
     session_expiry_s: int = 86_400
-    """How long the broker keeps our subscriptions and messages while we are away (MQTT 5). [s]"""
+    """How long the broker keeps our subscriptions and messages while we are away (MQTT 3.1.1: as
+    long as it likes); 0: it keeps nothing. [s]"""
     receive_max: int = 1_000
     """Publications the broker may have on their way to us without acknowledgement (MQTT 5)."""
     packet_size_max: int = 1_048_576

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import msgspec
 from google.protobuf.message import DecodeError
 
-from kapelle.adapters.sparkplug.spec.payload import PayloadMessage
+from kapelle.adapters.sparkplug.spec.payload import OTHERS, PayloadMessage
 
 NAMESPACE = "spBv1.0"
 REBIRTH = "Node Control/Rebirth"
 BDSEQ = "bdSeq"
 METRICS_MAX = 20_000
 """Metrics in one payload; one with more is not read."""
+_COMPRESSED = b"SPBV1.0_COMPRESSED"
+"""What Eclipse Tahu calls a payload with another, compressed one inside."""
 _TIME_MS_MAX = 7_258_118_400_000
 """The year 2200."""
 _NODE = ("NBIRTH", "NDEATH", "NDATA")
@@ -56,8 +58,9 @@ class Metric(NamedTuple):
     datatype: int
     """0 where it is not said."""
     is_historical: bool
-    value: Value | None
-    """None: null, or nothing that is a number. Not yet signed where only a birth says the type."""
+    value: Value | str | None
+    """None: null, or no finite number. A text says what it is where it is none: `a template`. Not
+    yet signed where only a birth says the type."""
 
 
 class Payload(NamedTuple):
@@ -86,6 +89,8 @@ def decode(raw: bytes) -> Payload | str:
         message: Any = PayloadMessage.FromString(raw)  # type: ignore[attr-defined]
     except DecodeError:
         return "payload: protobuf: is no Sparkplug B payload; mend the edge node"
+    if message.uuid == _COMPRESSED:
+        return "payload: body: is compressed; turn compression off in the edge node"
     if len(message.metrics) > METRICS_MAX:
         return f"payload: metrics: more than {METRICS_MAX}; send them in several messages"
     sent_ms = _time_ms(message.timestamp)
@@ -95,8 +100,12 @@ def decode(raw: bytes) -> Payload | str:
 
 def _metric(message: Any, sent_ms: int) -> Metric:
     which = message.WhichOneof("value")
-    value = None if which is None or message.is_null else getattr(message, which)
-    if isinstance(value, float) and not math.isfinite(value):
+    value: Value | str | None = None
+    if which in OTHERS:
+        value = OTHERS[which][1]
+    elif which is not None:
+        value = getattr(message, which)
+    if message.is_null or (isinstance(value, float) and not math.isfinite(value)):
         value = None
     return Metric(
         message.name.decode(errors="replace"),
@@ -112,7 +121,7 @@ def _time_ms(said: int) -> int:
     return said if said < _TIME_MS_MAX else 0
 
 
-def signed(value: Value | None, datatype: int) -> Value | None:
+def signed(value: Value | str | None, datatype: int) -> Value | str | None:
     """Return an integer as its type means it: negative ones travel as two's complement (6.4.16)."""
     bits = _BITS.get(datatype)
     if bits is None or not isinstance(value, int) or isinstance(value, bool):

@@ -44,7 +44,6 @@ class SparkplugEndpoint:
         )
         filters = [f"{NAMESPACE}/{group}/{kind}" for group in settings.groups for kind in _KINDS]
         state = state_topic(settings.host_id)
-        # A birth has the timestamp of its will, so that one can be told from an older one (6.4.27).
         will = Will(state, encode_state(False, host.born_ms), retain=True)
         async with (
             background() as beside,
@@ -67,4 +66,3 @@ class SparkplugEndpoint:
                 yield SparkplugLink(inbox, errands, host.up, self.counters)
             finally:
                 host.leave()
-                self.counters.sessions = 0

@@ -13,6 +13,7 @@ from kapelle.adapters.mqtt.packets import Publish
 from kapelle.adapters.sparkplug import codec
 from kapelle.adapters.sparkplug.codec import BOOLEAN, NAMESPACE, REBIRTH, Place, Value
 from kapelle.adapters.sparkplug.nodes import Nodes, Told, reports_of
+from kapelle.adapters.sparkplug.rebirths import Rebirths
 from kapelle.adapters.sparkplug.settings import SparkplugSettings
 from kapelle.model.enums import AckStatus, SessionEvent
 from kapelle.model.ids import NS_PER_S
@@ -20,7 +21,7 @@ from kapelle.ports import Clock, Directory
 
 NAME = "sparkplug"
 _LOOK_S = 0.2
-"""How often it is looked which births are to be asked for."""
+"""How often it is looked which births are to be asked for, and which did not come. [s]"""
 _STRANGERS_MAX = 10_000
 _RAW_MAX = 4_096
 _NS_PER_MS = 1_000_000
@@ -57,15 +58,16 @@ class Host:
         self._clock = clock
         self._counters = counters
         self._nodes = Nodes(settings.metrics)
+        self._rebirths = Rebirths(settings, self._nodes, _LOOK_S)
         self._setpoint = next((m for m in settings.metrics if m.metric == "setpoint_w"), None)
         self._version = -1
         self._known: dict[str, int] = {}
-        self._enrolled: set[str] = set()
-        """Edge nodes in which somebody is enrolled."""
+        self._enrolled: dict[str, list[int]] = {}
+        """By edge node: whoever is enrolled in it."""
+        self._unsure: set[int] = set()
+        """Devices an earlier connection may have left as present."""
         self._strangers: dict[str, None] = {}
         self._asked: dict[int, _Asked] = {}
-        self._asked_ns: dict[str, int] = {}
-        """When each edge node was last asked for its birth."""
         self._number = 0
         self._is_here = self._is_held = False
 
@@ -82,7 +84,8 @@ class Host:
             if self._is_here and codec.says_offline(publish.payload):
                 # The will of our last connection, or what the broker has kept (5.7).
                 self._say_state(online=True)
-        elif (place := codec.place(publish.topic)) is not None:
+        elif (place := codec.place(publish.topic)) is not None and not publish.retain:
+            # What the broker kept was said by nobody now; nothing but a STATE may be retained.
             self._counters.publications += 1
             heard = self._heard(place, bytes(publish.payload), now_ns)
         if heard is None:
@@ -111,7 +114,9 @@ class Host:
         """Nothing follows from the broker's having our STATE."""
 
     def on_lost(self, reason: str) -> None:
-        """End the link."""
+        """End the link: nobody behind the broker can be told anything (5, STALE)."""
+        for number in tuple(self.up):
+            self._went(number, "broker lost")
         self._inbox.lose(reason)
 
     # What the endpoint calls.
@@ -125,31 +130,25 @@ class Host:
         """Say that it is gone: a goodbye takes its will away (5.7)."""
         self._is_here = False
         self._say_state(online=False)
+        for number in tuple(self.up):
+            self._went(number, "host left")
 
     async def ask_for_births(self) -> None:
         """Ask edge nodes for their births where messages were missed, so many at a time."""
-        at_once = max(1, round(self._settings.rebirths_per_s * _LOOK_S))
-        silent_ns = self._clock.now_ns() + int(2 * self._settings.rebirth_s * NS_PER_S)
         while True:
             self._look_up()
             now_ns = self._clock.now_ns()
-            apart_ns = int(self._settings.rebirth_s * NS_PER_S)
-            due = [
-                node
-                for node in self._nodes.unborn
-                if now_ns - self._asked_ns.get(node, -apart_ns) >= apart_ns
-            ]
-            for node in due[:at_once]:
-                # Whoever does not hear it is noticed again by its next message.
-                del self._nodes.unborn[node]
-                self._asked_ns[node] = now_ns
+            for node in self._rebirths.due(now_ns):
                 group, _, edge = node.partition("/")
                 payload = codec.encode(REBIRTH, BOOLEAN, True, now_ns // _NS_PER_MS)
                 self.connection.publish(f"{NAMESPACE}/{group}/NCMD/{edge}", payload, qos=0)
-            if silent_ns and now_ns > silent_ns:
-                # An earlier connection may have left them as present.
-                silent_ns = 0
-                for number in sorted(set(self._known.values()).difference(self.up)):
+                self._expect(node, now_ns)
+            for number in self._rebirths.overdue(now_ns):
+                if number in self.up:
+                    # What it measures is still read: only a birth lets it be told something.
+                    self._went(number, "no birth")
+                elif number in self._unsure:
+                    self._unsure.discard(number)
                     self._session(number, SessionEvent.DOWN)
             await self._clock.sleep(_LOOK_S)
 
@@ -181,7 +180,16 @@ class Host:
 
     def _say_state(self, *, online: bool) -> None:
         topic = codec.state_topic(self._settings.host_id)
-        self.connection.publish(topic, codec.encode_state(online, self.born_ms), retain=True)
+        # A birth has the timestamp of its will, so that one can be told from an older one.
+        at_ms = self.born_ms if online else self._clock.now_ns() // _NS_PER_MS
+        self.connection.publish(topic, codec.encode_state(online, at_ms), retain=True)
+
+    def _expect(self, node: str, now_ns: int) -> None:
+        """Have everybody of an edge node be born, who is up or may have been left as that."""
+        numbers = self._enrolled.get(node, ())
+        self._rebirths.expect(
+            (number for number in numbers if number in self.up or number in self._unsure), now_ns
+        )
 
     def _look_up(self) -> None:
         """Learn who is enrolled, and ask for the births of who is new."""
@@ -193,10 +201,13 @@ class Host:
         for address in known:
             if self._known.get(address) != known[address]:
                 self._nodes.unborn.setdefault(_node(address))
+                self._unsure.add(known[address])
         self._known = known
-        self._enrolled = {_node(address) for address in known}
+        self._enrolled = {}
+        for address, number in known.items():
+            self._enrolled.setdefault(_node(address), []).append(number)
         for number in [no for no, address in self.up.items() if known.get(address) != no]:
-            self._went(number)
+            self._went(number, "not enrolled any more")
 
     def _heard(self, place: Place, raw: bytes, now_ns: int) -> Heard | None:
         self._look_up()
@@ -210,11 +221,13 @@ class Host:
             if isinstance(payload, str):
                 faults = [payload]
             else:
-                told = self._nodes.step(place, payload)
+                told = self._nodes.step(place, payload, is_known=number >= 0)
         for address in told.down:
-            if (gone := self._known.get(address)) in self.up:
-                self._went(gone)
+            if (gone := self._known.get(address, -1)) in self.up:
+                self._went(gone, "death")
         for address in told.up:
+            if not place.device:
+                self._expect(place.node, now_ns)
             if (come := self._known.get(address)) is not None:
                 self._came(come, address)
         if number >= 0:
@@ -259,13 +272,15 @@ class Host:
             self._counters.sessions += 1
             self._session(number, SessionEvent.UP)
         self.up[number] = address
+        self._unsure.discard(number)
+        self._rebirths.settle(number)
 
-    def _went(self, number: int | None) -> None:
-        assert number is not None
+    def _went(self, number: int, why: str) -> None:
         del self.up[number]
         self._asked.pop(number, None)
+        self._rebirths.settle(number)
         self._counters.sessions -= 1
-        self._counters.dropped["death"] += 1
+        self._counters.dropped[why] += 1
         self._session(number, SessionEvent.DOWN)
 
     def _session(self, number: int, event: SessionEvent) -> None:

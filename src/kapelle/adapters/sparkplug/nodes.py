@@ -3,6 +3,8 @@
 Source: Sparkplug specification 3.0.0, 5 (operational behaviour) and 6.4.
 """
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from kapelle.model import enums
 from kapelle.model.ids import NS_PER_S
 
 _NS_PER_MS = NS_PER_S // 1_000
+_SEQ_MAX = 255
 
 
 class Told(NamedTuple):
@@ -39,12 +42,22 @@ class _Source:
     names: dict[int, str] = field(default_factory=dict)
     """By alias."""
     datatypes: dict[str, int] = field(default_factory=dict)
+    aliases: "array[int]" = field(default_factory=lambda: array("Q"))
+    """All its birth gave, mapped or not, in order."""
+
+    def knows(self, alias: int) -> bool:
+        """Tell whether its birth gave this alias."""
+        place = bisect_left(self.aliases, alias)
+        return place < len(self.aliases) and self.aliases[place] == alias
 
 
 @dataclass(slots=True)
 class _Node:
     bdseq: int
     seq: int
+    """Of its newest message."""
+    missing: dict[int, None] = field(default_factory=dict)
+    """Numbers of messages that newer ones have overtaken, or that are lost; the oldest first."""
     sources: dict[str, _Source] = field(default_factory=dict)
     """By address: those that are up."""
 
@@ -55,8 +68,8 @@ class Nodes:
     def __init__(self, metrics: Sequence[SparkplugMetric]) -> None:
         self.unborn: dict[str, None] = {}
         """Edge nodes to ask for their birth, in the order in which that was noticed."""
-        self.gaps = 0
-        """Messages that did not follow the one before."""
+        self.gapped: dict[str, None] = {}
+        """Edge nodes of which messages are missing; those may come yet."""
         self._mapped = {metric.name: metric for metric in metrics}
         self._setpoint = next((m for m in metrics if m.metric == "setpoint_w"), None)
         self._nodes: dict[str, _Node] = {}
@@ -72,8 +85,17 @@ class Nodes:
             return None
         return source.datatypes.get(self._setpoint.name)
 
-    def step(self, place: Place, payload: Payload) -> Told:
-        """Take in a message of an edge node in which somebody is enrolled."""
+    def give_up(self, node: str) -> None:
+        """Wait no longer for what is missing: its edge node is to be asked for its birth."""
+        del self.gapped[node]
+        self._nodes[node].missing.clear()
+        self.unborn.setdefault(node)
+
+    def step(self, place: Place, payload: Payload, *, is_known: bool = True) -> Told:
+        """Take in a message of an edge node in which somebody is enrolled.
+
+        `is_known`: so is whoever speaks. Of others nothing is kept, only their messages counted.
+        """
         if place.kind == "NDEATH":
             return self._node_died(place.node, payload)
         if place.kind == "NBIRTH":
@@ -83,6 +105,8 @@ class Nodes:
             self.unborn.setdefault(place.node)
             return Told()
         self._count(place.node, node, payload.seq)
+        if not is_known:
+            return Told()
         if place.kind == "DDEATH":
             gone = node.sources.pop(place.address, None)
             return Told(down=[place.address] if gone is not None else [])
@@ -92,6 +116,9 @@ class Nodes:
         if source is None:
             self.unborn.setdefault(place.node)
             return Told()
+        if not all(m.name or m.alias < 0 or source.knows(m.alias) for m in payload.metrics):
+            # Its birth, or another one since, was missed.
+            self.unborn.setdefault(place.node)
         return self._measured(source, payload.metrics)
 
     def _node_born(self, place: Place, payload: Payload) -> Told:
@@ -107,6 +134,7 @@ class Nodes:
             node.sources = before.sources
         self._nodes[place.node] = node
         self.unborn.pop(place.node, None)
+        self.gapped.pop(place.node, None)
         return self._born(node, place.address, payload)._replace(down=down)
 
     def _node_died(self, name: str, payload: Payload) -> Told:
@@ -115,22 +143,39 @@ class Nodes:
         if node is None or node.bdseq != _bdseq(payload):
             return Told()
         del self._nodes[name]
+        self.gapped.pop(name, None)
         return Told(down=list(node.sources))
 
     def _born(self, node: _Node, address: str, payload: Payload) -> Told:
         source = node.sources[address] = _Source()
+        source.aliases.extend(sorted({m.alias for m in payload.metrics if m.alias >= 0}))
+        aliases: dict[str, int] = {}
         for metric in payload.metrics:
             if metric.name in self._mapped:
                 source.datatypes[metric.name] = metric.datatype
-                if metric.alias >= 0:
-                    source.names[metric.alias] = metric.name
+                aliases[metric.name] = metric.alias
+        source.names = {alias: name for name, alias in aliases.items() if alias >= 0}
         return self._measured(source, payload.metrics)._replace(up=[address])
 
     def _count(self, name: str, node: _Node, seq: int) -> None:
-        if seq != (node.seq + 1) % 256:
-            self.gaps += 1
+        if seq in node.missing:
+            del node.missing[seq]
+            if not node.missing:
+                self.gapped.pop(name, None)
+            return
+        if not 0 <= seq <= _SEQ_MAX:
             self.unborn.setdefault(name)
+            return
+        ahead = (seq - node.seq) % (_SEQ_MAX + 1)
+        # The same number again is a message that was delivered twice, as QoS 1 may do.
+        if ahead > 1:
+            numbers = ((node.seq + step) % (_SEQ_MAX + 1) for step in range(1, ahead))
+            node.missing.update(dict.fromkeys(numbers))
+            self.gapped.setdefault(name)
         node.seq = seq
+        if node.missing and (seq - next(iter(node.missing))) % (_SEQ_MAX + 1) > _SEQ_MAX // 2:
+            # Before numbers come round again and hide it.
+            self.give_up(name)
 
     def _measured(self, source: _Source, metrics: Sequence[Metric]) -> Told:
         reports: dict[int, dict[enums.Metric, float]] = {}
@@ -143,12 +188,19 @@ class Nodes:
             if wanted is None:
                 continue
             value = signed(metric.value, metric.datatype or source.datatypes.get(name, 0))
+            if isinstance(value, str):
+                faults.append(
+                    f"value-type: {name[:64]}: is {value}, and no number; mend the mapping"
+                )
+                continue
             if wanted is self._setpoint and not metric.is_historical:
                 setpoint, released = value, value is None
             if value is None:
                 continue
             if not quantities.is_number(value):
-                faults.append(f"value-type: {name[:64]}: is no number; mend the mapping")
+                faults.append(
+                    f"value-type: {name[:64]}: is a flag, and no number; mend the mapping"
+                )
             elif metric.is_historical and not metric.timestamp_ms:
                 faults.append(f"time-missing: {name[:64]}: history without its time; mend the node")
             else:
@@ -166,4 +218,5 @@ def reports_of(told: Told, device_no: int) -> list[Report]:
 
 def _bdseq(payload: Payload) -> int:
     said = [metric.value for metric in payload.metrics if metric.name == BDSEQ]
-    return int(said[-1]) if said and said[-1] is not None else -1
+    last = said[-1] if said else None
+    return -1 if last is None or isinstance(last, str) else int(last)

@@ -43,6 +43,12 @@ class SparkplugSettings(ClientSettings):
     """One edge node is not asked for its birth more often. [s]"""
     rebirths_per_s: int = 50
     """All edge nodes together. [1/s]"""
+    reorder_s: float = 2.0
+    """A message that is missing may come so much later than those after it, before its edge node is
+    asked for its birth. [s]"""
+    birth_s: float = 5.0
+    """A device whose edge node was asked, or born again, and that is not born itself within this,
+    is gone. [s]"""
     echo_s: float = 60.0
     """A setpoint a device echoes later than this is no answer to its command. [s]"""
 
@@ -57,5 +63,9 @@ class SparkplugSettings(ClientSettings):
         for step in (self.host_id, *self.groups):
             if not step or set(step) & set("/#") or (step != "+" and "+" in step):
                 raise ValueError("host_id and groups are one step of a topic each")
-        if self.rebirth_s <= 0 or self.rebirths_per_s < 1 or self.echo_s <= 0:
-            raise ValueError("rebirth_s, rebirths_per_s and echo_s are above 0")
+        if min(self.rebirth_s, self.rebirths_per_s, self.birth_s, self.echo_s) <= 0:
+            raise ValueError("rebirth_s, rebirths_per_s, birth_s and echo_s are above 0")
+        if self.reorder_s < 0:
+            raise ValueError("reorder_s is 0 or more")
+        if self.session_expiry_s:
+            raise ValueError("session_expiry_s stays 0: a host begins with a clean session")

@@ -2,7 +2,8 @@
 
 Numbers, names and types of the fields are those of the Sparkplug specification 3.0.0, 6.4.1. They
 are entered here by hand: the published `.proto` file is under EPL-2.0, this project is not. What is
-left out (metadata, properties, data sets, templates) is passed over when it is read.
+left out (metadata, properties, what is inside data sets and templates) is passed over when it is
+read.
 """
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -11,6 +12,7 @@ _Field = descriptor_pb2.FieldDescriptorProto
 _PAYLOAD = (
     ("timestamp", 1, _Field.TYPE_UINT64),
     ("seq", 3, _Field.TYPE_UINT64),
+    ("uuid", 4, _Field.TYPE_BYTES),
 )
 _METRIC = (
     # Bytes on the wire are the same as text, and bytes need not be UTF-8.
@@ -29,6 +31,14 @@ VALUES = (
     ("boolean_value", 14, _Field.TYPE_BOOL),
 )
 """Of `oneof value`, those that are numbers."""
+OTHERS = {
+    "string_value": (15, "a text"),
+    "bytes_value": (16, "bytes"),
+    "dataset_value": (17, "a data set"),
+    "template_value": (18, "a template"),
+    "extension_value": (19, "an extension"),
+}
+"""And those that are not: only that there is one is read."""
 
 
 def _message_class() -> type:
@@ -52,6 +62,10 @@ def _message_class() -> type:
     metric.oneof_decl.add(name="value")
     for name, number, kind in VALUES:
         metric.field.add(name=name, number=number, type=kind, label=optional, oneof_index=0)
+    for name, (number, _) in OTHERS.items():
+        metric.field.add(
+            name=name, number=number, type=_Field.TYPE_BYTES, label=optional, oneof_index=0
+        )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     found: type = message_factory.GetMessageClass(
