@@ -133,6 +133,15 @@ class Listener(Protocol):
     """0 until it listens."""
 
 
+@runtime_checkable
+class Polled(Protocol):
+    """An adapter that its devices poll: they learn of a command when they next look."""
+
+    name: str
+    told_within_s: float
+    """A device that is there has looked by then. [s]"""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """State of one topic's fold at a position."""

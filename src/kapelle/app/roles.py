@@ -9,13 +9,16 @@ from functools import partial
 from kapelle.adapters.replay.link import Replay
 from kapelle.api.sources import LinkState
 from kapelle.app.doors import Doors
+from kapelle.app.polling import Polling
 from kapelle.dispatch.delivery import decide
 from kapelle.dispatch.service import Dispatcher
 from kapelle.errors import JournalDamaged, JournalFailed
+from kapelle.fleet.columns import Fleet
 from kapelle.fleet.service import PartitionOwner
 from kapelle.history.ledger import Ledger
 from kapelle.history.service import READER, Recorder
 from kapelle.ingest.service import Ingest
+from kapelle.model.entries import Body
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Link
 from kapelle.runtime.supervise import keep_open, leave_if_asked
@@ -79,6 +82,11 @@ async def run_gateway(doors: Doors) -> None:
 async def run_fleet(doors: Doors) -> None:
     """Own every partition."""
     config = doors.config
+    polling = Polling(doors)
+
+    def decided(fleet: Fleet, epoch: int) -> list[Body]:
+        return decide(fleet, config.dispatch, epoch, polling.later_s(fleet))
+
     async with asyncio.TaskGroup() as tasks:
         for partition in range(config.plant.partitions):
             owner = PartitionOwner(
@@ -87,7 +95,7 @@ async def run_fleet(doors: Doors) -> None:
                 journal=doors.journal,
                 clock=doors.clock,
                 settings=config.fleet,
-                decide=lambda fleet, epoch: decide(fleet, config.dispatch, epoch),
+                decide=decided,
                 holder=doors.holder,
                 timings=doors.timings,
                 caps=config.dispatch.caps,

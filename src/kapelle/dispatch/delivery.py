@@ -66,27 +66,43 @@ class _Wanted(NamedTuple):
     ends_at_ns: Longs
 
 
-def decide(fleet: Fleet, settings: DispatchSettings, epoch: int) -> list[Body]:
-    """Return the commands and phases that are due at `fleet.now_ns`, if any."""
+def decide(
+    fleet: Fleet, settings: DispatchSettings, epoch: int, later_s: Floats | None = None
+) -> list[Body]:
+    """Return the commands and phases that are due at `fleet.now_ns`, if any.
+
+    Args:
+        fleet: The partition.
+        settings: How long devices have, and how far they may be off.
+        epoch: Of the owner.
+        later_s: How much later each device is told than one with a connection, because it looks
+            for commands now and then: so much longer it has for an answer, shape (size,). [s]
+            None: all are told at once.
+    """
     size = fleet.size
     if not size:
         return []
-    phases = _findings(fleet, settings, epoch)
+    later_ns = np.zeros(size, np.int64)
+    if later_s is not None:
+        later_ns += (later_s * NS_PER_S).astype(np.int64)
+    phases = _findings(fleet, settings, epoch, later_ns)
     wanted = _wanted(fleet)
     reached = trust.reachable(fleet, np.arange(size, dtype=np.int32))
     rests = resting(fleet)
     if rests is not None:
         reached &= ~rests
-    new = _new_desires(fleet, settings, wanted, reached, epoch)
+    is_due = _is_due(fleet, settings, later_ns)
+    new = _new_desires(fleet, settings, wanted, reached, is_due, epoch)
     released = reached & (fleet.order_no[:size] != 0) & _unwanted(fleet, wanted)
     new |= released
-    again = _retries(fleet, settings, wanted, reached) & ~new
+    again = _retries(fleet, settings, wanted, reached & is_due) & ~new
     bodies: list[Body] = []
     if phases is not None:
         bodies.append(phases)
     rows = np.flatnonzero(new | again).astype(np.int32)
     if len(rows):
-        bodies.append(_commands(fleet, settings, wanted, rows, new[rows], released[rows], epoch))
+        ttl_ns = int(settings.command_ttl_s * NS_PER_S) + later_ns[rows]
+        bodies.append(_commands(fleet, wanted, rows, new[rows], released[rows], epoch, ttl_ns))
     return bodies
 
 
@@ -136,7 +152,12 @@ def _may_be_probed(fleet: Fleet) -> Flags:
 
 
 def _new_desires(
-    fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags, epoch: int
+    fleet: Fleet,
+    settings: DispatchSettings,
+    wanted: _Wanted,
+    reached: Flags,
+    is_due: Flags,
+    epoch: int,
 ) -> Flags:
     """Choose who is told something new: in general nobody whose last command is still open."""
     size, now_ns = fleet.size, fleet.now_ns
@@ -149,7 +170,7 @@ def _new_desires(
     free = asked & ~_OPEN[phase]
     free |= asked & ~trusted & (phase == Phase.UNKNOWN) & (fleet.not_after_ns[:size] < now_ns)
     # What the last hop held back is not asked again at once: it would hold that back too.
-    free &= (phase != Phase.CANCELLED) | _is_due(fleet, settings)
+    free &= (phase != Phase.CANCELLED) | is_due
     # What is on its way for nobody any more is overtaken: the order that follows must not wait.
     free |= asked & (fleet.order_no[:size] != wanted.order_no)
 
@@ -245,7 +266,7 @@ def _choose(
         chosen[rows[order]] = True
 
 
-def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached: Flags) -> Flags:
+def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, due: Flags) -> Flags:
     """Choose whose command is sent once more: open, due, tries left, and still wanted.
 
     A release is tried, whatever became of it before, until it is answered or the device has
@@ -260,20 +281,22 @@ def _retries(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, reached:
     # Whoever is not counted on any more is replaced as soon as he cannot act any more: a further
     # try would put that off. He is probed when his back-off is over.
     left &= released | (fleet.excluded[:size] == Exclusion.NONE)
-    again: Flags = open_ & left & wanted_still & reached & _is_due(fleet, settings)
+    again: Flags = open_ & left & wanted_still & due
     return again
 
 
-def _is_due(fleet: Fleet, settings: DispatchSettings) -> Flags:
+def _is_due(fleet: Fleet, settings: DispatchSettings, later_ns: Longs) -> Flags:
     """Tell for whom the pause after the last try is over."""
     tries = np.clip(fleet.attempt[: fleet.size], 1, _TRIES_MAX)
     pause_s = settings.retry_s * settings.retry_growth ** (tries - 1.0)
-    pause_ns = np.minimum(pause_s, _PAUSE_S_MAX) * NS_PER_S
+    pause_ns = np.minimum(pause_s, _PAUSE_S_MAX) * NS_PER_S + later_ns
     due: Flags = fleet.now_ns - fleet.tried_at_ns[: fleet.size] >= pause_ns
     return due
 
 
-def _findings(fleet: Fleet, settings: DispatchSettings, epoch: int) -> Phases | None:
+def _findings(
+    fleet: Fleet, settings: DispatchSettings, epoch: int, later_ns: Longs
+) -> Phases | None:
     """Return the phases that time and meters give evidence of; one per device at most."""
     size, now_ns = fleet.size, fleet.now_ns
     phase = fleet.phase[:size]
@@ -281,7 +304,8 @@ def _findings(fleet: Fleet, settings: DispatchSettings, epoch: int) -> Phases | 
         return None
     found = np.zeros(size, np.uint8)
     waiting = _WAITING[phase]
-    overdue = now_ns - fleet.planned_at_ns[:size] >= int(settings.unknown_s * NS_PER_S)
+    unknown_ns = int(settings.unknown_s * NS_PER_S) + later_ns
+    overdue = now_ns - fleet.planned_at_ns[:size] >= unknown_ns
     found[waiting & overdue] = Phase.UNKNOWN
     # After its last try's time has passed a device would refuse it.
     late = now_ns - fleet.not_after_ns[:size] >= int(settings.unknown_s * NS_PER_S)
@@ -320,20 +344,19 @@ def _findings(fleet: Fleet, settings: DispatchSettings, epoch: int) -> Phases | 
 
 def _commands(
     fleet: Fleet,
-    settings: DispatchSettings,
     wanted: _Wanted,
     rows: Ints,
     new: Flags,
     released: Flags,
     epoch: int,
+    ttl_ns: Longs,
 ) -> Commands:
     now_ns, count = fleet.now_ns, len(rows)
     order_no = np.where(new, wanted.order_no[rows], fleet.order_no[rows])
     order_no[released] = 0
     setpoint_w = np.where(new, wanted.setpoint_w[rows], fleet.desired_w[rows])
     setpoint_w[released] = np.nan
-    ttl_ns = int(settings.command_ttl_s * NS_PER_S)
-    not_after_ns = np.full(count, now_ns + ttl_ns, np.int64)
+    not_after_ns = now_ns + ttl_ns
     binding = order_no != 0
     # A further try, or what overtakes it, runs out with the first: then its device is given up.
     waits = binding & (fleet.order_no[rows] != 0) & _WAITING[fleet.phase[rows]]

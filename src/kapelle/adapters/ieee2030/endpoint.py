@@ -50,6 +50,7 @@ class Ieee2030Endpoint:
         self.counters = Counters()
         self.host, self.port = settings.host, 0
         """The port it listens on, once open."""
+        self.told_within_s = float(settings.poll_s + settings.poll_spread_s)
         self.inbox: Inbox
         self.library: Library
         self._notices: Notices
