@@ -244,6 +244,23 @@ def test_a_second_order_on_a_resource_is_declined_and_told_what_to_do(make_box: 
     assert second.plan.reason == "order 1 on 'north' is running: amend it"
 
 
+def test_of_two_long_orders_at_once_the_one_that_is_declined_takes_nothing_along(
+    make_box: Any,
+) -> None:
+    """Both are announced before either is promised; the second's end is not the first's."""
+    box = make_box(devices=24)
+    members(box, "north", range(12))
+    box.run(10)
+    box.order(2_000.0, 2_000, "north", 1)
+    box.order(2_000.0, 2_000, "north", 2)
+    while box.view.orders[2].status != OrderStatus.DECLINED:
+        box.run(box.now_s + 1)
+    assert box.view.orders[1].status == OrderStatus.ACTIVE
+    for _ in range(12):
+        box.run(box.now_s + 1)
+        assert [fleet.signals["north"].order_no for fleet in box.fleets] == [1, 1]
+
+
 def test_an_order_that_follows_another_on_its_resource_is_not_in_its_way(make_box: Any) -> None:
     box = make_box(devices=24)
     box.run(10)

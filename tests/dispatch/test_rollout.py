@@ -15,6 +15,7 @@ from kapelle.model.blocks import Acks, Commands
 from kapelle.model.enums import AckStatus, OrderStatus
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.model.orders import Amend, Hold, Stage
+from kapelle.model.plant import Members
 
 ORDERED_S = 30.0
 COMPLETE_S = 150.0
@@ -186,6 +187,30 @@ def test_less_counts_at_once_and_never_by_way_of_more(make_world: Any) -> None:
     assert plan.committed_w == pytest.approx(less_w)
     assert moved_w(box)[int(grown_s + 15.0) :].max() <= 1.1 * less_w
     assert moved_w(box)[-60:].mean() == pytest.approx(less_w, rel=0.05)
+
+
+def test_less_that_is_asked_of_nobody_counts_when_somebody_is_back(make_world: Any) -> None:
+    """Among nobody no level can be found: one of 0 would have stages prove nothing."""
+    box = make_world()
+    box.say(partition_topic(0), Members("north", range(300)))
+    box.run(ORDERED_S)
+    room_w = total(box.view, "north").headroom_up_w
+    order = box.order(0.5 * room_w, 1_800.0, resource="north", staged=True)
+    grown_s = ORDERED_S
+    while box.view.orders[order.order_no].plan is None or stage_of(box, order).share < 0.1:
+        grown_s += 5.0
+        box.run(grown_s)
+    share, less_w = stage_of(box, order).share, 0.6 * order.target_w
+    box.say(partition_topic(0), Members("north", []))
+    box.run(grown_s + 5.0)
+    box.say(PLANT, Amend(order.order_no, less_w, order.ends_at_ns, box.now_ns))
+    box.run(grown_s + 15.0)
+    box.say(partition_topic(0), Members("north", range(300)))
+    box.run(grown_s + 30.0)
+    assert stage_of(box, order).share == share
+    assert 0.7 * share * less_w <= moved_w(box)[-1] <= 1.3 * share * less_w
+    box.run(grown_s + 90.0)
+    assert moved_w(box)[-20:].mean() == pytest.approx(less_w, rel=0.05)
 
 
 def test_less_counts_at_once_where_each_begins_at_its_own_moment(make_world: Any) -> None:

@@ -99,6 +99,36 @@ def test_a_shortfall_to_come_is_announced_before_it_is_there() -> None:
     said = [notice for at_s in range(2, 6) for notice in plant.step(at_s).notices]
     assert [notice.code for notice in said] == ["shortfall"]
     assert said[0].power_w == pytest.approx(18_000.0 - 14_000.0)
+    assert "will miss 4.0 kW of 18.0 kW as timers of silent devices end" in said[0].text
+    # The first timers end: a little is missing now, and the rest is still to come.
+    plant.up_w, plant.uncontrolled_w, plant.fading_w = 7_990.0, 2_000.0, 2_000.0
+    assert [n.code for at_s in range(6, 30) for n in plant.step(at_s).notices] == []
+
+
+def test_what_is_in_reach_and_not_there_is_said_in_other_words() -> None:
+    plant = Plant()
+    plant.order(10_000.0)
+    said = []
+    for at_s in range(1, 90):
+        said += plant.step(at_s).notices
+        plant.power_w = 8_000.0
+    assert [notice.code for notice in said] == ["shortfall"]
+    assert "misses 2.0 kW of 10.0 kW although they are in reach: devices do other" in said[0].text
+
+
+def test_a_shortfall_that_comes_and_goes_is_said_once() -> None:
+    """What is there again for a moment only is not there."""
+    plant = Plant()
+    plant.order(18_000.0)
+    plant.step(1)
+    said = []
+    for at_s in range(2, 120):
+        plant.up_w = 10_000.0 if at_s % 7 in (0, 1, 2) else 5_000.0
+        said += [notice.code for notice in plant.step(at_s).notices]
+    assert said == ["shortfall"]
+    plant.up_w = 10_000.0
+    said = [notice.code for at_s in range(120, 130) for notice in plant.step(at_s).notices]
+    assert said == ["shortfall-over"]
 
 
 def test_the_loss_of_a_group_is_said_with_the_shortfall_in_the_second_it_is_known() -> None:

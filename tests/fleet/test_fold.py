@@ -130,6 +130,21 @@ def test_levels_of_a_dispatcher_that_was_replaced_change_nothing() -> None:
     assert fleet.signals == {"all": Signal("all", 1, 0.5, 0.5, 4, 900), "north": newer}
 
 
+@pytest.mark.parametrize(
+    ("ended_no", "is_released"),
+    [(1, True), (2, False), (0, True)],
+    ids=["its own order's", "another order's", "from before releases had a number"],
+)
+def test_a_release_ends_the_order_it_is_of(ended_no: int, is_released: bool) -> None:
+    present = Signal("all", 1, 0.5, 0.5, 4, 900)
+    fleet = folded(entries_of([present]))
+    release = Signal("all", 0, 0.0, 0.0, 4, 800, ended_no=ended_no)
+    for _ in range(2):
+        again = Entry("p/0", fleet.position + 1, Kind.SIGNAL, "dispatch", 0, 0, release)
+        apply_entry(fleet, again)
+        assert fleet.signals == {"all": release if is_released else present}
+
+
 def test_a_tick_that_goes_back_changes_nothing() -> None:
     fleet = fleet_of()
     say(fleet, block([power(0, 1.0, 5.0)]), Tick(s(2)))

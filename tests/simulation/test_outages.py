@@ -2,6 +2,7 @@
 
 import pytest
 
+from kapelle.sim.acceptance.lines import lines
 from kapelle.sim.devices import FleetPlan
 from kapelle.sim.drills.losses import gateway_of, vendor_of, without_headroom
 from kapelle.sim.faults import FaultPlan, Restart
@@ -18,6 +19,18 @@ def test_the_size_and_the_cause_of_a_shortfall_are_said_within_ten_seconds(by: s
     assert said.measured is not None
     assert said.measured == named.measured <= 10.0
     assert size.passed
+
+
+def test_a_shortfall_is_not_taken_back_while_timers_end_one_by_one() -> None:
+    """Silent devices hold what they were told, each until its timer ends; the others cannot make
+    up for them. For a moment nothing is missing, and all of it will be."""
+    (scarce,) = (line for line in lines(quick=True) if line.name == "vendor-scarce")
+    done = perform(scarce.scenario, 2)
+    (loss,) = scarce.scenario.faults.group_loss
+    said = [notice for notice in done.play.notices if notice.code.startswith("shortfall")]
+    assert [notice.code for notice in said] == ["shortfall"]
+    assert "will miss" in said[0].text
+    assert done.play.elapsed_s(said[0].at_ns) - loss.at_s < 20.0
 
 
 @pytest.mark.parametrize("down_s", [6.0, 15.0])

@@ -15,12 +15,12 @@ could not begin while the order waits for proof of itself.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
 from kapelle.dispatch.memory import ControlState, Cycle, Running
-from kapelle.dispatch.promise import levels_for, parts_of, room_at_rest_w
+from kapelle.dispatch.promise import levels_for, parts_of, room_at_rest_w, room_of
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.plant import OrderState, total
 from kapelle.model.enums import OrderStatus
@@ -85,7 +85,8 @@ def roll_on(state: ControlState, cycle: Cycle, order: OrderState) -> None:
     running = state.running.setdefault(asked.order_no, Running())
     running.ends_at_ns, running.rank = asked.ends_at_ns, plan.rank
     held = replace(rollout.signal, epoch=cycle.epoch, ends_at_ns=asked.ends_at_ns)
-    if _is_less(asked, plan) and _is_heard(running, cycle, rollout):
+    is_heard = _is_heard(running, cycle, rollout)
+    if is_heard and _is_less(asked, plan) and _is_anybody(parts_of(cycle.view, asked.resource)):
         _lessen(running, cycle, asked, plan, held)
         return
     if rollout.complete_at_ns:
@@ -137,6 +138,12 @@ def _is_heard(running: Running, cycle: Cycle, rollout: RollOut) -> bool:
     return not rollout.stages or cycle.now_ns >= rollout.stages[-1].at_ns + _HEARD_NS
 
 
+def _is_anybody(parts: Sequence[ResourceSummary]) -> bool:
+    """Tell whether anybody could be moved at all: of nobody no level says anything."""
+    room = room_of(parts)
+    return room.highest_w - room.lowest_w > 0.0
+
+
 def _lessen(running: Running, cycle: Cycle, asked: Order, plan: Plan, held: Signal) -> None:
     """Promise and ask less; what a stage has shown so far was something else."""
     rollout, now_ns = plan.rollout, cycle.now_ns
@@ -161,11 +168,14 @@ def _aimed(running: Running, cycle: Cycle, asked: Order, plan: Plan, held: Signa
         since_ns, left_ns = cycle.now_ns - plan.rank, asked.ends_at_ns - cycle.now_ns
         part *= min(since_ns / window_ns, left_ns / window_ns, 1.0)
     parts = parts_of(cycle.view, asked.resource)
+    if not _is_anybody(parts):
+        # There is nobody to find it among: it stays as deep as it was.
+        return held
     wanted_w = part * plan.committed_w
     found = levels_for(
         parts, room_at_rest_w(parts) + wanted_w, held.block_level, running.near, wanted_w
     )
-    # Where there is nobody yet to find it among, it stays as deep as it was, and no deeper.
+    # A few are a rough sample: no deeper than it was.
     running.level = min(found.level, held.level, key=abs)
     running.block_level = min(found.block_level, held.block_level, key=abs)
     return replace(

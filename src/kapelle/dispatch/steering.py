@@ -8,7 +8,7 @@ from kapelle.dispatch.planning.groups import way_of
 from kapelle.dispatch.planning.receding import look_further
 from kapelle.dispatch.promise import levels_for, parts_of
 from kapelle.dispatch.trim import step_trim, unwind
-from kapelle.dispatch.watch import cause_of, step_shortfall
+from kapelle.dispatch.watch import Miss, accepted_w, cause_of, step_shortfall
 from kapelle.fleet.plant import Aggregate, total
 from kapelle.fleet.profiles import present
 from kapelle.model.ids import NS_PER_S
@@ -54,27 +54,25 @@ def drive(state: ControlState, cycle: Cycle, asked: Order, plan: Plan) -> None:
     running.level, running.block_level = found.level, found.block_level
     signal(running, cycle, asked, found.level, found.block_level, found.prices)
 
-    short_w = _beyond_w(controlled_w, found.lowest_w, found.highest_w)
-    if abs(short_w) <= 1.0:
-        # What silent devices still hold is certain to end with their timers: said beforehand.
-        short_w = _beyond_w(
-            controlled_w + sum(part.fading_w for part in parts),
-            found.lowest_w + sum(part.fading_down_w for part in parts),
-            found.highest_w - sum(part.fading_up_w for part in parts),
-        )
+    short_w, miss = _beyond_w(controlled_w, found.lowest_w, found.highest_w), Miss.OUT_OF_REACH
+    # What silent devices still hold is certain to end with their timers: said beforehand, and not
+    # taken back while they end one by one.
+    soon_w = _beyond_w(
+        controlled_w + sum(part.fading_w for part in parts),
+        found.lowest_w + sum(part.fading_down_w for part in parts),
+        found.highest_w - sum(part.fading_up_w for part in parts),
+    )
+    is_met = abs(short_w) <= accepted_w(asked, plan.committed_w)
+    if is_met and abs(soon_w) > abs(short_w):
+        short_w, miss = soon_w, Miss.TO_COME
     if abs(short_w) <= 1.0:
         # Within reach on paper, and yet not there although it had the time.
         missed_w = target_w + held_w - known.net_w
         if now_ns >= running.settled_at_ns and abs(missed_w) > 2.0 * known.std_w:
-            short_w = missed_w
+            short_w, miss = missed_w, Miss.NOT_FOLLOWED
+    cause = cause_of(state.watch, known, miss)
     cycle.out.notices += step_shortfall(
-        state.watch,
-        asked,
-        short_w,
-        plan.committed_w,
-        cause_of(state.watch, known),
-        now_ns,
-        settings,
+        state.watch, asked, short_w, plan.committed_w, cause, now_ns, settings
     )
 
 
@@ -89,7 +87,7 @@ def _miss_all(
     """Say that nobody is left in the resource. The claim stays in force for whoever comes back: all
     who begin wait until it is known."""
     signal(running, cycle, asked, running.level, running.block_level, running.near.prices)
-    missing_w, cause = plan.committed_w, cause_of(state.watch, known)
+    missing_w, cause = plan.committed_w, cause_of(state.watch, known, Miss.OUT_OF_REACH)
     cycle.out.notices += step_shortfall(
         state.watch, asked, missing_w, missing_w, cause, cycle.now_ns, cycle.settings
     )

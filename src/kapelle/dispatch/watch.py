@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from kapelle.dispatch.caps.binding import beyond_words
 from kapelle.dispatch.caps.cells import beyond, told_by
@@ -22,6 +23,8 @@ _WORSE = 0.05
 """… and one that has grown by this part of the commitment, as exact as sizes are promised, …"""
 _WORSE_AFTER_S = 5.0
 """… once the last word is so old: devices fall overdue one by one. [s]"""
+_OVER_AFTER_S = 5.0
+"""What was missing has to be there for so long before it is said to be. [s]"""
 
 
 @dataclass(slots=True)
@@ -34,13 +37,25 @@ class Shortfall:
     said_at_ns: int = 0
     named: frozenset[str] = frozenset()
     """Groups whose loss was given as its cause."""
+    met_since_ns: int = 0
+    """Since when it is met again although a shortfall is announced; 0 where it is not."""
+
+
+class Miss(Enum):
+    """In which way an order misses its target, and why where no device is left out."""
+
+    OUT_OF_REACH = "misses {}", "every device follows, and is at its limit or on its way there"
+    TO_COME = "will miss {} as timers of silent devices end", "all others are at their limits then"
+    NOT_FOLLOWED = "misses {} although they are in reach", "devices do other than they are asked"
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What keeps devices from being counted on."""
+    """What keeps an order from its target."""
 
+    miss: Miss
     text: str
+    """What keeps devices from being counted on."""
     groups: frozenset[str]
     """Groups with devices in the resource that are lost."""
 
@@ -125,17 +140,21 @@ def step_shortfall(
     growth make.
     """
     said = watch.shortfalls.setdefault(order.order_no, Shortfall())
-    accepted_w = max(order.tolerance * abs(committed_w), 1.0)
-    if abs(short_w) <= accepted_w:
+    most_w = accepted_w(order, committed_w)
+    if abs(short_w) <= most_w:
         said.since_ns = 0
         # What could be made up for is no news when the order is out of reach for other reasons.
         said.named |= cause.groups
-        if said.said_w == 0.0 or abs(short_w) > 0.5 * accepted_w:
+        if said.said_w == 0.0 or abs(short_w) > 0.5 * most_w:
+            said.met_since_ns = 0
             return []
-        said.said_w = 0.0
+        said.met_since_ns = said.met_since_ns or now_ns
+        if now_ns - said.met_since_ns < int(_OVER_AFTER_S * NS_PER_S):
+            return []
+        said.said_w, said.met_since_ns = 0.0, 0
         text = f"order {order.order_no} can be met again"
         return [Notice(now_ns, "shortfall-over", text, order.order_no)]
-    said.since_ns = said.since_ns or now_ns
+    said.since_ns, said.met_since_ns = said.since_ns or now_ns, 0
     is_named = cause.groups <= said.named
     if is_named and now_ns - said.since_ns < int(settings.shortfall_after_s * NS_PER_S):
         return []
@@ -143,8 +162,14 @@ def step_shortfall(
         return []
     said.said_w, said.said_at_ns, said.named = short_w, now_ns, said.named | cause.groups
     size = f"{power(abs(short_w))} of {power(abs(committed_w))}"
-    text = f"order {order.order_no} misses {size}: {cause.text}"
+    what, _ = cause.miss.value
+    text = f"order {order.order_no} {what.format(size)}: {cause.text}"
     return [Notice(now_ns, "shortfall", text, order.order_no, short_w)]
+
+
+def accepted_w(order: Order, committed_w: float) -> float:
+    """Return how much may be missing of a promise before it is worth a word. [W]"""
+    return max(order.tolerance * abs(committed_w), 1.0)
 
 
 def _is_worse(said: Shortfall, short_w: float, committed_w: float, now_ns: int) -> bool:
@@ -155,14 +180,17 @@ def _is_worse(said: Shortfall, short_w: float, committed_w: float, now_ns: int) 
     return is_old and abs(short_w) >= abs(said.said_w) + _WORSE * abs(committed_w)
 
 
-def cause_of(watch: Watch, known: Aggregate) -> Cause:
+def cause_of(watch: Watch, known: Aggregate, miss: Miss) -> Cause:
     """Name what keeps devices from being counted on, common outages first."""
     groups = heard(known)
     lost = [name for name, group in sorted(watch.groups.items()) if group.is_lost]
     lost = [name for name in lost if name in groups]
     said = [f"{words(name)} is lost ({counted(groups[name][0], 'device')})" for name in lost]
     said += [f"{counted(count, 'device')} {why}" for why, count in sorted(known.excluded.items())]
-    otherwise = "its resource has no devices"
-    if known.devices:
-        otherwise = "every device follows, and is at its limit or on its way there"
-    return Cause(", ".join(said) or otherwise, frozenset(lost))
+    _, otherwise = miss.value
+    if not known.devices:
+        otherwise = "its resource has no devices"
+    elif miss is Miss.NOT_FOLLOWED and said:
+        # Those were made up for: they are not all of it.
+        said.insert(0, otherwise)
+    return Cause(miss, ", ".join(said) or otherwise, frozenset(lost))

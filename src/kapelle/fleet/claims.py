@@ -24,6 +24,13 @@ def by_rank(signals: Iterable[Signal]) -> list[Signal]:
     return sorted(signals, key=lambda signal: (signal.rank, signal.order_no, signal.resource))
 
 
+def is_of_another(release: Signal, present: Signal | None) -> bool:
+    """Tell whether a signal ends an order, while the resource follows another order by now."""
+    if release.order_no or not release.ended_no or present is None:
+        return False
+    return present.order_no not in (0, release.ended_no)
+
+
 def active_rows(fleet: Fleet, resource: str) -> Ints:
     """Return the rows of a resource's devices that are enrolled."""
     if resource == ALL:

@@ -1,5 +1,6 @@
 """One entry after another becomes the state of a partition. The whole fold starts here."""
 
+from kapelle.fleet.claims import is_of_another
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.counting.sequence import step_counts
 from kapelle.fleet.curve.dwell import step_dwell
@@ -47,7 +48,8 @@ def apply_entry(fleet: Fleet, entry: Entry, settings: FleetSettings = _DEFAULTS)
             apply_sessions(fleet, sessions)
         case Signal() as signal:
             # R-16: two dispatchers may be alive; the newer one's levels stand.
-            if all(signal.epoch >= present.epoch for present in fleet.signals.values()):
+            is_current = all(signal.epoch >= old.epoch for old in fleet.signals.values())
+            if is_current and not is_of_another(signal, fleet.signals.get(signal.resource)):
                 fleet.signals[signal.resource] = signal
                 step_stages(fleet)
         case Mutings() as mutings:
