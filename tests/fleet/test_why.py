@@ -92,6 +92,17 @@ def test_the_tightest_limit_is_named(
         assert value in [reason.value for reason in found.reasons]
 
 
+@pytest.mark.parametrize(
+    ("low_w", "high_w", "code"),
+    [(0.0, 0.0, "no_session"), (-3_500.0, -3_500.0, "departure"), (-3_500.0, 0.0, "")],
+)
+def test_a_charger_that_cannot_be_moved_says_why(low_w: float, high_w: float, code: str) -> None:
+    fleet = lone(-0.5, kind=np.uint8(DeviceKind.EV), energy_wh=np.nan)
+    fleet.value[Metric.MIN_W, 0], fleet.value[Metric.MAX_W, 0] = low_w, high_w
+    named = {"no_session", "departure"} & set(codes(why(fleet, 0)))
+    assert named == ({code} if code else set())
+
+
 def test_a_tier_that_is_not_reached_and_one_that_is() -> None:
     found = why(lone(0.5, tier=np.uint8(2)), 0)
     assert "tier_not_reached" in codes(found)
@@ -101,6 +112,28 @@ def test_a_tier_that_is_not_reached_and_one_that_is() -> None:
     assert "tier_not_reached" not in codes(found)
     assert found.depth == pytest.approx(0.5)
     assert found.used == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.05])
+def test_a_device_with_steps_that_is_left_alone_says_when_its_next_step_comes(level: float) -> None:
+    fleet = lone(level, steps=np.uint8(4))
+    found = why(fleet, 0)
+    assert np.isnan(found.asked_w)
+    (reason,) = (each for each in found.reasons if each.code == "turn_not_reached")
+    assert reason.value > level
+    assert "its next step comes at" in reason.text
+    fleet.signals["all"] = Signal("all", 7, reason.value, reason.value, 1, s(3603.5))
+    found = why(fleet, 0)
+    assert found.asked_w > 0.0
+    assert "turn_not_reached" not in codes(found)
+
+
+def test_a_device_without_room_for_a_step_says_so() -> None:
+    fleet = lone(0.5, steps=np.uint8(4))
+    fleet.value[Metric.MAX_W, 0] = 1_000.0
+    found = why(fleet, 0)
+    assert np.isnan(found.asked_w)
+    assert "none of its 4 steps lies within its room" in [each.text for each in found.reasons]
 
 
 def test_a_device_on_or_off_has_its_turn() -> None:

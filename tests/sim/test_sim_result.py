@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kapelle.sim.result import (
+    IntervalResult,
     Ordered,
     Published,
     Track,
@@ -52,6 +53,22 @@ def test_overshoot_and_notice() -> None:
     found = measure_order(track((101, 1.0), (500, 1.07)), order, [300], [])
     assert found.overshoot_pct == pytest.approx(7.0)
     assert found.shortfall_notice_s == 5.0
+
+
+@pytest.mark.parametrize("first_w", [1000.0, 0.0])
+@pytest.mark.parametrize("second_w", [500.0, 0.0])
+def test_a_profile_is_measured_where_anything_was_promised(first_w: float, second_w: float) -> None:
+    parts = ((100.0, 500.0, first_w), (500.0, 900.0, second_w))
+    intervals = [
+        IntervalResult(
+            starts_s=since_s, ends_s=until_s, target_w=1000.0, committed_w=w, delivered_mean=None
+        )
+        for since_s, until_s, w in parts
+    ]
+    order = Ordered(100, 900, 1000, first_w, 0, -500, intervals=intervals)
+    shares = ((100.5, first_w / 1000), (500.0, second_w / 1000), (900.0, 0.0))
+    found = measure_order(track(*shares), order, [], [])
+    assert found.delivered_mean == (pytest.approx(1.0) if first_w or second_w else None)
 
 
 def test_nothing_promised_is_nothing_measured() -> None:

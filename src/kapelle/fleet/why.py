@@ -98,6 +98,7 @@ def why(fleet: Fleet, row: int) -> Why:
         _upward(fleet, row, horizon, float(upper_w[0])),
         _downward(fleet, row, horizon, float(lower_w[0])),
         *_envelope(part, division.free_shares(fleet, rows, horizon, rationing)),
+        *_session(fleet, row),
         *_particular(fleet, rows, part, signal, reached),
         *_groups(fleet, row, signal),
         *_trust(fleet, row),
@@ -193,6 +194,20 @@ def _tightest(limits: list[Limit], found_w: float, way: str, sign: float) -> Rea
     return Reason(code, f"{way} it ends at {power(found_w)}: {text}", found_w, "W")
 
 
+def _session(fleet: Fleet, row: int) -> list[Reason]:
+    """Return why a charger cannot be moved, as far as the powers it says it can have tell it."""
+    if fleet.kind[row] != DeviceKind.EV:
+        return []
+    lowest_w = float(fleet.value[Metric.MIN_W, row])
+    highest_w = float(fleet.value[Metric.MAX_W, row])
+    if lowest_w == 0.0:
+        return [Reason("no_session", "it says it can take nothing: no car is there, or it is full")]
+    if lowest_w == highest_w < 0.0:
+        text = "it says that its car has to charge now, to be ready when its driver leaves"
+        return [Reason("departure", text, lowest_w, "W")]
+    return []
+
+
 def _envelope(part: division.Shares, free: division.Shares) -> list[Reason]:
     """Return what the envelope of its site takes of its room."""
     found = []
@@ -261,12 +276,18 @@ def _turn(
         met = "lower tiers meet the target" if level < tier * TIER else "caps keep its level back"
         text = f"tier {tier} is not reached: {met} (level {max(reached, 0.0):.4g})"
         return [Reason("tier_not_reached", text, float(tier))]
-    if not part.switched[0] or fleet.steps[row] > 1:
+    if not part.switched[0]:
         return []
-    at = float(turn(fleet, rows, np.zeros(1, np.intp))[0] / part.readiness[0])
+    what, at = "its turn", float(turn(fleet, rows, np.zeros(1, np.intp))[0] / part.readiness[0])
+    if fleet.steps[row] > 1:
+        stairs = division.stairs_of(fleet, rows, part, 1 if signal.block_level >= 0 else -1)
+        if stairs is None or not len(stairs.at):
+            text = f"none of its {fleet.steps[row]} steps lies within its room"
+            return [Reason("no_step", text, float(fleet.steps[row]))]
+        what, at = "its next step", float(stairs.at.min())
     into = reached - tier * TIER
     if into < at:
-        text = f"its turn comes at {at:.3g} of its tier, which is driven to {into:.3g}"
+        text = f"{what} comes at {at:.3g} of its tier, which is driven to {max(into, 0.0):.3g}"
         return [Reason("turn_not_reached", text, at)]
     return []
 

@@ -174,12 +174,15 @@ def measure_order(
         starts_s=order.starts_s,
         ends_s=order.ends_s,
     )
-    if order.committed_w == 0 or len(part.at_s) < 2:
+    # Of a profile the largest interval can have nothing, and another something.
+    promised_w = [each.committed_w for each in order.intervals] or [order.committed_w]
+    if not any(promised_w) or len(part.at_s) < 2:
         return result
-    delivered = (part.power_w - baseline_w) / order.committed_w
     if order.intervals:
         result.intervals = [_measured(each, part, baseline_w) for each in order.intervals]
         part, delivered = _by_interval(order, part, baseline_w)
+    else:
+        delivered = (part.power_w - baseline_w) / order.committed_w
     result.settle_5pct_s = settled(part.at_s, np.abs(delivered - 1) <= 0.05)
     result.settle_2pct_s = settled(part.at_s, np.abs(delivered - 1) <= 0.02)
     from_s = order.starts_s + (result.settle_2pct_s or result.settle_5pct_s or 0.0)
