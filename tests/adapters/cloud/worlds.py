@@ -17,9 +17,9 @@ from kapelle.runtime.clock import SystemClock
 
 
 def directory(adapter: str, *addresses: str) -> Directory:
-    """Return devices of 10 kW both ways: the first is number 0."""
+    """Return devices of 50 kW both ways: the first is number 0."""
     bearers = [
-        Bearer(number, f"dev-{number}", True, 1e4, 1e4, adapter=adapter, address=address)
+        Bearer(number, f"dev-{number}", True, 5e4, 5e4, adapter=adapter, address=address)
         for number, address in enumerate(addresses)
     ]
     return Directory.build(1, bearers)

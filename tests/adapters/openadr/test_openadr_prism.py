@@ -1,69 +1,37 @@
 """A utility nobody here wrote: Prism serves the official document and checks each request by it."""
 
 import asyncio
-import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.adapters.conformance.plant import until
-from tests.adapters.foreign import node_environment, python_environment
+from tests.adapters.foreign import python_environment
 from tests.adapters.openadr.orders import PaperOrders
+from tests.adapters.prism import prism
 
 from kapelle.adapters.openadr.settings import UpstreamSettings
 from kapelle.adapters.openadr.upstream import Ven
 from kapelle.runtime.clock import SystemClock
+from kapelle.sim.ports import free_port
 
 _HERE = Path(__file__).parent
 _PINNED = ("python-oa3-client==0.5.0", "openadr3==0.5.0")
 
 
 @asynccontextmanager
-async def prism(shared: Path, folder: Path) -> AsyncIterator[tuple[str, list[str]]]:
-    """Serve the document; yields its address and, as they come, the lines it logs."""
+async def utility(shared: Path, folder: Path) -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve the document; yields its address and, as they come, the lines Prism logs."""
     python = python_environment("python-oa3-client", _PINNED)
-    modules = node_environment(_HERE.parents[1] / "peers" / "prism")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     base = f"http://127.0.0.1:{port}"
     source = shared / "specs" / "openadr-3.1.0" / "openadr3.yaml"
     target = folder / "openadr3.yaml"
     command = [str(python), str(_HERE / "document.py"), str(source), str(target), base]
     await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
-    node = shutil.which("node")
-    assert node is not None
-    process = await asyncio.create_subprocess_exec(
-        node,
-        str(modules / "@stoplight" / "prism-cli" / "dist" / "index.js"),
-        "mock",
-        "--errors",
-        "--port",
-        str(port),
-        str(target),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        limit=2**20,
-    )
-    lines: list[str] = []
-
-    async def listen() -> None:
-        assert process.stdout is not None
-        async for line in process.stdout:
-            lines.append(line.decode())
-
-    async with asyncio.TaskGroup() as tasks:
-        listening = tasks.create_task(listen())
-        try:
-            await until(lambda: any("Prism is listening" in line for line in lines), 60.0)
-            yield base, lines
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            listening.cancel()
+    async with prism(target, port) as lines:
+        yield base, lines
 
 
 @pytest.mark.integration
@@ -72,7 +40,7 @@ def test_an_event_becomes_an_order_and_its_report_is_as_the_document_says(
 ) -> None:
     async def run() -> None:
         orders = PaperOrders()
-        async with prism(shared, tmp_path) as (base, lines):
+        async with utility(shared, tmp_path) as (base, lines):
             settings = UpstreamSettings(
                 url=base, client_id="kapelle", client_secret="s", program="balancing"
             )
