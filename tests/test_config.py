@@ -36,16 +36,14 @@ class Sample:
             raise ValueError("port is not negative")
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    sample: Sample = field(default_factory=Sample)
+
+
 @pytest.fixture
 def sample(monkeypatch: pytest.MonkeyPatch):
     """A configuration with one section of every type."""
-
-    @dataclass(frozen=True, slots=True)
-    class Trial:
-        sample: Sample = field(default_factory=Sample)
-
-    monkeypatch.setattr(module, "_sections", lambda _: {"sample": Sample})
-    monkeypatch.setattr(module, "_optional", lambda _: frozenset())
     monkeypatch.setattr(module, "Config", Trial)
     monkeypatch.setattr(module, "_rooted", lambda config, given: config)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kapelle.config import read
 from kapelle.edge.settings import EdgeConfig, secrets_of
 from kapelle.errors import Invalid
+from kapelle.runtime.sections import read
 
 DEVICE = '[[sunspec.devices]]\nid = "bat-1"\nhost = "192.168.1.20"\n'
 

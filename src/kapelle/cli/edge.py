@@ -10,11 +10,11 @@ import typer
 
 from kapelle.cli.output import Exit, Json, complain, print_json, print_table, say
 from kapelle.cli.running import run_until_signal
-from kapelle.config import read
 from kapelle.edge.settings import EdgeConfig, secrets_of
 from kapelle.errors import Invalid, KapelleError, Problem
 from kapelle.runtime import logs
 from kapelle.runtime.clock import SystemClock
+from kapelle.runtime.sections import read
 from kapelle.words import counted
 
 _COLUMNS = ("device", "maker", "model", "serial", "models", "setpoints", "revert_timer", "power_w")
