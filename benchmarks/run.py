@@ -26,6 +26,7 @@ NAMES = (
     "mqtt",
     "http_bulk",
     "ocpp",
+    "sparkplug",
     "openadr",
     "cloud",
     "sunspec",
