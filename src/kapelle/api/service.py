@@ -11,7 +11,8 @@ from kapelle.api.settings import ApiSettings
 from kapelle.api.watch import Watch
 from kapelle.errors import Invalid
 from kapelle.runtime.exposure import is_loopback
-from kapelle.runtime.web import WebServer, bounded, listen
+from kapelle.runtime.sockets import listen
+from kapelle.runtime.web import WebServer, bounded
 
 
 class Api:

@@ -26,10 +26,13 @@ from kapelle.model.enums import SessionEvent
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory, Link
 from kapelle.runtime.exposure import is_loopback
+from kapelle.runtime.sockets import listen
 
 log = logging.getLogger("kapelle.mqtt")
 
 _ACCEPT_AT_ONCE = 64
+_BACKLOG = 4_096
+"""Devices that return together after an outage wait here to be accepted."""
 _SWEEP_S = 1.0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -70,7 +73,7 @@ class MqttEndpoint:
         settings = self.settings
         try:
             context = _tls(settings)
-            listener = _listen(settings)
+            listener = listen(settings.host, settings.port, backlog=_BACKLOG)
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise LinkLost(self.name, f"cannot listen on {where}: {error}") from error
@@ -352,17 +355,3 @@ def _tls(settings: MqttSettings) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     return context
-
-
-def _listen(settings: MqttSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-        listener.listen(4096)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -47,7 +47,8 @@ from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory, Link
 from kapelle.runtime.background import background
 from kapelle.runtime.exposure import is_loopback
-from kapelle.runtime.web import WebServer, bounded, listen
+from kapelle.runtime.sockets import listen
+from kapelle.runtime.web import WebServer, bounded
 
 _SWEEP_S = 0.5
 _GOODBYE_S = 2.0
