@@ -7,6 +7,7 @@ ends when stdin does, when it is told to, or when its parent dies.
 
 import asyncio
 import ctypes
+import logging
 import math
 import os
 import random
@@ -20,6 +21,7 @@ import numpy as np
 import uvloop
 
 from kapelle.model.ids import Ints
+from kapelle.runtime import logs
 from kapelle.runtime.limits import allow_files
 from kapelle.sim.agents import Answers
 from kapelle.sim.devices import Devices
@@ -228,6 +230,8 @@ async def play() -> None:
 def main() -> None:
     """Run as a process of its own."""
     die_with_parent()
+    # Losing and finding again is what devices are made to do here: it is no news on stderr.
+    logs.set_up(level=logging.ERROR)
     # Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_blocking(sys.stdout.fileno(), False)
