@@ -17,9 +17,10 @@ from tests.api.record_worlds import make_record, ns, rows_of, serving
 from tests.history.conftest import HastyFiles
 
 from kapelle.api.report import make_report
-from kapelle.api.report_shapes import IntervalJudgedTold, ReportTold
+from kapelle.api.report_shapes import IntervalJudgedTold, ReportTold, RolledTold
 from kapelle.api.times import to_datetime
 from kapelle.cli.report_page import page
+from kapelle.cli.report_words import said
 from kapelle.errors import NotFound
 from kapelle.history.evidence import GONE, evidence
 from kapelle.history.reader import Reader
@@ -360,6 +361,21 @@ def test_the_page_needs_nothing_else_and_runs_nothing(eventful: Path) -> None:
         assert foreign not in text
 
 
+def test_an_order_in_stages_tells_each_of_them_and_its_plan_once(eventful: Path) -> None:
+    told = report(eventful)
+    first = told.plans[0]
+    stages = [
+        RolledTold(at=told.starts_at, share=0.01, asked=1_283, verified=1_280, failed=3),
+        RolledTold(at=told.ends_at, share=1.0, asked=0, verified=0, failed=0),
+    ]
+    last = first.model_copy(update={"stages": stages})
+    rows = said(told.model_copy(update={"plans": [first, first, last]}))
+    found = [(row["what"], row["text"]) for row in rows if row["what"] in ("plan", "stage")]
+    assert [what for what, _ in found].count("plan") == 1
+    assert ("stage", "1 % of its devices: 1,283 asked, 1,280 verified, 3 failed") in found
+    assert found[-1] == ("stage", "100 % of its devices")
+
+
 def test_the_page_has_a_row_for_each_interval(eventful: Path) -> None:
     told = report(eventful)
     each = IntervalJudgedTold(
@@ -374,5 +390,5 @@ def test_the_page_has_a_row_for_each_interval(eventful: Path) -> None:
     text = page(told.model_copy(update={"intervals": [each, each]}))
     rows = text.partition("<h2>Intervals</h2>")[2].partition("</table>")[0]
     assert rows.count("▲ fell short") == 2
-    for said in ("500 W", "125.0 Wh", "250.0 Wh"):
-        assert rows.count(said) == 2
+    for text in ("500 W", "125.0 Wh", "250.0 Wh"):
+        assert rows.count(text) == 2

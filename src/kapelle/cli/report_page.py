@@ -19,6 +19,8 @@ from kapelle.words import energy, percent, power
 if TYPE_CHECKING:
     from kapelle.api.report_shapes import IntervalJudgedTold, PointTold, ReportTold
 
+_NARROW = ("at", "what", "energy", "device", "vendor", "why", "verdict", "quarter-hour")
+"""Columns whose words stay on one line."""
 _WIDTH, _HEIGHT = 880, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 26
 
@@ -31,12 +33,18 @@ body{background:var(--page);color:var(--ink);font:15px/1.5 system-ui,sans-serif;
 max-width:56rem;padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .4rem}p{margin:.3rem 0}
 .delivered{color:var(--good)}.fell-short{color:var(--bad)}.dim,figcaption{color:var(--dim)}
-dl{display:grid;gap:.1rem 1rem;grid-template-columns:7rem 1fr}dt{color:var(--dim)}dd{margin:0}
+dl{display:grid;gap:.1rem 1rem;grid-template-columns:max-content 1fr}dt{color:var(--dim)}
+dd{margin:0}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
-th,td{border-bottom:1px solid var(--line);padding:.25rem .6rem .25rem 0;text-align:left;
-vertical-align:top}th{color:var(--dim);font-weight:500}.n{text-align:right}
-.bar{background:var(--told);display:block;height:.6rem}.exit .bar{background:var(--late)}
+th,td{border-bottom:1px solid var(--line);padding:.3rem 0 .3rem 1.6rem;text-align:left;
+vertical-align:top}th:first-child,td:first-child{padding-left:0}
+th{color:var(--dim);font-weight:500}th,.n,.at{white-space:nowrap}.n{text-align:right}
+.share{width:30%}.bar{background:var(--told);display:block;height:.6rem;margin-top:.45rem}
+.exit .bar{background:var(--late)}
 figure{margin:0}svg{height:auto;width:100%}svg text{fill:var(--dim);font-size:12px}
+@media(max-width:40rem){body{margin:1rem auto}th,td{padding-left:.8rem}.share{display:none}
+.at{white-space:normal}svg text{font-size:26px}
+.power{text-anchor:start;transform:translate(10px,-8px)}}
 @media print{body{margin:0}}
 """
 
@@ -48,7 +56,7 @@ def page(told: "ReportTold") -> str:
     mark, _ = MARKS[judged.verdict]
     parts = [
         f'<h1><span class="{judged.verdict}">{mark}</span> {escape(title)}</h1>',
-        f"<p>{escape(judged.text)}.</p>",
+        f"<p>{escape(judged.text[:1].upper() + judged.text[1:])}.</p>",
     ]
     if not told.is_complete:
         parts.append('<p class="dim">The record does not have all of it yet.</p>')
@@ -78,7 +86,10 @@ def _definitions(found: Iterable[tuple[str, str]]) -> str:
 def _table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()
 ) -> str:
-    marks = [' class="n"' if column in numbers else "" for column in columns]
+    marks = [
+        ' class="n"' if column in numbers else ' class="at"' if column in _NARROW else ""
+        for column in columns
+    ]
     head = "".join(f"<th{m}>{escape(c)}</th>" for c, m in zip(columns, marks, strict=True))
     body = "".join(
         "<tr>"
@@ -86,7 +97,7 @@ def _table(
         + "</tr>"
         for row in rows
     )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _intervals(found: Sequence["IntervalJudgedTold"]) -> str:
@@ -111,18 +122,18 @@ def _funnel(told: "ReportTold") -> str:
     most = max((stage.devices for stage in told.funnel), default=0) or 1
     rows = [
         f'<tr class="{"exit" if stage.is_exit else ""}"><td>{escape(stage.stage)}</td>'
-        f'<td style="width:35%"><span class="bar" style="width:{100 * stage.devices / most:.1f}%">'
+        f'<td class="share"><span class="bar" style="width:{100 * stage.devices / most:.1f}%">'
         f'</span></td><td class="n">{stage.devices:,}</td><td class="n">{stage.commands:,}</td>'
         f"<td>{clock(stage.first_at)}</td><td>{clock(stage.last_at)}</td>"
         f'<td class="n">{seconds(stage.p50_s)}</td><td class="n">{seconds(stage.p95_s)}</td></tr>'
         for stage in told.funnel
     ]
     head = (
-        '<tr><th>phase</th><th></th><th class="n">devices</th><th class="n">commands</th>'
-        '<th>first</th><th>last</th><th class="n">half within</th>'
+        '<tr><th>phase</th><th class="share"></th><th class="n">devices</th>'
+        '<th class="n">commands</th><th>first</th><th>last</th><th class="n">half within</th>'
         '<th class="n">95 % within</th></tr>'
     )
-    return f"<table>{head}{''.join(rows)}</table>"
+    return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
 
 
 def _replaced(told: "ReportTold") -> str:
@@ -197,7 +208,8 @@ def _plot(points: Sequence["PointTold"]) -> str:
     later = [(x(p), y(p.corrected_w)) for p in points if p.corrected_w is not None]
     marks = "".join(
         f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(w):.1f}" y2="{y(w):.1f}" '
-        f'stroke="var(--line)"/><text x="{_LEFT - 6}" y="{y(w) + 4:.1f}" text-anchor="end">'
+        f'stroke="var(--line)"/><text class="power" x="{_LEFT - 6}" y="{y(w) + 4:.1f}" '
+        'text-anchor="end">'
         f"{power(w)}</text>"
         for w in _marks(low, high)
     )

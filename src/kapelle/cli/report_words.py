@@ -83,6 +83,7 @@ def said(told: "ReportTold") -> list[dict[str, object]]:
     by = told.issued_by or "–"
     ordered = f"{power(told.target_w)} until {clock(told.planned_end_at)}, by {by}"
     rows: list[tuple[datetime, str, str]] = [(told.issued_at, "order", ordered)]
+    before = ""
     for plan in told.plans:
         text = f"{plan.status}, promised {power(plan.committed_w)}"
         if plan.firm_w is not None:
@@ -91,7 +92,11 @@ def said(told: "ReportTold") -> list[dict[str, object]]:
             text += f" from {power(plan.baseline_w)}"
         if plan.declined_w:
             text += f", declined {power(plan.declined_w)}: {plan.reason}"
-        rows.append((plan.at, "plan", text))
+        # A roll-out writes its plan anew with each stage.
+        if text != before:
+            rows.append((plan.at, "plan", text))
+        before = text
+    rows += _stages(told)
     for amend in told.amends:
         text = f"{power(amend.target_w)} until {clock(amend.ends_at)}, by {amend.issued_by or '–'}"
         rows.append((amend.at, "amend", text))
@@ -104,6 +109,19 @@ def said(told: "ReportTold") -> list[dict[str, object]]:
         rows.append((each.at, each.code, f"{each.text}{by}".removeprefix(", ")))
     rows.sort(key=lambda row: row[0])
     return [{"at": clock(at), "what": what, "text": text} for at, what, text in rows]
+
+
+def _stages(told: "ReportTold") -> list[tuple[datetime, str, str]]:
+    """Return the stages an order began in, each with what it came to."""
+    if not told.plans or not told.plans[-1].stages:
+        return []
+    rows = []
+    for stage in told.plans[-1].stages:
+        text = f"{percent(stage.share)} of its devices"
+        if stage.asked:
+            text += f": {stage.asked:,} asked, {stage.verified:,} verified, {stage.failed:,} failed"
+        rows.append((stage.at, "stage", text))
+    return rows
 
 
 def replaced_text(replaced: "ReplacedTold") -> str:
