@@ -92,6 +92,24 @@ def test_rubbish_is_a_problem_too(plant: Any, body: bytes) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "said"),
+    [
+        # What `curl -d` sends.
+        ("application/x-www-form-urlencoded", b'{"target_w": 1, "duration_s": 60}', 415, "--json"),
+        ("application/json", b"target_w=1", 422, "the body is no JSON"),
+        ("application/json", b"[]", 422, "the body: "),
+    ],
+    ids=["form", "no-json", "no-object"],
+)
+def test_a_body_that_is_no_json_object_is_named_as_that(
+    plant: Any, kind: str, body: bytes, status: int, said: str
+) -> None:
+    answer = plant.http.post("/v1/orders", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+
+
 def test_overlapping_orders_are_refused_and_the_other_named(plant: Any) -> None:
     with plant.client() as client:
         first = client.create_order(target_w=100.0, duration_s=600)

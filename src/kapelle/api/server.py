@@ -234,11 +234,24 @@ async def _refused(_: Request, error: Exception) -> Response:
     return _answer(error)
 
 
-async def _unreadable(_: Request, error: Exception) -> Response:
+async def _unreadable(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = [_fault(one["loc"], str(one["msg"])) for one in error.errors()[:20]]
-    where = f"{faults[0].pointer}: {faults[0].detail}" if faults else "unreadable"
+    found = error.errors()[:20]
+    if any(tuple(one["loc"]) == ("body",) for one in found) and not _is_json(request):
+        remedy = "send it with Content-Type: application/json (curl --json)"
+        return _answer(Refused(415, "content-type-wrong", f"the body is no JSON; {remedy}"))
+    faults = [_fault(one["loc"], str(one["msg"])) for one in found if one["type"] != "json_invalid"]
+    where = (
+        f"{faults[0].pointer or 'the body'}: {faults[0].detail}"
+        if faults
+        else "the body is no JSON"
+    )
     return _answer(Refused(422, "request-invalid", where, faults=faults))
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _fault(place: Sequence[str | int], message: str) -> Fault:
