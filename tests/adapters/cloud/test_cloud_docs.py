@@ -106,6 +106,7 @@ def test_every_setting_is_on_the_page() -> None:
 def test_every_reason_is_on_the_page() -> None:
     source = (ROOT / "src/kapelle/adapters/cloud/mapping.py").read_text()
     source += (ROOT / "src/kapelle/adapters/cloud/intake.py").read_text()
+    source += (ROOT / "src/kapelle/adapters/cloud/polling.py").read_text()
     told = set(re.findall(r'f?"([a-z-]+): ', source))
     assert len(told) > 5
     assert {code for code in told if f"`{code}`" not in PAGE} == set()

@@ -146,17 +146,133 @@ def test_wrong_credentials_are_an_outage_and_are_not_tried_in_a_loop(example: Ex
     play(enode, made, ("bat-1",), act)
 
 
-def test_the_quota_is_kept(example: Example) -> None:
+def test_the_quota_is_kept_and_makes_nobody_look_gone(example: Example) -> None:
+    """Three lists at 1.5 requests a second: each comes every 2 s, and was to come every 0.25 s."""
     enode = EnodeLike()
+    enode.assets["batteries"]["bat-1"] = battery("bat-1", 1.0)
 
     def made(base_url: str) -> CloudSettings:
-        return replace(example("enode", base_url), requests_per_s=2.0, requests_burst=4)
+        return replace(example("enode", base_url), requests_per_s=1.5, requests_burst=2)
 
     async def act(here: World) -> None:
-        await asyncio.sleep(PATIENCE_S)
+        await asyncio.sleep(2 * PATIENCE_S)
         asked = sum(count for name, count in enode.asked.items() if name.startswith("GET"))
-        assert 5 <= asked <= 4 + 2 * (PATIENCE_S + 1)
+        assert 5 <= asked <= 2 + 1.5 * (2 * PATIENCE_S + 1)
         assert here.cloud.counters.outages == 0
+        assert not here.cloud.counters.drops
+        assert await here.up() == {0}
+
+    play(enode, made, ("bat-1",), act)
+
+
+def test_pages_without_end_are_left_at_a_bound_and_said(example: Example) -> None:
+    enode = EnodeLike()
+
+    async def more(request: Request) -> Response | None:
+        if "oauth2" in request.url.path:
+            return None
+        after = request.query_params.get("after", "0")
+        found = [battery(f"x-{after}-{n}", 1.0) for n in range(200)]
+        after = str(int(after) + 1)
+        return JSONResponse({"data": found, "pagination": {"after": after}})
+
+    enode.mood = more
+
+    def made(base_url: str) -> CloudSettings:
+        cloud = example("enode", base_url)
+        return replace(cloud, polls=(replace(cloud.polls[0], every_s=60),), pages_max=8)
+
+    async def act(here: World) -> None:
+        async def said() -> bool:
+            return any(one.startswith("too-many: ") for one in await here.plant.reasons())
+
+        await until(said)
+        assert enode.asked["GET /batteries"] == 8
+        # Whoever is not enrolled is said one by one only so often, and counted.
+        assert here.cloud.counters.unreadable > 1_600
+        strange = [one for one in await here.plant.reasons() if one.startswith("device: ")]
+        assert len(strange) == 1_000
+
+    play(enode, made, ("bat-1",), act)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_nobody_leads_the_plant_to_another_address(example: Example, method: str) -> None:
+    """A vendor, or who has taken its place, points at a machine inside: it is not asked."""
+    enode, inside = EnodeLike(), EnodeLike()
+    cursors: list[str] = []
+
+    async def run() -> None:
+        async with (
+            asyncio.timeout(60),
+            served(inside.app()) as secret_url,
+            served(enode.app()) as base_url,
+        ):
+
+            async def led(request: Request) -> Response | None:
+                if request.method == method:
+                    return RedirectResponse(f"{secret_url}/latest/meta-data", 307)
+                return None
+
+            async def lured(request: Request) -> Response | None:
+                if request.method == "POST":
+                    return None
+                cursors.append(request.query_params.get("after", ""))
+                return JSONResponse({"data": [], "pagination": {"after": secret_url}})
+
+            enode.mood = led
+            known = directory("enode", "bat-1")
+            settings = example("enode", base_url)
+            cloud = Cloud(settings=settings, directory=known, clock=SystemClock())
+            async with world(cloud, known):
+                await until(lambda: cloud.counters.outages == 1)
+                enode.mood = lured
+                await until(lambda: secret_url in cursors)
+            assert not inside.asked
+
+    asyncio.run(run())
+
+
+def test_a_cloud_that_is_busy_for_good_is_asked_ever_more_seldom(example: Example) -> None:
+    tesla = TeslaLike()
+
+    async def busy(request: Request) -> Response | None:
+        return None if "oauth2" in request.url.path else JSONResponse({}, 429)
+
+    tesla.mood = busy
+
+    def made(base_url: str) -> CloudSettings:
+        return replace(example("tesla", base_url), retry_s_max=60.0)
+
+    async def act(here: World) -> None:
+        await until(lambda: here.cloud.counters.outages == 1)
+        asked = here.cloud.counters.requests
+        await asyncio.sleep(PATIENCE_S)
+        # Pauses of 0.5 to 1 s, then twice as long each time: without them it would be hundreds.
+        assert here.cloud.counters.requests <= asked + 2 <= 6
+        assert here.cloud.counters.outages == 1
+
+    play(tesla, made, ("1001", "1002", "1003"), act)
+
+
+def test_a_path_that_leads_nowhere_is_said_once(example: Example) -> None:
+    enode = EnodeLike()
+    enode.assets["batteries"]["bat-1"] = battery("bat-1", None)
+
+    def made(base_url: str) -> CloudSettings:
+        cloud = example("enode", base_url)
+        shape = cloud.shapes[0]
+        power, soc = shape.values
+        wrong = replace(shape, values=(power, replace(soc, paths=("chargeState.level",))))
+        return replace(cloud, shapes=(wrong, *cloud.shapes[1:]))
+
+    async def act(here: World) -> None:
+        await until(lambda: enode.asked["GET /batteries"] > 2)
+        # Null is there: only what is nowhere is said.
+        said = [one for one in await here.plant.reasons() if one.startswith("path: ")]
+        (one,) = said
+        assert one.startswith("path: chargeState.level: stands in no document")
+        assert one.endswith("shape battery; mend it in the mapping")
 
     play(enode, made, ("bat-1",), act)
 
@@ -297,6 +413,7 @@ def test_secrets_from_files_are_hidden_where_settings_are_shown(tmp_path: object
         (('"W"', '"kWh"'), "unit of power_w"),
         (('"power_w"', '"mode"'), "metric is one of"),
         (('shape = "s"', 'shape = "t"'), "no shape is called t"),
+        (('id = "id"\n', ""), "shape s says in `id` whose it is"),
     ],
 )
 def test_what_contradicts_itself_is_said(change: tuple[str, str], said: str) -> None:

@@ -19,7 +19,7 @@ _LASTS_S = 3_600.0
 """Of a token whose vendor does not say how long (RFC 6749, 5.1 only recommends it)."""
 _LASTS_S_MAX = 86_400.0
 _EARLY_S_MAX = 60.0
-_RENEW_S = 30.0
+RENEW_S = 30.0
 """Longer than any request: a vendor that has replaced a refresh token must be heard out."""
 _REFUSED = (400, 401, 403)
 
@@ -101,7 +101,7 @@ class Auth:
     async def _renew(self) -> None:
         asked_ns = self._clock.now_ns()
         try:
-            async with asyncio.timeout(_RENEW_S):
+            async with asyncio.timeout(RENEW_S):
                 status, body = await self._fetch(*self._form())
             told, lasts_s = self._read(status, body)
         except OSError as error:

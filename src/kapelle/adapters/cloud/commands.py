@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from kapelle.adapters import quantities
 from kapelle.adapters.cloud.documents import CloudCommand
-from kapelle.adapters.quantities import UNITS
 
 _IDLE_W = 1.0
 """A setpoint below this asks for nothing either way."""
@@ -62,11 +62,11 @@ def request(
         (c for c in commands if c.when in meant and (not c.shapes or shape in c.shapes)), None
     )
     if command is None:
-        return f"the mapping has no command for `{meant[0]}`"
+        which = f'when = "{meant[0]}"' + (f' and shapes = ["{shape}"]' if shape else "")
+        return f"the mapping has no command for it: add [[clouds.cloud.commands]] with {which}"
     given: dict[str, object] = {"$address": address, "$revision": revision}
     if command.positive:
-        turned_w = -setpoint_w if command.positive == "import" else setpoint_w
-        given["$value"] = 0.0 if turned_w == 0 else turned_w / UNITS[command.unit]
+        given["$value"] = quantities.theirs(setpoint_w, command.unit, command.positive)
     if '"$duration_s"' in command.body:
         if math.isnan(revert_s):
             return "its command carries a duration; enrol it with revert_s"

@@ -51,6 +51,14 @@ class CloudShape:
         if not self.values:
             raise ValueError("a shape has at least one value")
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return every place that is looked at, as it is written in the mapping."""
+        told = [self.id, self.time, self.reachable]
+        for value in self.values:
+            told += [*value.paths, value.zero_where]
+        return tuple(path for path in dict.fromkeys(told) if path)
+
 
 @dataclass(frozen=True, slots=True)
 class CloudPoll:

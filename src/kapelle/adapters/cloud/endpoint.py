@@ -128,7 +128,7 @@ class Cloud:
     def _silence_s(self) -> float:
         settings = self._settings
         if settings.polls:
-            return min(poll.every_s for poll in settings.polls)
+            return max(min(poll.every_s for poll in settings.polls), 1 / settings.requests_per_s)
         return settings.webhook.heartbeat_s
 
     async def _watch(self, presence: Presence, inbox: Inbox) -> None:

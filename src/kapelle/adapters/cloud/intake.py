@@ -1,7 +1,6 @@
 """Takes in what a cloud says of its devices, from polls and webhooks alike."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,8 @@ from kapelle.adapters.inbox import Heard, Inbox, NotStored, Report, Unreadable
 from kapelle.model.enums import Metric
 from kapelle.ports import Directory
 
-_STRANGERS_MAX = 10_000
+_STRANGERS_MAX = 1_000
+"""Devices that are not enrolled and are said one by one; further ones are only counted."""
 _TOGETHER_MAX = 1_000
 """Items that wait for the journal at once: each is a message of its own, with its own raw text."""
 
@@ -35,7 +35,7 @@ class Intake:
         self._counters = counters
         self._latest: dict[int, tuple[int, dict[Metric, float]]] = {}
         """Per device what was stored last: a vendor's cache repeats it with every poll."""
-        self._strangers: OrderedDict[str, None] = OrderedDict()
+        self._strangers: set[str] = set()
         self._seen: dict[int, Seen] = {}
 
     async def take(self, items: Sequence[Item]) -> list[int]:
@@ -92,13 +92,13 @@ class Intake:
         """Say once of each device that it is not enrolled: a vendor's account may have others."""
         if item.address in self._strangers:
             return None
-        self._strangers[item.address] = None
-        if len(self._strangers) > _STRANGERS_MAX:
-            self._strangers.popitem(last=False)
+        self._counters.unreadable += 1
+        if len(self._strangers) >= _STRANGERS_MAX:
+            return None
+        self._strangers.add(item.address)
         reason = f"device: {item.address}: is not enrolled; enrol it, or mend its name"
         if not item.address:
             reason = "device: id: is missing; mend `id` in the mapping"
-        self._counters.unreadable += 1
         return Heard(self._adapter, item.raw, unreadable=[Unreadable(-1, reason)])
 
     async def _store(self, told: Sequence[tuple[Heard, int, Item]]) -> None:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from kapelle.adapters import quantities
 from kapelle.adapters.cloud.documents import CloudShape, CloudValue
 from kapelle.adapters.http.rfc3339 import parse_one
-from kapelle.adapters.quantities import METRICS, UNITS
 from kapelle.model.enums import Metric
 from kapelle.model.ids import NS_PER_S
 
@@ -21,6 +21,7 @@ _UNIX_S_MAX = 7_258_118_400
 """The year 2200: later is no moment anything was measured at."""
 _ADDRESS_CHARS_MAX = 256
 _RAW_BYTES_MAX = 4_096
+_NOTHING = object()
 
 
 class Broken(NamedTuple):
@@ -56,14 +57,24 @@ def decode(body: bytes) -> Any:
 
 def at(document: Any, path: str) -> Any:
     """Return what stands at a path, None where nothing does. An empty path is the document."""
+    found = _find(document, path)
+    return None if found is _NOTHING else found
+
+
+def has(document: Any, path: str) -> bool:
+    """Tell whether a document has this path, be there null at its end."""
+    return _find(document, path) is not _NOTHING
+
+
+def _find(document: Any, path: str) -> Any:
     found = document
     for step in path.split(".") if path else ():
         if isinstance(found, dict):
-            found = found.get(step)
+            found = found.get(step, _NOTHING)
         elif isinstance(found, list) and step.isdecimal() and int(step[:9]) < len(found):
             found = found[int(step[:9])]
         else:
-            return None
+            return _NOTHING
     return found
 
 
@@ -110,7 +121,7 @@ def read(item: Any, shape: CloudShape, address: str = "") -> Item:
         if isinstance(value, Broken):
             faults.append(value.reason)
         elif value is not None:
-            values[METRICS[wanted.metric]] = value
+            values[quantities.METRICS[wanted.metric]] = value
     measured_at_ns = _moment(at(item, shape.time), shape) if shape.time and values else 0
     if isinstance(measured_at_ns, Broken):
         # A value of a vendor's cache without its time may be hours old: it proves nothing.
@@ -143,9 +154,7 @@ def _value(item: Any, wanted: CloudValue) -> float | Broken | None:
     if total is None:
         is_zero = wanted.zero_where and at(item, wanted.zero_where) is False
         return 0.0 if is_zero else None
-    value = total * UNITS[wanted.unit]
-    # 0.0 - value: a zero keeps no sign.
-    return 0.0 - value if wanted.positive == "import" else value
+    return quantities.ours(total, wanted.unit, wanted.positive)
 
 
 def _number(found: Any, path: str) -> float | Broken | None:

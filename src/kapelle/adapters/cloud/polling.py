@@ -9,7 +9,7 @@ from types import MappingProxyType
 from kapelle.adapters.cloud import mapping
 from kapelle.adapters.cloud.actions import Actions
 from kapelle.adapters.cloud.commands import fill
-from kapelle.adapters.cloud.documents import CloudPoll
+from kapelle.adapters.cloud.documents import CloudPoll, CloudShape
 from kapelle.adapters.cloud.intake import Intake
 from kapelle.adapters.cloud.mapping import Broken, Item
 from kapelle.adapters.cloud.presence import Presence
@@ -48,13 +48,20 @@ class Polling:
         self._directory = directory
         self._clock = clock
         self._shapes = {shape.name: shape for shape in settings.shapes}
+        self._pages_of = {poll.path: 1 for poll in settings.polls if not poll.is_by_device}
+        """Pages of each list, as many as there ever were."""
+        self._unseen = {shape.name: set(shape.paths) for shape in settings.shapes}
+        """Per shape: paths no document has had so far."""
+        self._looked: set[str] = set()
+        """Shapes that came, and whose unseen paths are not said yet."""
         self._draw = random.Random(settings.base_url)
 
     def cadence_s(self, poll: CloudPoll) -> float:
         """Return how often a device is asked for, by what the quota allows. [s]"""
         if not poll.is_by_device:
-            return poll.every_s
-        count = len(self._directory.reached_by(self._settings.name))
+            count = sum(self._pages_of.values())
+        else:
+            count = len(self._directory.reached_by(self._settings.name))
         return max(poll.every_s, count / self._settings.requests_per_s)
 
     async def run(self, poll: CloudPoll) -> None:
@@ -66,6 +73,7 @@ class Polling:
             else:
                 await self._whole_list(poll)
             rest_s = poll.every_s - (self._clock.now_ns() - began_ns) / NS_PER_S
+            await self._say_unseen(poll)
             await self._clock.sleep(max(rest_s, 0.0))
 
     async def follow_actions(self) -> None:
@@ -111,24 +119,46 @@ class Polling:
         if isinstance(document, Broken):
             return
         shape = self._shapes[poll.shape]
-        await self._take(poll, [mapping.read(mapping.at(document, poll.items), shape, address)])
+        found = mapping.at(document, poll.items)
+        self._see(shape, [found])
+        await self._take(poll, [mapping.read(found, shape, address)])
 
     async def _pages(self, poll: CloudPoll) -> bool:
         """Ask for a list, page after page; return whether all of it came."""
         shape, cursor = self._shapes[poll.shape], ""
-        for _ in range(self._settings.pages_max):
+        for page in range(1, self._settings.pages_max + 1):
             params = {poll.next_parameter: cursor} if cursor else {}
             document = await self._document(poll.path, params, poll)
             if isinstance(document, Broken):
                 return False
             found = mapping.parts(document, poll.items, self._settings.items_max)
             assert not isinstance(found, Broken)
+            self._pages_of[poll.path] = max(self._pages_of[poll.path], page)
+            self._see(shape, found)
             await self._take(poll, [mapping.read(item, shape) for item in found])
             after = mapping.text(document, poll.next) if poll.next else ""
             if not after or after == cursor:
                 return True
             cursor = after
+        most = f"more than {self._settings.pages_max} pages; mend `next`, or raise `pages_max`"
+        await self._keep(f"too-many: {poll.next}: leads to {most}", b"")
         return True
+
+    def _see(self, shape: CloudShape, documents: Sequence[object]) -> None:
+        """Note which paths of the mapping were met with; costs nothing once all were."""
+        unseen = self._unseen[shape.name]
+        if documents and unseen:
+            self._looked.add(shape.name)
+            unseen -= {path for path in unseen if any(mapping.has(d, path) for d in documents)}
+
+    async def _say_unseen(self, poll: CloudPoll) -> None:
+        """Say once, after the first documents, which paths of the mapping lead nowhere."""
+        if poll.shape in self._looked:
+            self._looked.discard(poll.shape)
+            for path in sorted(self._unseen[poll.shape]):
+                where = f"stands in no document that came for shape {poll.shape}"
+                await self._keep(f"path: {path}: {where}; mend it in the mapping", b"")
+            self._unseen[poll.shape].clear()
 
     async def _document(
         self, path: str, params: Mapping[str, str] = _NONE, listing: CloudPoll | None = None

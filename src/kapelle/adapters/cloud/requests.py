@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import httpx
 
-from kapelle.adapters.cloud.auth import Auth
+from kapelle.adapters.cloud.auth import RENEW_S, Auth
 from kapelle.adapters.cloud.commands import Request
 from kapelle.adapters.cloud.counters import Counters
 from kapelle.adapters.cloud.settings import CloudSettings
@@ -220,9 +220,9 @@ async def opened(
         max_connections=2 * settings.at_once, max_keepalive_connections=settings.at_once
     )
     async with (
-        # Time is bounded where it is known what for.
+        # The longest anything may take; requests have a deadline of their own.
         httpx.AsyncClient(
-            timeout=None, limits=limits, follow_redirects=False, trust_env=False
+            timeout=RENEW_S, limits=limits, follow_redirects=False, trust_env=False
         ) as client,
         background() as beside,
     ):

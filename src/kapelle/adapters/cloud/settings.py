@@ -177,6 +177,12 @@ class CloudSettings:
         used |= {name for command in self.commands for name in command.shapes}
         if used - known:
             raise ValueError(f"no shape is called {', '.join(sorted(used - known))}")
+        nameless = {shape.name for shape in self.shapes if not shape.id}
+        lists = {poll.shape for poll in self.polls if not poll.is_by_device}
+        for name in sorted(nameless & (lists | {event.shape for event in self.webhook.events})):
+            raise ValueError(
+                f"shape {name} says in `id` whose it is: its documents hold others too"
+            )
         is_timed = self.webhook.time or self.webhook.timestamp_header
         timed = {shape.name for shape in self.shapes if shape.time}
         for event in self.webhook.events:
