@@ -92,6 +92,8 @@ def test_a_first_device_is_measured_told_and_released(tmp_path: Path) -> None:
                     (tmp_path / command.split()[1]).write_text(text)
                 elif command.endswith(" &"):
                     await stack.enter_async_context(running(words(command), tmp_path, environment))
+                    if command.startswith("kapelle up"):
+                        await until(lambda: "listening" in (tmp_path / "log").read_text(), 90.0)
                 elif command.startswith("kapelle devices show"):
                     # Until it does, which takes a moment.
                     await until(lambda c=command, s=shown: shows(c, s), patience_s=60.0)
