@@ -23,7 +23,7 @@ ADAPTER = "cloud"
 """Name of the cloud, under which its devices are enrolled."""
 _EVERY_S = 2.0
 _POWER = "/batteries/{address}/power"
-_SHAPE = CloudShape(
+SHAPE = CloudShape(
     "battery",
     (
         CloudValue("power_w", ("chargeState.chargeRate",), "kW", positive="import"),
@@ -44,7 +44,7 @@ def configured(config: Config, meeting: Meeting) -> Hearing:
     cloud = CloudSettings(
         name=ADAPTER,
         base_url=f"http://127.0.0.1:{meeting.port}",
-        shapes=(_SHAPE,),
+        shapes=(SHAPE,),
         polls=(
             CloudPoll(
                 "/batteries", "battery", items="data", every_s=_EVERY_S, next="pagination.after"

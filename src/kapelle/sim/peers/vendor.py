@@ -92,6 +92,8 @@ class VendorCloud:
             case "GET", ["batteries"]:
                 query = parse_qs(scope["query_string"].decode("latin-1"))
                 return self._page(query.get("after", ["0"])[0])
+            case "GET", ["batteries", name] if name in self._index:
+                return 200, _shown(self.assets[self._index[name]])
             case "POST", ["batteries", name, "power"] if name in self._index:
                 try:
                     power = msgspec.json.decode(body, type=_Power)
