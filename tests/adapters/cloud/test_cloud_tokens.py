@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 from starlette.requests import Request
@@ -15,14 +14,36 @@ from tests.adapters.cloud.vendors import TeslaLike, live_status, served
 from tests.adapters.cloud.worlds import World, directory, world
 from tests.adapters.conformance.plant import until
 
+from kapelle.adapters.cloud.auth import Auth, Fetch
 from kapelle.adapters.cloud.endpoint import Cloud
-from kapelle.adapters.cloud.settings import CloudAuth, CloudSettings
+from kapelle.adapters.cloud.settings import CloudAuth
 from kapelle.adapters.cloud.tokens import RefreshToken
 from kapelle.config import parse
 from kapelle.errors import Invalid
+from kapelle.runtime.background import background
 from kapelle.runtime.clock import SystemClock
 
 Act = Callable[[World], Awaitable[None]]
+OWNER = CloudAuth(
+    "oauth2", token_url="https://a.example/t", client_id="c", refresh_token="refresh-0"
+)
+
+
+async def with_auth(
+    settings: CloudAuth, fetch: Fetch, act: Callable[[Auth], Awaitable[None]]
+) -> None:
+    refresh = RefreshToken(settings.refresh_token, None)
+    async with asyncio.timeout(20), background() as beside:
+        await act(
+            Auth(
+                settings,
+                name="vendor",
+                fetch=fetch,
+                refresh=refresh,
+                beside=beside,
+                clock=SystemClock(),
+            )
+        )
 
 
 def owner() -> TeslaLike:
@@ -136,33 +157,50 @@ def test_a_refused_token_is_an_outage_and_said_once_with_its_remedy(
 @pytest.mark.parametrize(
     "told",
     [
-        {},
-        {"access_token": ""},
-        {"access_token": "two\nlines"},
-        {"access_token": 7},
-        {"access_token": "t", "expires_in": "nan"},
-        {"access_token": "t", "expires_in": "soon"},
-        {"access_token": "t", "expires_in": "inf"},
-        ["t"],
+        b"{}",
+        b'{"access_token": ""}',
+        b'{"access_token": "two\\nlines"}',
+        b'{"access_token": 7}',
+        b'{"access_token": "t", "expires_in": "nan"}',
+        b'{"access_token": "t", "expires_in": "soon"}',
+        b'{"access_token": "t", "expires_in": "inf"}',
+        b'["t"]',
+        b"[" * 5_000,
+        b"<html>",
+        b"\xff",
     ],
-    ids=str,
+    ids=range(11),
 )
-def test_what_is_no_token_is_no_answer_and_ends_nothing(
-    example: Example, tmp_path: Path, told: object
-) -> None:
-    tesla = owner()
+def test_what_is_no_token_is_no_answer_and_the_next_may_be_one(told: bytes) -> None:
+    answers = [(200, told), (200, b'{"access_token": "good", "expires_in": 3600}')]
 
-    async def odd(request: Request) -> Response | None:
-        return JSONResponse(told) if "oauth2" in request.url.path else None
+    async def fetch(form: dict[str, str], header: str) -> tuple[int, bytes]:
+        return answers.pop(0)
 
-    async def act(here: World) -> None:
-        await until(lambda: here.cloud.counters.failed > 0)
-        tesla.mood = None
-        await is_up(here)
+    async def act(auth: Auth) -> None:
+        with pytest.raises(OSError, match="sent no token"):
+            await auth.header()
+        assert await auth.header() == await auth.header() == "Bearer good"
 
-    tesla.mood = odd
-    lives(example, tesla, tmp_path / "t", act)
-    assert tesla.asked["GET /api/1/energy_sites/1001/live_status"] > 0
+    asyncio.run(with_auth(OWNER, fetch, act))
+
+
+def test_many_who_need_a_token_ask_once() -> None:
+    asked = 0
+
+    async def fetch(form: dict[str, str], header: str) -> tuple[int, bytes]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return 200, b'{"access_token": "good"}'
+
+    async def act(auth: Auth) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(20):
+                tasks.create_task(auth.header())
+        assert asked == 1
+
+    asyncio.run(with_auth(OWNER, fetch, act))
 
 
 def test_tokens_that_are_never_good_are_not_fetched_in_a_loop(
@@ -232,28 +270,16 @@ shapes = [{ name = "s", id = "id", values = [{ metric = "soc", paths = ["p"], un
     ],
 )
 def test_who_asks_stands_where_the_vendor_wants_it(
-    example: Example, tmp_path: Path, change: dict[str, str], form: set[str], has_header: bool
+    change: dict[str, str], form: set[str], has_header: bool
 ) -> None:
-    tesla = owner()
     asked: list[tuple[set[str], bool]] = []
 
-    async def note(request: Request) -> Response | None:
-        if "oauth2" not in request.url.path:
-            return None
-        form = parse_qs((await request.body()).decode())
-        asked.append((set(form), "authorization" in request.headers))
-        return JSONResponse({"access_token": "t"})
+    async def fetch(form: dict[str, str], header: str) -> tuple[int, bytes]:
+        asked.append((set(form), bool(header)))
+        return 200, b'{"access_token": "t"}'
 
-    async def run() -> None:
-        async with asyncio.timeout(30), served(tesla.app()) as base_url:
-            settings: CloudSettings = example("tesla", base_url)
-            auth: CloudAuth = replace(settings.auth, **change)  # type: ignore[arg-type]
-            settings = replace(settings, auth=auth)
-            known = directory("tesla", "1001")
-            cloud = Cloud(settings=settings, directory=known, clock=SystemClock())
-            async with world(cloud, known):
-                await until(lambda: bool(asked))
+    async def act(auth: Auth) -> None:
+        await auth.header()
 
-    tesla.mood = note
-    asyncio.run(run())
-    assert asked[0] == (form, has_header)
+    asyncio.run(with_auth(replace(OWNER, **change), fetch, act))  # type: ignore[arg-type]
+    assert asked == [(form, has_header)]
