@@ -7,14 +7,13 @@ nothing of its state follows from them. What gateways measure goes to the journa
 import asyncio
 import contextlib
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
-from kapelle.adapters.inbox import NotStored
+from kapelle.adapters.keeping import Keeper, Key
 from kapelle.adapters.openadr.objects import Kept, Objects, pack, unpack
 from kapelle.adapters.openadr.shapes import KEPT, ObjectType
 from kapelle.errors import LinkLost
@@ -30,22 +29,15 @@ CREATE TABLE IF NOT EXISTS objects (
 """
 _BUSY_S = 5.0
 _Row = tuple[ObjectType, str, str, int, int, int, int, bytes]
-_Change = tuple[tuple[str, str], _Row | None]
+_Change = tuple[Key, _Row | None]
 
 
-class Store:
+class Store(Keeper[_Row]):
     """Objects in memory, and the file they are read from and written to."""
 
     def __init__(self, objects: Objects, connection: sqlite3.Connection) -> None:
+        super().__init__("openadr", lambda changes: _write(connection, changes))
         self.objects = objects
-        self.failed = ""
-        """Why nothing is written any more; empty: it is."""
-        self._connection = connection
-        self._waiting: dict[tuple[str, str], _Row | None] = {}
-        """Bounded by what there is: an object that changes twice is written once."""
-        self._written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wake = asyncio.Event()
-        self._lock = threading.Lock()
 
     def put(self, kept: Kept) -> None:
         """Add or replace an object. It is durable once `written` has returned."""
@@ -60,55 +52,12 @@ class Store:
             int(kept.seen),
             pack(kept),
         )
-        self._change(kept, row)
+        self.change((kept.kind, kept.id), row)
 
     def remove(self, kept: Kept) -> None:
         """Forget an object."""
         self.objects.remove(kept)
-        self._change(kept, None)
-
-    async def written(self) -> None:
-        """Return once everything that was put or removed is durable.
-
-        Raises:
-            NotStored: The disk did not take it. What is in memory is not what is on disk: the
-                adapter opens anew from what is.
-        """
-        if self.failed:
-            raise NotStored(self.failed)
-        if self._waiting:
-            await asyncio.shield(self._written)
-
-    async def run(self) -> None:
-        """Write what waits, all at once, whenever something does; ends when the disk fails."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            changes, self._waiting = tuple(self._waiting.items()), {}
-            done, self._written = self._written, asyncio.get_running_loop().create_future()
-            try:
-                await asyncio.shield(asyncio.to_thread(self._write, changes))
-            except sqlite3.Error as error:
-                self.failed = str(error)
-                for future in (done, self._written):
-                    future.set_exception(NotStored(self.failed))
-                    future.exception()
-                raise LinkLost("openadr", f"cannot write its objects: {error}") from error
-            done.set_result(None)
-
-    def flush(self) -> None:
-        """Write what still waits, before the file is closed."""
-        if not self.failed:
-            self._write(tuple(self._waiting.items()))
-
-    def _write(self, changes: Sequence[_Change]) -> None:
-        # Whoever closes the file waits here for a writer that was cancelled on its way.
-        with self._lock:
-            _write(self._connection, changes)
-
-    def _change(self, kept: Kept, row: _Row | None) -> None:
-        self._waiting[kept.kind, kept.id] = row
-        self._wake.set()
+        self.change((kept.kind, kept.id), None)
 
 
 @asynccontextmanager
