@@ -5,15 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import ClassVar, NamedTuple
 
 import pytest
 
 from kapelle import cli
-from kapelle.api.shapes import OrderTold, PreviewTold, ReasonTold, StatusTold
+from kapelle.api.shapes import HoldTold, OrderTold, PreviewTold, ReasonTold, StatusTold
 from kapelle.api.told import tell_resource
 from kapelle.cli import orders, status
 from kapelle.cli.output import Exit, exit_code
@@ -69,6 +70,28 @@ def test_each_kind_of_error_has_its_exit_code() -> None:
         JournalDamaged: 65, JournalNewer: 65, KapelleError: 1,
     }  # fmt: skip
     assert {kind: exit_code(kind("no")) for kind in kinds} == kinds
+
+
+def test_a_release_that_is_held_again_at_once_does_not_say_that_commands_leave(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Plant:
+        reasons: ClassVar[list[object]] = [
+            SimpleNamespace(code="commands-held", text="data/HOLD is still there")
+        ]
+
+        def release_hold(self, reason: str) -> HoldTold:
+            return HoldTold(held=False, reason=reason, at=datetime.now(UTC))
+
+        def status(self) -> "type[Plant]":
+            return Plant
+
+    monkeypatch.setattr(orders, "plant", lambda *_: nullcontext(Plant()))
+    told = run("release")
+    assert (told.code, told.out) == (4, "")
+    assert "held again at once: data/HOLD is still there" in told.err
+    Plant.reasons.clear()
+    assert run("release").code == 0
 
 
 MENDED = ["--register", "import", "--reason", "why", "--day", "2026-11-22"]

@@ -18,7 +18,7 @@ def test_inline_and_file_say_the_same(tmp_path: Path) -> None:
     assert profile_of(None) is None
 
 
-@pytest.mark.parametrize("text", ["15m:much", "15m:", "soon:5", "no/such/file.csv"])
+@pytest.mark.parametrize("text", ["15m:much", "15m:", "soon:5", "15m500", "no/such/file.csv"])
 def test_what_cannot_be_read_is_named(text: str) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(Invalid, match=r"15m:500|1h30m"):
         profile_of(text)

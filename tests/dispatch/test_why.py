@@ -9,7 +9,8 @@ from kapelle.dispatch.extent import extent
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.dispatch.why import why
 from kapelle.fleet.plant import total
-from kapelle.model.ids import ALL, partition_topic
+from kapelle.model.ids import ALL, NS_PER_S, PLANT, partition_topic
+from kapelle.model.orders import Hold, Order
 from kapelle.model.plant import Members
 from kapelle.words import power
 
@@ -76,6 +77,13 @@ def test_an_order_that_was_declined_or_not_planned_says_so(make_box: Any) -> Non
     assert why(box.view, box.view.orders[1], SETTINGS, ()).bound == [
         "dispatch has not spoken of it yet: nothing is promised"
     ]
+    later = Order(2, "all", 1_000.0, box.now_ns + 9 * NS_PER_S, box.now_ns + 99 * NS_PER_S, 0)
+    box.say(PLANT, later)
+    told = why(box.view, box.view.orders[2], SETTINGS, ())
+    assert told.bound[0] == "nothing is promised before it begins"
+    box.say(PLANT, Hold(True, box.now_ns))
+    assert "until kapelle release" in why(box.view, box.view.orders[2], SETTINGS, ()).bound[0]
+    box.say(PLANT, Hold(False, box.now_ns))
     box.run(4)
     (said,) = why(box.view, box.view.orders[1], SETTINGS, ()).bound
     assert said == "nothing of 1.0 kW is promised: resource 'nowhere' has no devices"

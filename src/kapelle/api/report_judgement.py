@@ -42,9 +42,13 @@ def judged(
     accepted_w = tolerance * np.abs(np.where(told.target_w == 0.0, largest_w, told.target_w))
     off_w = np.abs(told.delivered_w - told.target_w) <= accepted_w
     verdict = _verdict(status, tolerance, target_w, committed_w, delivered_w, largest_w)
+    text = _TEXTS[verdict]
+    if verdict == "promise-kept" and not any(plan["declined_w"] for plan in found.plans):
+        # It began in stages, or each device at its own moment.
+        text = "it delivered what was promised: less than asked, while it came to its devices"
     return JudgedTold(
         verdict=verdict,
-        text=_TEXTS[verdict],
+        text=text,
         tolerance=tolerance,
         settle_s=left_out_ns / NS_PER_S,
         judged_s=float(told.held_ns[chosen].sum()) / NS_PER_S,

@@ -263,12 +263,13 @@ def _fault(place: Sequence[str | int], message: str) -> Fault:
     return Fault(pointer, message)
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "route-unknown", 405: "method-unknown"}.get(error.status_code, "request-refused")
-    return _answer(
-        Refused(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
-    )
+    headers, text = dict(error.headers or {}), str(error.detail)
+    if allowed := headers.get("Allow"):
+        text = f"{request.url.path} takes {allowed}"
+    return _answer(Refused(error.status_code, code, text, headers=headers))
 
 
 async def _failed(_: Request, __: Exception) -> Response:

@@ -29,7 +29,11 @@ def capacity(
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Say what can be promised from now on: the least power over a window, and how surely."""
+    """Say what can be promised from now on: the least power over a window, and how surely.
+
+    An order's "95 % sure" is the same for its own time, as of when it was promised: to hold the two
+    against each other give its length as --window (docs/capacity.md).
+    """
     direction: Literal["up", "down", "both"] = "both" if up == down else "up" if up else "down"
     with plant(config, url) as client:
         told = client.capacity(

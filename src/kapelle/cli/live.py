@@ -159,8 +159,11 @@ def _facts(told: "DeviceTold", at: datetime) -> list[tuple[str, str]]:
         says.append(f"setpoint {power(reported.setpoint_w)}")
     says.append("connected" if reported.connected else "no session")
     facts.append(("reported", ", ".join(says)))
-    meter = f"{power(observed.power_w)}, soc {percent(observed.soc)}, {observed.freshness}"
-    facts.append(("observed", f"{meter}, measured {_age(observed.measured_at, at)} ago"))
+    meter = "nothing yet"
+    if observed.measured_at is not None:
+        meter = f"{power(observed.power_w)}, soc {percent(observed.soc)}, {observed.freshness}"
+        meter += f", measured {_age(observed.measured_at, at)} ago"
+    facts.append(("observed", meter))
     doubt = power(1.96 * observed.estimate_std_w)
     facts.append(("estimate", f"{power(observed.estimate_w)} ± {doubt} (95 %)"))
     ends = (

@@ -1,6 +1,7 @@
 """`kapelle order …`, `hold`, `release`: talking to a running plant."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from kapelle.cli.configuration import File, config_of
 from kapelle.cli.output import Exit, Json, out, print_table, print_told, say
 from kapelle.cli.profiles import profile_of, tell_intervals
 from kapelle.cli.quantities import duration_s, moment
-from kapelle.errors import Invalid, Problem, TokenRefused, Unreachable
+from kapelle.errors import Conflict, Invalid, Problem, TokenRefused, Unreachable
 from kapelle.words import percent, power
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from kapelle.api.shapes import HoldTold, OrderTold
 
 orders = typer.Typer(no_args_is_help=True, help="Order power, and follow what becomes of it.")
+
+_HELD_AGAIN_S = 0.5
 
 Url = Annotated[
     str | None,
@@ -178,9 +181,18 @@ def hold(reason: Why = "", config: File = None, url: Url = None, json: Json = Fa
 
 
 def release(reason: Why = "", config: File = None, url: Url = None, json: Json = False) -> None:
-    """Allow commands again after `hold`."""
+    """Allow commands again after `hold`; exit code 4 where something holds the plant at once again.
+
+    A file HOLD in the data directory does, as long as it is there.
+    """
     with plant(config, url) as client:
-        _tell_hold(client.release_hold(reason), json=json)
+        told = client.release_hold(reason)
+        # The file is looked for five times a second.
+        time.sleep(_HELD_AGAIN_S)
+        held = [each.text for each in client.status().reasons if each.code == "commands-held"]
+    if held and not told.held:
+        raise Conflict(f"released, and held again at once: {held[0]}")
+    _tell_hold(told, json=json)
 
 
 def watts(mw: float | None, kw: float | None) -> float:
@@ -240,7 +252,7 @@ def tell_order(order: "OrderTold", *, json: bool) -> None:
         if order.stage is not None and order.complete_at is None:
             say(f"it begins in stages: {percent(order.stage)} of its devices so far")
     else:
-        say("dispatch has not spoken yet: kapelle order watch " + str(order.order_no))
+        say(f"nothing is promised yet: kapelle order why {order.order_no} says what it waits for")
 
 
 def _tell_hold(told: "HoldTold", *, json: bool) -> None:

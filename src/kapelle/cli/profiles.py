@@ -27,7 +27,12 @@ def profile_of(text: str | None) -> list[dict[str, float]] | None:
     try:
         lines = Path(text).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"--profile {text}: {error}") from error
+        problem = Problem(
+            "--profile",
+            f"{text!r} is no file that can be read ({error}), and no profile",
+            "write one as 15m:500,15m:-200 (kW)",
+        )
+        raise Invalid("profile", [problem]) from error
     rows = [line for line in lines if line.strip() and line.replace(" ", "").lower() != _HEADER]
     return [_interval(row, ",", number) for number, row in enumerate(rows, 1)]
 

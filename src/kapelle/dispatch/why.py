@@ -55,7 +55,7 @@ def why(
     caps = in_force(parts, state.committed_w) if is_active else []
     found = extent(fleets, order.order_no) if is_active else None
     shortfall = _shortfall(life) if is_active else None
-    bound = [_promise(state)]
+    bound = [_promise(view, state)]
     if is_active:
         bound += _now(known, found, caps, shortfall)
     if reserve_w > 0.0:
@@ -73,9 +73,14 @@ def why(
     )
 
 
-def _promise(state: OrderState) -> str:
+def _promise(view: PlantView, state: OrderState) -> str:
     order, plan = state.order, state.plan
+    if plan is None and view.held:
+        return "nothing is promised: every command is held, until kapelle release"
     if plan is None:
+        newest_ns = max((summary.tick_ns for summary in view.summaries.values()), default=0)
+        if newest_ns < order.starts_at_ns:
+            return "nothing is promised before it begins"
         return "dispatch has not spoken of it yet: nothing is promised"
     if state.status == OrderStatus.DECLINED:
         return f"nothing of {power(order.target_w)} is promised: {plan.reason}"
