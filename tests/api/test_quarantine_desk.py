@@ -2,7 +2,7 @@
 
 import asyncio
 
-from kapelle.adapters.replay.codec import Fix
+from kapelle.adapters.replay.fix import Fix
 from kapelle.adapters.replay.link import Replay
 from kapelle.api.quarantine_desk import QuarantineDesk
 from kapelle.history.kept import Kept

@@ -15,9 +15,14 @@ from typing import Any
 import httpx
 import paho.mqtt.client as paho
 import pytest
+import websockets
+from tests.adapters.ocpp.stations import basic
 
 from kapelle.adapters.mqtt.settings import MqttSettings
+from kapelle.adapters.ocpp.endpoint import OcppEndpoint
+from kapelle.adapters.ocpp.settings import OcppSettings
 from kapelle.api.settings import ApiSettings
+from kapelle.api.times import to_datetime
 from kapelle.app import Plant, open_plant
 from kapelle.config import Config, PlantSettings
 from kapelle.journal.settings import JournalSettings
@@ -29,6 +34,7 @@ from kapelle.registry.importing import import_devices
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 DEVICES = 12
+STATION = "cp-1"
 Document = dict[str, Any]
 
 
@@ -86,12 +92,14 @@ async def running(directory: Path) -> AsyncIterator[Running]:
         plant=PlantSettings(data_dir=directory, partitions=2),
         journal=JournalSettings(directory=directory / "journal"),
         mqtt=MqttSettings(port=0),
+        ocpp=OcppSettings(port=0),
         api=ApiSettings(port=0),
     )
     rows = [
         {"id": f"dev-{n}", "kind": "battery", "nameplate_up_w": 5_000, "energy_wh": 10_000}
         for n in range(DEVICES)
     ]
+    rows.append({"id": STATION, "kind": "ev", "adapter": "ocpp", "nameplate_down_w": 11_000})
     async with open_plant(config) as plant:
         made = import_devices(plant.registry, json.dumps(rows).encode(), "json", 1)
         task = asyncio.create_task(plant.run())
@@ -278,5 +286,44 @@ def test_rows_are_mended_replayed_once_and_keep_their_time(tmp_path: Path) -> No
                 {"ids": ["0:1:0"], "fix": {"scale": {"watts": 2.0}}}, {"ids": ["0:1:0"], "x": 1},
             ):  # fmt: skip
                 await up.ask("POST", "/v1/quarantine/replay", wrong, 422)
+
+    asyncio.run(main())
+
+
+def test_a_station_s_calls_are_let_out_of_quarantine(tmp_path: Path) -> None:
+    """It says kW times 1000: the readings are refused, mended by an operator, and counted then."""
+
+    async def main() -> None:
+        async with running(tmp_path) as up:
+            (endpoint,) = [a for a in up.plant.doors.adapters if isinstance(a, OcppEndpoint)]
+            async with asyncio.timeout(20):
+                while not endpoint.port:  # noqa: ASYNC110  # it tells nobody that it listens
+                    await asyncio.sleep(0.01)
+            at = to_datetime(up.plant.doors.clock.now_ns()).isoformat()
+            value = {"value": "3000000", "measurand": "Power.Active.Import", "unit": "W"}
+            meter = [{"timestamp": at, "sampledValue": [value]}]
+            call = [2, "1", "MeterValues", {"connectorId": 1, "meterValue": meter}]
+            async with websockets.connect(
+                f"ws://127.0.0.1:{endpoint.port}/{STATION}",
+                subprotocols=["ocpp1.6"],  # type: ignore[list-item]  # a plain text
+                additional_headers=basic(STATION, up.secrets[STATION]),
+            ) as station:
+                await station.send(json.dumps(call))
+                while not str(await station.recv()).startswith('[3,"1"'):
+                    pass
+            (row,) = (await up.ask("GET", "/v1/quarantine"))["rows"]
+            assert (row["code"], row["device"], row["source"]) == ("power-unit", STATION, "ocpp")
+            assert json.loads(row["raw"])[2:] == call[2:]
+
+            asked = ("replay", "--device", STATION, "--scale", "power_w=0.001", "--yes")
+            unsaid = await up.cli(*asked)
+            assert unsaid.returncode == 1, unsaid.stderr
+            assert "say whose it is" in unsaid.stdout
+            told = await up.cli(*asked, "--set-device", STATION, "--reason", "said kW")
+            assert told.returncode == 0, told.stderr
+            blocks = [b for b in await up.written(Kind.READINGS) if isinstance(b, Readings)]
+            (block,) = [b for b in blocks if (b.quality & Quality.REPLAYED).any()]
+            assert block.values[Metric.POWER_W].tolist() == [-3000.0]
+            assert (await up.ask("GET", "/v1/quarantine/counts"))["open"] == 0
 
     asyncio.run(main())

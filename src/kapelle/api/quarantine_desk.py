@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from kapelle.adapters.http.problems import Fault, Refused
-from kapelle.adapters.replay.codec import Again, Fix, Item, decode
+from kapelle.adapters.replay.codec import Again, Item, decode
+from kapelle.adapters.replay.fix import Fix
 from kapelle.adapters.replay.link import Replay, ReplayFull
 from kapelle.api.quarantine_shapes import (
     FIELDS,

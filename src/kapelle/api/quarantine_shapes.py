@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
-from kapelle.adapters.replay.codec import METRICS, Fix
+from kapelle.adapters.replay.fix import METRICS, Fix
 from kapelle.api.shapes import Name
 
 _COUNTERS = ("boot", "seq")

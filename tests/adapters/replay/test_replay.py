@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.adapters.mqtt.codec import decode_telemetry
-from kapelle.adapters.replay.codec import METRICS, Again, Fix, Item, decode
+from kapelle.adapters.replay.codec import Again, Item, decode
+from kapelle.adapters.replay.fix import METRICS, Fix
 from kapelle.adapters.replay.link import Replay, ReplayFull
 from kapelle.model.enums import Metric, Quality
 from kapelle.model.ids import NS_PER_S

@@ -91,6 +91,11 @@ def call(name: str, action: str, payload: object) -> str:
     return _encode([CALL, name, action, payload]).decode()
 
 
+def kept(asked: Call) -> bytes:
+    """Return a call as the quarantine keeps it: a repeated one is the same row but for its id."""
+    return b'[2,"-",%b,%b]' % (_encode(asked.action), asked.payload)
+
+
 def result(name: str, payload: object) -> str:
     """Write the answer to a call."""
     return _encode([RESULT, name, payload]).decode()

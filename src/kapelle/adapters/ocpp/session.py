@@ -100,7 +100,7 @@ class Session:
         host.counters.calls += 1
         event = dialect.decode(call.action, call.payload)
         if isinstance(event, Misread):
-            await self._keep_unreadable(call.payload, [event.reason])
+            await self._keep_unreadable(frames.kept(call), [event.reason])
             return self._reply(call, frames.error(call.id, event.code, event.reason))
         transaction = 0
         if event.began and not event.transaction:
@@ -108,7 +108,7 @@ class Session:
             event = replace(event, transaction=str(transaction))
         now_ns = host.clock.now_ns()
         said, problems = self._known.station.apply(event, self._scopes(), now_ns)
-        if not await self._keep(call.payload, said, problems):
+        if not await self._keep(frames.kept(call), said, problems):
             host.counters.declined += 1
             later = "the plant could not store this; send it again"
             return self._reply(call, frames.error(call.id, "InternalError", later))

@@ -4,42 +4,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 
 from kapelle.adapters.http import decoded as http
 from kapelle.adapters.http.names import Names
 from kapelle.adapters.http.rows import decode_json
 from kapelle.adapters.mqtt import codec as mqtt
+from kapelle.adapters.replay import ocpp
+from kapelle.adapters.replay.fix import Fix, Unusable
 from kapelle.model.blocks import Readings
-from kapelle.model.enums import Metric, Quality
+from kapelle.model.enums import Quality
 from kapelle.model.ids import NS_PER_S, Ints
 from kapelle.ports import Directory
 
-METRICS = tuple(metric.name.lower() for metric in Metric)
 _ROWS_MAX = 1_000
 """Rows one payload may hold, as it came or as it was replaced."""
-
-
-class Fix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is changed in a row before it is decoded again; nothing where nothing is said."""
-
-    scale: dict[str, float] = {}
-    """Field -> factor: `{"power_w": 0.001}` where W were multiplied by 1000."""
-    negate_power: bool = False
-    """Turn the sign of `power_w` round."""
-    device: str = ""
-    """Whose row it is."""
-    drop: list[str] = []
-    """Fields left out."""
-    payload: str = ""
-    """The whole row, written anew."""
-
-    @property
-    def text(self) -> str:
-        """Return it as JSON, for the record; empty where nothing is changed."""
-        told = msgspec.json.encode(self).decode()
-        return "" if told == "{}" else told
+_REPORTS = ("mqtt", "broker", "http", "sim", "replay", "")
+"""Sources of reports in the plant's own form (docs/adapters/mqtt.md, http.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +61,13 @@ def decode(
         now_ns: The time.
         age_s_max: Readings older than this are refused, as those that arrive late are. [s]
     """
-    names = Names(directory)
-    return [_one(item, fix, names, now_ns - int(age_s_max * NS_PER_S)) for item in items]
+    return [_one(item, fix, directory, now_ns - int(age_s_max * NS_PER_S)) for item in items]
 
 
-def _one(item: Item, fix: Fix, names: Names, oldest_ns: int) -> Again:
+def _one(item: Item, fix: Fix, directory: Directory, oldest_ns: int) -> Again:
     try:
-        raw = mend(item.raw, fix)
-        adapter, _, sender = item.source.partition("/")
-        read = _http if adapter == "http" else _mqtt
-        readings = read(item, raw, fix, names, sender)
-    except _Refused as refused:
+        raw, readings = _read(item, fix, directory)
+    except Unusable as refused:
         return Again(item, item.raw, None, str(refused))
     measured_ns = np.where(
         readings.measured_at_ns == 0, item.received_at_ns, readings.measured_at_ns
@@ -108,15 +85,27 @@ def _one(item: Item, fix: Fix, names: Names, oldest_ns: int) -> Again:
     return Again(item, raw, marked)
 
 
-class _Refused(Exception):
-    """`code: sentence; remedy`."""
+def _read(item: Item, fix: Fix, directory: Directory) -> tuple[bytes, Readings]:
+    """Return the row as mended, and what it says. Raises Unusable."""
+    adapter, _, sender = item.source.partition("/")
+    written = fix.payload.encode() or item.raw
+    if adapter == "ocpp" and ocpp.is_call(written):
+        return written, ocpp.read(written, item.device_no, fix, directory)
+    if adapter not in _REPORTS and not fix.payload:
+        raise Unusable(
+            f"foreign: what came by {adapter} is no report of the plant's own form; "
+            "replace the whole payload by one, or drop it"
+        )
+    raw = mend(item.raw, fix)
+    read = _http if adapter == "http" else _mqtt
+    return raw, read(item, raw, fix, Names(directory), sender)
 
 
 def mend(raw: bytes, fix: Fix) -> bytes:
     """Return the row with the fix applied; every object of it, where it holds several.
 
     Raises:
-        _Refused: It cannot be mended this way.
+        Unusable: It cannot be mended this way.
     """
     if fix.payload:
         raw = fix.payload.encode()
@@ -126,16 +115,16 @@ def mend(raw: bytes, fix: Fix) -> bytes:
         told = json.loads(raw, object_pairs_hook=lambda pairs: _object(pairs, fix))
     except (ValueError, RecursionError) as error:
         reason = f"fix-unusable: the row is no JSON object ({error}); replace its whole payload"
-        raise _Refused(reason) from None
+        raise Unusable(reason) from None
     rows = told.get("readings", [told]) if isinstance(told, dict) else told
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _Refused("fix-unusable: the row is no JSON object; replace its whole payload")
+        raise Unusable("fix-unusable: the row is no JSON object; replace its whole payload")
     try:
         for row in rows:
             _mend_row(row, fix)
         return json.dumps(told, separators=(",", ":")).encode()
     except (OverflowError, RecursionError) as error:
-        raise _Refused(f"fix-unusable: {error}; replace the whole payload") from None
+        raise Unusable(f"fix-unusable: {error}; replace the whole payload") from None
 
 
 def _object(pairs: list[tuple[str, object]], fix: Fix) -> dict[str, object]:
@@ -154,20 +143,20 @@ def _mend_row(row: dict[str, object], fix: Fix) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             row[field] = value * factor
         elif field in row:
-            raise _Refused(f"fix-unusable: {field} is no number; drop it, or replace the payload")
+            raise Unusable(f"fix-unusable: {field} is no number; drop it, or replace the payload")
 
 
 def _mqtt(item: Item, raw: bytes, fix: Fix, names: Names, sender: str) -> Readings:
     if b'"revision"' in raw:
-        raise _Refused(
+        raise Unusable(
             "ack: an answer to a command is not taken again, its time has passed; drop it"
         )
     told = mqtt.decode_telemetry([raw])
     if told.unreadable:
-        raise _Refused(told.unreadable[0].reason)
+        raise Unusable(told.unreadable[0].reason)
     count = len(told.message)
     if not 0 < count <= _ROWS_MAX:
-        raise _Refused(f"empty: a row holds 1 to {_ROWS_MAX} reports; drop it")
+        raise Unusable(f"empty: a row holds 1 to {_ROWS_MAX} reports; drop it")
     whose = names.look([fix.device or sender], None)
     device_no = item.device_no if item.device_no >= 0 and not fix.device else int(whose[0])
     return Readings(
@@ -186,12 +175,12 @@ def _http(item: Item, raw: bytes, fix: Fix, names: Names, sender: str) -> Readin
     try:
         columns = decode_json(raw, names, sender_no, _ROWS_MAX)
     except http.Unreadable as error:
-        raise _Refused(f"{error.code}: {error}") from None
+        raise Unusable(f"{error.code}: {error}") from None
     told = http.settle(columns, item.received_at_ns, None)
     if told.bad:
-        raise _Refused(told.bad[0].reason)
+        raise Unusable(told.bad[0].reason)
     if not told.count:
-        raise _Refused("empty: there is no report in it; drop it")
+        raise Unusable("empty: there is no report in it; drop it")
     if fix.device:
         whose: Ints = np.repeat(names.look([fix.device], None), told.count)
         return replace(told.readings, device_no=whose)
