@@ -235,6 +235,6 @@ def _plot(points: Sequence["PointTold"]) -> str:
 def _marks(low: float, high: float) -> list[float]:
     """Return round values between two, about five."""
     size = 10.0 ** len(str(int((high - low) / 5))) / 10 or 1.0
-    step = next(size * n for n in (1, 2, 5, 10) if size * n >= (high - low) / 5)
+    step = next(size * n for n in (1, 2, 5, 10) if size * n >= (high - low) / 6)
     first = int(low // step) + 1
     return [step * n for n in range(first, int(high // step) + 1)]
