@@ -413,7 +413,7 @@ def test_secrets_from_files_are_hidden_where_settings_are_shown(tmp_path: object
         (('"W"', '"kWh"'), "unit of power_w"),
         (('"power_w"', '"mode"'), "metric is one of"),
         (('shape = "s"', 'shape = "t"'), "no shape is called t"),
-        (('id = "id"\n', ""), "shape s says in `id` whose it is"),
+        (('id = "id"\n', ""), "shape s lacks `id`"),
     ],
 )
 def test_what_contradicts_itself_is_said(change: tuple[str, str], said: str) -> None:

@@ -41,9 +41,11 @@ class Presence:
         """Of when the newest word about each device is."""
         self._told_down: set[int] = set()
 
-    def answered(self, now_ns: int) -> bool:
-        """Note that the cloud answered; return whether that ends an outage."""
-        self._answered_ns = now_ns
+    def answered(self, at_ns: int) -> bool:
+        """Note that the cloud answered at a moment; return whether that ends an outage."""
+        if at_ns < self._answered_ns:
+            return False
+        self._answered_ns = at_ns
         self._failing_since_ns = _NEVER
         was_out, self.is_out = self.is_out, False
         return was_out

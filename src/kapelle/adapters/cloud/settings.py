@@ -102,12 +102,12 @@ class CloudWebhook:
     """Deliveries remembered, so that a repeated one is not stored twice."""
 
     def __post_init__(self) -> None:
-        if self.events and len(self.secret) < 16:
-            raise ValueError("secret is at least 16 characters long")
         try:
-            self.key  # noqa: B018  (it is decoded)
+            key = self.key
         except ValueError:
             raise ValueError('secret is no base64: mend it, or say key_form = "text"') from None
+        if self.events and len(key) < 16:
+            raise ValueError("secret is at least 16 characters long")
         if self.id_header and not self.timestamp_header:
             raise ValueError("id_header is signed with a timestamp_header")
         if not 0 < self.answer_s <= 60:
@@ -160,41 +160,41 @@ class CloudSettings:
         if not _NAME.fullmatch(self.name) or self.name in _TAKEN:
             raise ValueError("name is lower-case letters, digits and -, and not another adapter's")
         for url in filter(None, (self.base_url, self.auth.token_url)):
-            self._check(url)
+            self._check_url(url)
         if not 0 < self.noticed_s <= NOTICED_S_MAX:
             raise ValueError(f"noticed_s lies between 0 and {NOTICED_S_MAX:g}")
         if self.requests_per_s <= 0 or self.requests_burst < 2 or self.at_once < 1:
             raise ValueError("requests_per_s > 0, requests_burst >= 2, at_once >= 1")
-        if any(name.lower() == "authorization" for name in self.headers):
-            raise ValueError("headers hold no credentials: use [clouds.cloud.auth]")
-        if not all(
-            (name + told).isascii() and told.isprintable() for name, told in self.headers.items()
-        ):
-            raise ValueError("headers are printable ASCII")
-        known = {shape.name for shape in self.shapes}
-        used = {poll.shape for poll in self.polls}
-        used |= {event.shape for event in self.webhook.events if event.shape}
-        used |= {name for command in self.commands for name in command.shapes}
-        if used - known:
-            raise ValueError(f"no shape is called {', '.join(sorted(used - known))}")
-        nameless = {shape.name for shape in self.shapes if not shape.id}
-        lists = {poll.shape for poll in self.polls if not poll.is_by_device}
-        for name in sorted(nameless & (lists | {event.shape for event in self.webhook.events})):
-            raise ValueError(
-                f"shape {name} says in `id` whose it is: its documents hold others too"
-            )
-        is_timed = self.webhook.time or self.webhook.timestamp_header
-        timed = {shape.name for shape in self.shapes if shape.time}
-        for event in self.webhook.events:
-            if event.shape and event.shape not in timed and not is_timed:
-                raise ValueError(
-                    f"an old delivery of {event.name} would look new: say where its time stands, "
-                    f"`time` of shape {event.shape} or of the webhook, or `timestamp_header`"
-                )
+        for name, told in self.headers.items():
+            if name.lower() == "authorization":
+                raise ValueError("headers hold no credentials: use [clouds.cloud.auth]")
+            if not (name + told).isascii() or not told.isprintable():
+                raise ValueError("headers are printable ASCII")
         if not self.polls and not self.webhook.events:
             raise ValueError("a cloud has polls, or a webhook with events")
+        self._check_shapes()
 
-    def _check(self, url: str) -> None:
+    def _check_shapes(self) -> None:
+        """Hold what is asked for and delivered to the shapes it is read in."""
+        shapes = {shape.name: shape for shape in self.shapes}
+        lists = [poll.shape for poll in self.polls if not poll.is_by_device]
+        delivered = {event.shape: event.name for event in self.webhook.events if event.shape}
+        used = {poll.shape for poll in self.polls} | delivered.keys()
+        used |= {name for command in self.commands for name in command.shapes}
+        if unknown := sorted(used - shapes.keys()):
+            raise ValueError(f"no shape is called {', '.join(unknown)}")
+        for name in (*lists, *delivered):
+            if not shapes[name].id:
+                raise ValueError(f"shape {name} lacks `id`: where it stands whose it is")
+        is_timed = self.webhook.time or self.webhook.timestamp_header
+        for name, event in delivered.items():
+            if not shapes[name].time and not is_timed:
+                raise ValueError(
+                    f"an old delivery of {event} would look new: say where its time stands, "
+                    f"`time` of shape {name} or of the webhook, or `timestamp_header`"
+                )
+
+    def _check_url(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise ValueError(f"{url} is not the address of an API")

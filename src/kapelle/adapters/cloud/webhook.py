@@ -101,8 +101,6 @@ class Webhook:
         if isinstance(found, str):
             raise Refused(401, "signature-wrong", f"{found}; sign with the webhook's secret")
         self._counters.deliveries += 1
-        if self._is_alone:
-            self._presence.answered(now_ns)
         if found.signed in self._stored:
             self._counters.repeated += 1
             return
@@ -122,10 +120,14 @@ class Webhook:
         said_ns: list[int] = []
         about_actions: list[Any] = []
         for event in events:
-            meant = self._events.get(mapping.text(event, self._settings.kind))
             at_ns = self._moment(event) or signed_ns
-            is_old = bool(at_ns) and now_ns - at_ns > self._settings.age_s_max * NS_PER_S
-            if meant is None or is_old:
+            if at_ns and now_ns - at_ns > self._settings.age_s_max * NS_PER_S:
+                continue
+            if self._is_alone:
+                # A heartbeat, too, says that the cloud lived when it was sent.
+                self._presence.answered(min(at_ns or now_ns, now_ns))
+            meant = self._events.get(mapping.text(event, self._settings.kind))
+            if meant is None:
                 continue
             found = mapping.at(event, meant.item)
             if not meant.shape:
