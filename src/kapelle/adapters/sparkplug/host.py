@@ -134,23 +134,27 @@ class Host:
             self._went(number, "host left")
 
     async def ask_for_births(self) -> None:
-        """Ask edge nodes for their births where messages were missed, so many at a time."""
+        """Ask edge nodes for their births, again and again."""
         while True:
-            self._look_up()
-            now_ns = self._clock.now_ns()
-            for node in self._rebirths.due(now_ns):
-                group, _, edge = node.partition("/")
-                payload = codec.encode(REBIRTH, BOOLEAN, True, now_ns // _NS_PER_MS)
-                self.connection.publish(f"{NAMESPACE}/{group}/NCMD/{edge}", payload, qos=0)
-                self._expect(node, now_ns)
-            for number in self._rebirths.overdue(now_ns):
-                if number in self.up:
-                    # What it measures is still read: only a birth lets it be told something.
-                    self._went(number, "no birth")
-                elif number in self._unsure:
-                    self._unsure.discard(number)
-                    self._session(number, SessionEvent.DOWN)
+            self.look()
             await self._clock.sleep(_LOOK_S)
+
+    def look(self) -> None:
+        """Ask for births where messages were missed, and see which did not come."""
+        self._look_up()
+        now_ns = self._clock.now_ns()
+        for node in self._rebirths.due(now_ns):
+            self._expect(node, now_ns)
+            group, _, edge = node.partition("/")
+            payload = codec.encode(REBIRTH, BOOLEAN, True, now_ns // _NS_PER_MS)
+            self.connection.publish(f"{NAMESPACE}/{group}/NCMD/{edge}", payload, qos=0)
+        for number in self._rebirths.overdue(now_ns):
+            if number in self.up:
+                # What it measures is still read: only a birth lets it be told something.
+                self._went(number, "no birth")
+            elif number in self._unsure:
+                self._unsure.discard(number)
+                self._session(number, SessionEvent.DOWN)
 
     async def carry_out(self, command: Command) -> Said | None:
         """Write a setpoint; the device's echo will be the evidence of it."""
@@ -230,6 +234,9 @@ class Host:
                 self._expect(place.node, now_ns)
             if (come := self._known.get(address)) is not None:
                 self._came(come, address)
+        if number >= 0 and number not in self.up and place.kind in codec.DATA:
+            # It measures, and can be told nothing: its edge node may not have heard us.
+            self._nodes.unborn.setdefault(place.node)
         if number >= 0:
             faults = [*faults, *told.faults]
         reports = reports_of(told, number) if number >= 0 else []
