@@ -19,6 +19,7 @@ from kapelle.runtime.typed import (
     from_text,
     has_password,
     redact,
+    required_fields,
     to_toml,
     type_name,
     type_remedy,
@@ -106,10 +107,15 @@ class _Reader:
                 ready[key] = made
         if any(made is None for made in ready.values()):
             return None  # What is wrong within it has been said.
+        place = self._place.get(dotted, self._at(dotted))
+        if missing := [name for name in required_fields(settings_type) if name not in values]:
+            self._say(
+                place, f"[{dotted}] lacks {' and '.join(missing)}", "it has no default: add it"
+            )
+            return None
         try:
             return settings_type(**ready)
         except (ValueError, TypeError) as error:
-            place = self._place.get(dotted, self._at(dotted))
             self._say(place, f"[{dotted}] {error}", "change it to what the sentence allows")
             return None
 
@@ -161,8 +167,7 @@ class _Reader:
                 made.append(self._convert(dict(row), row_type, which))
             else:
                 self._say(place, f"{to_toml(row)} is not a table", f"write [[{dotted}]]")
-        # What could not be built has been said.
-        return tuple(one for one in made if one is not None)
+        return None if None in made else tuple(made)
 
     def _resolve(self, reference: str, dotted: str) -> object:
         scheme, _, target = reference.partition(":")

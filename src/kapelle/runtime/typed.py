@@ -5,7 +5,7 @@ import re
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,13 @@ def field_types(settings_type: type) -> dict[str, object]:
     """Return the declared type of each field of a dataclass."""
     hints = get_type_hints(settings_type)
     return {f.name: hints[f.name] for f in fields(settings_type) if f.init}
+
+
+@cache
+def required_fields(settings_type: type) -> tuple[str, ...]:
+    """Return the fields of a dataclass that have no default."""
+    given = [f for f in fields(settings_type) if f.init]
+    return tuple(f.name for f in given if f.default is f.default_factory is MISSING)
 
 
 def redact(text: str) -> str:

@@ -414,6 +414,7 @@ def test_secrets_from_files_are_hidden_where_settings_are_shown(tmp_path: object
         (('"power_w"', '"mode"'), "metric is one of"),
         (('shape = "s"', 'shape = "t"'), "no shape is called t"),
         (('id = "id"\n', ""), "shape s lacks `id`"),
+        (("values = [", "value = ["), "[clouds.cloud.1.shapes.1] lacks values; it has no default"),
     ],
 )
 def test_what_contradicts_itself_is_said(change: tuple[str, str], said: str) -> None:
