@@ -77,7 +77,10 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
     if config.ieee2030 is not None:
         with needs("ieee2030"):
             from kapelle.adapters.ieee2030.endpoint import Ieee2030Endpoint
-        utility = Ieee2030Endpoint(settings=config.ieee2030, directory=directory, clock=clock)
+        file = config.plant.data_dir / "ieee2030.db"
+        utility = Ieee2030Endpoint(
+            settings=config.ieee2030, directory=directory, clock=clock, file=file
+        )
         every.append(utility)
         sessions[utility.name] = utility.counters
     if config.sparkplug is not None:

@@ -43,6 +43,8 @@ class Client:
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     last_number: int = 0
     """Of subscriptions."""
+    unkept: set[str] = field(default_factory=set)
+    """What has changed, besides controls, and is to outlive a restart: subscriptions, documents."""
     _modes: dict[str, AbstractSet[str]] = field(default_factory=dict)
 
     def take(self, part: Part) -> None:

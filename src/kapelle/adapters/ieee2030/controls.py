@@ -6,8 +6,10 @@ its expiry is withdrawn: nobody can have acted on it.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Self
 
 from kapelle.adapters.errands import Command, Said
 from kapelle.adapters.ieee2030.codec import RESPONSES
@@ -51,6 +53,8 @@ class Control:
     cancelled_s: int = 0
     """0: it is not."""
     is_served: bool = False
+    is_over: bool = False
+    """The client has said that it follows it no more."""
     said: Said | None = None
     """What the client last said about it."""
 
@@ -68,9 +72,34 @@ class Controls:
     known: dict[str, Control] = field(default_factory=dict)
     """By mRID, oldest first; those over are kept for a while, for Responses that come late."""
     _late: list[tuple[int, int]] = field(default_factory=list)
+    is_unkept: bool = False
+    """What was told has changed since it was last kept (see `kept`)."""
     _release: tuple[int, int] | None = None
     """Epoch and revision of a release no client has confirmed yet."""
     _created_s: int = 0
+
+    @classmethod
+    def restored(cls, lfdi: str, told: Iterable[Control], now_ns: int) -> Self:
+        """Return the controls of a client as they were kept."""
+        made = cls(lfdi, {control.mrid: control for control in told})
+        if not made.known:
+            return made
+        newest = next(reversed(made.known.values()))
+        made._created_s = newest.created_s
+        if newest.cancelled_s and not newest.is_over and now_ns // NS_PER_S < newest.end_s:
+            # Whoever releases it again has to hear of it from the client as well.
+            made._release = newest.epoch, newest.revision
+        return made
+
+    def kept(self, now_ns: int) -> list[Control]:
+        """Return what has to outlive a restart: controls a client has seen and may still follow."""
+        now_s = now_ns // NS_PER_S
+        return [one for one in self.known.values() if one.is_served and now_s < one.end_s]
+
+    def serve(self, control: Control) -> None:
+        """Note that its client is being told."""
+        self.is_unkept |= not control.is_served
+        control.is_served = True
 
     def running(self, now_s: int) -> Control | None:
         """Return the control that counts now."""
@@ -121,6 +150,7 @@ class Controls:
         while running is not None:
             if running.is_served:
                 running.cancelled_s = now_s
+                self.is_unkept = True
                 self._release = command.epoch, command.revision
             else:
                 del self.known[running.mrid]
@@ -170,6 +200,9 @@ class Controls:
             return "response: subject: is no control of this client; answer those it was sent"
         said = _said(status)
         key = control.epoch, control.revision
+        if status in _OVER:
+            self.is_unkept |= not control.is_over
+            control.is_over = True
         if control.cancelled_s and said is not None and status in _OVER:
             if self._release is None:
                 return None

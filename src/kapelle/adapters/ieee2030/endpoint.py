@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kapelle.adapters.errands import Command, Errands, Said
-from kapelle.adapters.ieee2030 import tls
+from kapelle.adapters.ieee2030 import store, tls
 from kapelle.adapters.ieee2030.client import Client
 from kapelle.adapters.ieee2030.controls import Controls
 from kapelle.adapters.ieee2030.counters import Counters
@@ -19,11 +20,11 @@ from kapelle.adapters.ieee2030.link import Ieee2030Link
 from kapelle.adapters.ieee2030.metering import Signs
 from kapelle.adapters.ieee2030.notices import Notices
 from kapelle.adapters.ieee2030.resources import Library
-from kapelle.adapters.ieee2030.route import respond
+from kapelle.adapters.ieee2030.route import RETRY_S, respond
 from kapelle.adapters.ieee2030.server import Connection, Request, Response, lfdi_behind
 from kapelle.adapters.ieee2030.setpoint import amount_of, choose
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
-from kapelle.adapters.inbox import Answer, Inbox
+from kapelle.adapters.inbox import Answer, Inbox, NotStored
 from kapelle.adapters.mqtt.throttle import TokenBucket
 from kapelle.errors import LinkLost
 from kapelle.model.enums import AckStatus, SessionEvent
@@ -43,7 +44,15 @@ class Ieee2030Endpoint:
 
     name = "ieee2030"
 
-    def __init__(self, *, settings: Ieee2030Settings, directory: Directory, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Ieee2030Settings,
+        directory: Directory,
+        clock: Clock,
+        file: Path | None = None,
+    ) -> None:
+        """Make it. `file`: what clients were told, and said once, is kept there over a restart."""
         tls.check(settings)
         self.settings = settings
         self.clock = clock
@@ -53,6 +62,8 @@ class Ieee2030Endpoint:
         self.told_within_s = float(settings.poll_s + settings.poll_spread_s)
         self.inbox: Inbox
         self.library: Library
+        self._file = file
+        self._store: store.Store
         self._notices: Notices
         self._directory = directory
         self._directory_seen = -1
@@ -71,15 +82,12 @@ class Ieee2030Endpoint:
     async def open(self) -> AsyncIterator[Link]:
         """Listen; what keeps it from doing so leaves as LinkLost."""
         self.inbox = Inbox(self.name, clock=self.clock)
-        try:
-            self.library = Library(self.settings, _pins(self.settings))
-            outward = tls.client_context(self.settings)
-            server = await self._listen()
-        except (OSError, ValueError) as error:
-            where = f"{self.settings.host}:{self.settings.port}"
-            raise LinkLost(self.name, f"cannot listen on {where}: {error}") from error
-        self.port = next(iter(server.sockets)).getsockname()[1]
-        async with background() as beside:
+        async with store.opened(self._file) as self._store, background() as beside:
+            # Clients are given back what was kept of them, as after a restart.
+            self._clients.clear()
+            self._present.clear()
+            beside.start(self._store.run(), "IEEE 2030.5 notes")
+            server, outward = await self._listen()
             errands = Errands(
                 self.inbox,
                 beside,
@@ -94,17 +102,26 @@ class Ieee2030Endpoint:
             finally:
                 await self._shut(server)
 
-    async def _listen(self) -> asyncio.Server:
+    async def _listen(self) -> tuple[asyncio.Server, ssl.SSLContext]:
+        """Return the server, and how notifications are sent."""
         settings = self.settings
-        return await asyncio.start_server(
-            self._connected,
-            settings.host,
-            settings.port,
-            ssl=tls.server_context(settings),
-            ssl_handshake_timeout=settings.handshake_s,
-            ssl_shutdown_timeout=_GOODBYE_S,
-            limit=2 * settings.body_size_max,
-        )
+        try:
+            self.library = Library(settings, _pins(settings))
+            outward = tls.client_context(settings)
+            server = await asyncio.start_server(
+                self._connected,
+                settings.host,
+                settings.port,
+                ssl=tls.server_context(settings),
+                ssl_handshake_timeout=settings.handshake_s,
+                ssl_shutdown_timeout=_GOODBYE_S,
+                limit=2 * settings.body_size_max,
+            )
+        except (OSError, ValueError) as error:
+            where = f"{settings.host}:{settings.port}"
+            raise LinkLost(self.name, f"cannot listen on {where}: {error}") from error
+        self.port = next(iter(server.sockets)).getsockname()[1]
+        return server, outward
 
     async def _shut(self, server: asyncio.Server) -> None:
         server.close()
@@ -167,7 +184,14 @@ class Ieee2030Endpoint:
             self.counters.drops["too many requests"] += 1
             return Response(429, headers=(("Retry-After", str(int(pause_s) + 1)),))
         self._hear(client, now_ns)
-        return await respond(self, client, request)
+        response = await respond(self, client, request)
+        if self._store.keep(client, now_ns):
+            # A control that a client sees must not be forgotten: nobody could take it back.
+            try:
+                await self._store.written()
+            except NotStored:
+                return Response(503, headers=(("Retry-After", str(RETRY_S)),))
+        return response
 
     def _client(self, lfdi: str) -> Client | None:
         self._look_up()
@@ -182,6 +206,7 @@ class Ieee2030Endpoint:
             client = Client(
                 lfdi, device_no, Controls(lfdi), bucket, _signs(settings, lfdi), now_ns // NS_PER_S
             )
+            self._store.restore(client, now_ns)
             self._clients[device_no] = client
         return client
 
@@ -196,6 +221,7 @@ class Ieee2030Endpoint:
         for client in list(self._clients.values()):
             if self._enrolled.get(client.lfdi) != client.device_no:
                 self._leave(client)
+                self._store.forget(client)
                 del self._clients[client.device_no]
 
     def _hear(self, client: Client, now_ns: int) -> None:
@@ -239,6 +265,7 @@ class Ieee2030Endpoint:
         now_ns = self.clock.now_ns()
         if np.isnan(command.setpoint_w):
             said = client.controls.release(command, now_ns)
+            self._store.keep(client, now_ns)
             self._notices.changed(client)
             return said
         up_w, down_w = self._directory.nameplate(np.array([command.device_no], np.int32))

@@ -130,7 +130,7 @@ class Library:
         if path.startswith("/derp/1/derc/"):
             for control, status, since_s in client.controls.shown(now_ns):
                 if control.mrid == path[13:]:
-                    control.is_served = True
+                    client.controls.serve(control)
                     return self._control(client, control, status, since_s)
         return None
 
@@ -247,7 +247,7 @@ class Library:
         ]
         rows = page.cut(shown)
         for control, _, _ in rows:
-            control.is_served = True
+            client.controls.serve(control)
         return DERControlListResponse(
             href=f"{home_of(client)}/derp/1/{'actderc' if active else 'derc'}",
             all_=len(shown),

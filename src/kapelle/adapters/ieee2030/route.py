@@ -17,20 +17,16 @@ from kapelle.adapters.ieee2030.resources import Library
 from kapelle.adapters.ieee2030.server import Request, Response
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.ieee2030.status import read_status
+from kapelle.adapters.ieee2030.store import DOCUMENTS, SUBSCRIPTIONS
 from kapelle.adapters.inbox import Answer, Heard, Inbox, NotStored, Report, Unreadable
 from kapelle.model.enums import AckStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock
 
 SEP_XML = "application/sep+xml"
-_RETRY_S = 5
+RETRY_S = 5
 _DIGITS_MAX = 12
-_DOCUMENTS = {
-    "dera": "DERAvailability",
-    "dercap": "DERCapability",
-    "derg": "DERSettings",
-    "ders": "DERStatus",
-}
+_DOCUMENTS = {**DOCUMENTS, "dera": "DERAvailability", "ders": "DERStatus"}
 _RESPONSES = ("DERControlResponse", "Response")
 _INVALID = ReasonCodeType.invalid_request_values
 
@@ -97,6 +93,7 @@ def _forget(client: Client, path: str) -> bool:
         return client.mirrors.pop(path[5:], None) is not None
     number = path.removeprefix(f"{home_of(client)}/sub/")
     is_number = number.isascii() and number.isdigit() and len(number) < _DIGITS_MAX
+    client.unkept.add(SUBSCRIPTIONS)
     return is_number and client.subscriptions.pop(int(number), None) is not None
 
 
@@ -117,6 +114,7 @@ async def _subscribe(host: Host, client: Client, body: bytes) -> Response:
         client.last_number += 1
         made.number = client.last_number
     client.subscriptions[made.number] = made
+    client.unkept.add(SUBSCRIPTIONS)
     return Response(201, headers=(("Location", f"{home_of(client)}/sub/{made.number}"),))
 
 
@@ -170,6 +168,8 @@ async def _take_document(host: Host, client: Client, name: str, body: bytes) -> 
     if kept.status == 204:
         client.documents[name] = body
         client.take(part)
+        if name in DOCUMENTS:
+            client.unkept.add(name)
     return kept
 
 
@@ -215,8 +215,8 @@ async def _keep(
         await host.inbox.accept(Heard(client.lfdi, body, reports, answers, unreadable))
     except NotStored:
         host.counters.declined += 1
-        later = error_xml(ReasonCodeType.internal_error, "send it again", _RETRY_S)
-        return Response(503, later, (*_XML, ("Retry-After", str(_RETRY_S))))
+        later = error_xml(ReasonCodeType.internal_error, "send it again", RETRY_S)
+        return Response(503, later, (*_XML, ("Retry-After", str(RETRY_S))))
     return done
 
 
