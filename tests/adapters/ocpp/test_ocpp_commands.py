@@ -11,9 +11,10 @@ from ocpp.messages import Call, _validate_payload
 
 from kapelle.adapters.ocpp import frames
 from kapelle.adapters.ocpp.commands import Means, Plan, is_ending, is_shown, per_unit, plan
-from kapelle.adapters.ocpp.dialect import Composite, Dialect
+from kapelle.adapters.ocpp.dialect import Dialect
 from kapelle.adapters.ocpp.events import Event, Need, Occupancy, Sample
 from kapelle.adapters.ocpp.meters import moment_ns
+from kapelle.adapters.ocpp.schedule import Composite
 from kapelle.adapters.ocpp.station import Nameplate, Station
 from kapelle.adapters.ocpp.v2 import V2, V21, V201
 from kapelle.adapters.ocpp.v16 import V16

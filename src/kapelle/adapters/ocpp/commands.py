@@ -3,7 +3,8 @@
 import math
 from typing import NamedTuple
 
-from kapelle.adapters.ocpp.dialect import Composite, Dialect, Profile
+from kapelle.adapters.ocpp.dialect import Dialect
+from kapelle.adapters.ocpp.schedule import Composite, Profile
 from kapelle.adapters.ocpp.station import STATION, Station
 from kapelle.adapters.ocpp.v2 import V21
 from kapelle.model.ids import NS_PER_S

@@ -8,8 +8,11 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
+from kapelle.adapters.ocpp.events import Sample
 from kapelle.model.enums import Metric
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,6 +61,23 @@ class Sampled(NamedTuple):
     context: str = ""
 
 
+class Sampling(Protocol):
+    """A sampled value in the words of some version."""
+
+    def sampled(self) -> Sampled | None:
+        """Return it in the words of all; None where it says nothing (it is only signed)."""
+
+
+Value = TypeVar("Value", bound=Sampling)
+
+
+class Meter(msgspec.Struct, Generic[Value], rename="camel"):
+    """What was sampled at one moment (MeterValue, MeterValueType)."""
+
+    sampled_value: list[Value]
+    timestamp: str = ""
+
+
 class Measured(NamedTuple):
     """What sampled values of one moment say."""
 
@@ -65,6 +85,24 @@ class Measured(NamedTuple):
     phases: int
     """Phases in use; 0: not known."""
     problems: list[str]
+
+
+def samples(
+    meters: Sequence[Meter[Value]], where: str
+) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Return what meters say, moment by moment, and why parts of it cannot be used.
+
+    `where`: the field they stand in.
+    """
+    said: list[Sample] = []
+    problems: list[str] = []
+    for place, meter in enumerate(meters):
+        sampled = [one for value in meter.sampled_value if (one := value.sampled()) is not None]
+        measured = measure(sampled, f"/{where}/{place}/sampledValue")
+        problems += measured.problems
+        if measured.values:
+            said.append(Sample(moment_ns(meter.timestamp), measured.values, measured.phases))
+    return tuple(said), tuple(problems)
 
 
 def moment_ns(text: str) -> int:

@@ -1,24 +1,49 @@
-"""What charging schedules of every version have in common. Pure."""
+"""Charging profiles and schedules, as every version has them. Pure."""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import msgspec
-
-from kapelle.adapters.ocpp.dialect import Composite, Profile
-from kapelle.adapters.ocpp.events import Misread
 from kapelle.adapters.ocpp.meters import time_text
-from kapelle.model.enums import AckStatus
 from kapelle.model.ids import NS_PER_S
 
-_PLACE_MARK = " - at `$"
+
+class Profile(NamedTuple):
+    """A setpoint as a charging profile."""
+
+    evse: int
+    """0: the whole station."""
+    transaction: str
+    """Of a profile for one transaction; empty: the one of the station, or of all transactions."""
+    is_default: bool
+    """For whatever transaction runs, where a station takes no profile of its own (evse 0)."""
+    value: float
+    """Positive is consumption, in `unit`."""
+    unit: str
+    """A (per phase) or W."""
+    unit_w: float
+    """How many watts one of it is."""
+    phases: int
+    """Phases in use; 0: not known."""
+    is_setpoint: bool
+    """2.1: to be followed in both directions. False: a limit of consumption."""
+    from_ns: int
+    until_ns: int
+    """It ends by itself; 0: never."""
+    stack_level: int
 
 
-class _Status(msgspec.Struct):
-    status: str
+class Composite(NamedTuple):
+    """What a station says that it will do, from now on."""
+
+    value: float
+    """NaN: nothing limits it. Positive is consumption, in `unit`."""
+    unit: str
+    ends_s: float
+    """When that value no longer holds; infinite: it is not said. [s]"""
 
 
-def tenths(value: float) -> float:
+def _tenths(value: float) -> float:
     """Return a limit as OCPP allows it: with one digit after the point (1.6, 7.14)."""
     return round(value, 1) + 0.0
 
@@ -28,6 +53,17 @@ def validity(profile: Profile) -> dict[str, object]:
     said: dict[str, object] = {"startSchedule": time_text(profile.from_ns)}
     if profile.until_ns:
         said["duration"] = math.ceil((profile.until_ns - profile.from_ns) / NS_PER_S)
+    return said
+
+
+def period(profile: Profile) -> dict[str, object]:
+    """Return the one period of a profile's schedule."""
+    value = _tenths(profile.value)
+    if profile.is_setpoint:
+        return {"startPeriod": 0, "setpoint": value, "operationMode": "CentralSetpoint"}
+    said: dict[str, object] = {"startPeriod": 0, "limit": value}
+    if profile.phases:
+        said["numberPhases"] = profile.phases
     return said
 
 
@@ -52,33 +88,3 @@ def first(
     if duration_s is not None:
         ends.append(duration_s)
     return Composite(begun[-1], unit, min(ends, default=math.inf))
-
-
-def read_status(payload: bytes) -> tuple[AckStatus, str]:
-    """Return what a station answered to a profile: ACCEPTED or REJECTED, and its own word."""
-    try:
-        status = msgspec.json.decode(payload, type=_Status).status
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return AckStatus.REJECTED, "its answer cannot be read"
-    accepted = status == "Accepted"
-    return (AckStatus.ACCEPTED if accepted else AckStatus.REJECTED), status[:40]
-
-
-def misread(action: str, error: Exception, malformed: str) -> Misread:
-    """Return what is wrong with a call.
-
-    Args:
-        action: Of the call.
-        error: What the reader of JSON said.
-        malformed: What this version calls a payload that is no JSON of the right form: the
-            specification of 1.6 itself misspelt some of its error codes.
-    """
-    if isinstance(error, RecursionError):
-        return Misread(malformed, f"json: /3: {action} is nested too deeply; send flat objects")
-    what, _, path = str(error).partition(_PLACE_MARK)
-    place = "/3" + path.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
-    reason = f"field: {place}: {what.replace('`', '')[:120]}; send {action} as specified"
-    if isinstance(error, msgspec.ValidationError):
-        missing = "missing required field" in what
-        return Misread("ProtocolError" if missing else "TypeConstraintViolation", reason)
-    return Misread(malformed, reason)

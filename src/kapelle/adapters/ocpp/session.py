@@ -16,9 +16,10 @@ from kapelle.adapters.ocpp import frames
 from kapelle.adapters.ocpp.commands import WINDOW_S, Means, Plan, is_ending, is_shown, plan
 from kapelle.adapters.ocpp.connection import Connection, Refused
 from kapelle.adapters.ocpp.counters import Counters
-from kapelle.adapters.ocpp.dialect import Ask, Circumstances, Profile
+from kapelle.adapters.ocpp.dialect import Ask, Circumstances
 from kapelle.adapters.ocpp.events import Misread
 from kapelle.adapters.ocpp.flexibility import Setpoint
+from kapelle.adapters.ocpp.schedule import Profile
 from kapelle.adapters.ocpp.settings import OcppSettings
 from kapelle.adapters.ocpp.station import STATION, Nameplate, Saying, Station
 from kapelle.model.enums import AckStatus
