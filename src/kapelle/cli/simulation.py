@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from kapelle.cli.output import Exit, Json, cell, out, print_json, say
+from kapelle.cli.output import Exit, Json, out, print_json, say
+from kapelle.cli.result_words import facts
 from kapelle.cli.running import run_until_signal
 from kapelle.errors import NotFound
 
@@ -112,17 +112,8 @@ def _tell(result: "Result") -> None:
     console.print(
         f"seed {result.seed}: {result.virtual_s:,.0f} s in {result.wall_s:.1f} s (×{speed:,.0f})"
     )
-    for title, part in (
-        *((f"order {k}", msgspec.to_builtins(o)) for k, o in enumerate(result.orders, start=1)),
-        ("aggregate", msgspec.to_builtins(result.aggregate)),
-        ("redispatch", msgspec.to_builtins(result.redispatch)),
-        ("commands", {**result.commands, "per_device_hour": result.commands_per_device_hour}),
-        ("readings", result.readings),
-        ("firm", result.firm),
-    ):
-        said = ", ".join(f"{name} {cell(value)}" for name, value in part.items())
-        console.print(f"{title}: {said}", markup=False)
-    console.print(f"double effects {result.double_effects}, stranded {result.stranded}")
+    for name, text in facts(result):
+        console.print(f"[dim]{name:<10}[/] {text}")
     for problem in result.problems:
         console.print(f"✕ {problem}", style="red", markup=False)
 
