@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,25 +97,42 @@ async def bridged(
     python: Path, folder: Path, inverter: Inverter, **more: Any
 ) -> AsyncIterator[tuple[Plant, Ieee2030Endpoint]]:
     """The plant, the client, and the device behind it."""
+    async with (
+        asyncio.timeout(150),
+        served({UNIT: inverter}) as modbus,
+        life(folder) as (plant, endpoint),
+        beside(python, configuration(folder, endpoint.port, modbus, **more)),
+    ):
+        yield plant, endpoint
+
+
+@asynccontextmanager
+async def life(folder: Path, port: int = 0) -> AsyncIterator[tuple[Plant, Ieee2030Endpoint]]:
+    """One life of the plant."""
     directory = enrolled("ieee2030", signed("device").lfdi)
     given: dict[str, object] = {"poll_s": 60, "poll_spread_s": 0, "post_s": 1, "silence_s": 90.0}
     given["notify_networks"] = ("127.0.0.0/8",)
     # It gives the output of a DER flowDirection 1, the load 19.
     given["forward_is_export"] = (signed("device").lfdi.lower(),)
-    clock = SystemClock()
-    endpoint = Ieee2030Endpoint(settings=settings(**given), directory=directory, clock=clock)
-    async with (
-        asyncio.timeout(150),
-        served({UNIT: inverter}) as modbus,
-        opened(endpoint, directory) as plant,
-    ):
-        file = configuration(folder, endpoint.port, modbus, **more)
-        async with running(python, file) as log:
-            try:
-                yield plant, endpoint
-            except BaseException:
-                print(log.read_text()[-8_000:])
-                raise
+    endpoint = Ieee2030Endpoint(
+        settings=settings(port=port, **given),
+        directory=directory,
+        clock=SystemClock(),
+        file=folder / "notes.db",
+    )
+    async with opened(endpoint, directory) as plant:
+        yield plant, endpoint
+
+
+@asynccontextmanager
+async def beside(python: Path, file: Path) -> AsyncIterator[None]:
+    """Run the client; what it logged is shown where a test fails."""
+    async with running(python, file) as log:
+        try:
+            yield
+        except BaseException:
+            print(log.read_text()[-8_000:])
+            raise
 
 
 def free_port() -> int:
@@ -176,32 +193,52 @@ def test_a_control_the_device_lacks_is_rejected_with_252(python: Path, tmp_path:
     asyncio.run(run())
 
 
-def test_a_subscriber_hears_of_a_control_at_once_and_of_its_end(
+def test_a_subscriber_hears_at_once_and_a_restart_of_the_plant_changes_nothing_for_its_device(
     python: Path, tmp_path: Path
 ) -> None:
+    """Between them the client looks once a minute: what it hears in between, it was notified of."""
+    subscribed = {
+        "enabled": True,
+        "notification_host": "127.0.0.1",
+        "notification_external_host": "127.0.0.1",
+        "notification_port": free_port(),
+        "notification_client_cert_mode": "enforce",
+    }
+
     async def run() -> None:
         inverter = Inverter(changed=PERCENT)
-        subscribed = {
-            "enabled": True,
-            "notification_host": "127.0.0.1",
-            "notification_external_host": "127.0.0.1",
-            "notification_port": free_port(),
-            "notification_client_cert_mode": "enforce",
-        }
-        more = {"subscription": subscribed}
-        async with bridged(python, tmp_path, inverter, **more) as (plant, endpoint):
-            # Once it reports, it has looked and subscribed; it would look again after a minute.
-            await until(plant.power_w, 60)
-            assert await plant.send(2_500.0)
-            await until(lambda: inverter.get(704, "WSetPct") == 500, 20)
-            assert inverter.get(704, "WSetEna")
-            assert await plant.send(float("nan"), revision=2)
-            await until(lambda: not inverter.get(704, "WSetEna"), 20)
+        async with (
+            asyncio.timeout(150),
+            served({UNIT: inverter}) as modbus,
+            AsyncExitStack() as outliving,
+        ):
+            async with life(tmp_path) as (plant, endpoint):
+                file = configuration(tmp_path, endpoint.port, modbus, subscription=subscribed)
+                await outliving.enter_async_context(beside(python, file))
+                # Once it reports, it has looked and subscribed.
+                await until(plant.power_w, 60)
+                assert await plant.send(2_500.0)
+                await until(lambda: inverter.get(704, "WSetPct") == 500, 20)
+                assert inverter.get(704, "WSetEna")
 
-            async def released() -> bool:
-                return (2, AckStatus.APPLIED) in await plant.answers()
+                async def started() -> bool:
+                    return (1, AckStatus.APPLIED) in await plant.answers()
 
-            await until(released, 20)
-            assert endpoint.counters.notified >= 2
+                await until(started, 20)
+                assert endpoint.counters.notified >= 1
+            async with life(tmp_path, endpoint.port) as (plant, again):
+                # Its mirror is not known any more: it makes it again.
+                await until(plant.power_w, 60)
+                assert inverter.get(704, "WSetEna")
+                assert inverter.get(704, "WSetPct") == 500
+                # It is still subscribed, and hears that what it was told before is over.
+                assert await plant.send(float("nan"), revision=2, epoch=2)
+                await until(lambda: not inverter.get(704, "WSetEna"), 20)
+
+                async def released() -> bool:
+                    return (2, AckStatus.APPLIED) in await plant.answers()
+
+                await until(released, 20)
+                assert again.counters.notified >= 1
 
     asyncio.run(run())
