@@ -3,22 +3,36 @@
 import asyncio
 import shutil
 import socket
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+OPEN = ("allow_anonymous true",)
+
 
 @asynccontextmanager
-async def mosquitto() -> AsyncIterator[int]:
-    """Run it without persistence; yields its port."""
+async def mosquitto(*settings: str) -> AsyncIterator[int]:
+    """Run it without persistence, with lines of its configuration; yields its port."""
     if shutil.which("mosquitto") is None:
         pytest.skip("needs the mosquitto broker (Debian: mosquitto)")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        # Started by root, it would take a user that cannot read files of the test.
+        lines = ("user root", f"listener {port} 127.0.0.1", *(settings or OPEN), "")
+        file.write("\n".join(lines))
+        file.flush()
+        async with _running(file.name, port):
+            yield port
+
+
+@asynccontextmanager
+async def _running(file: str, port: int) -> AsyncIterator[None]:
     broker = await asyncio.create_subprocess_exec(
-        "mosquitto", "-p", str(port),
+        "mosquitto", "-c", file,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -31,7 +45,7 @@ async def mosquitto() -> AsyncIterator[int]:
                 out.close()
                 await out.wait_closed()
                 break
-        yield port
+        yield
     finally:
         broker.terminate()
         await broker.wait()

@@ -138,6 +138,47 @@ def test_what_the_journal_did_not_take_is_not_acknowledged_and_nothing_noted_is_
     run(work)
 
 
+def test_who_comes_and_goes_while_nothing_is_stored_is_known_by_how_that_ended() -> None:
+    async def work(tasks: asyncio.TaskGroup) -> None:
+        inbox = inbox_of(InboxSettings(waiting_max=4, linger_s=0.0))
+        for number in range(1, 101):
+            inbox.session(number % 3, SessionEvent(1 + number % 2), number)
+        batch = await first(inbox)
+        assert batch.sessions is not None
+        assert len(batch.sessions) <= 3 + 6
+        told = zip(batch.sessions.device_no.tolist(), batch.sessions.session.tolist(), strict=True)
+        newest = dict(told)
+        assert newest == {1: 100, 2: 98, 0: 99}
+        assert batch.sessions.session.tolist() == sorted(batch.sessions.session.tolist())
+
+    run(work)
+
+
+def test_a_lost_link_says_who_went_with_it_before_it_ends() -> None:
+    async def work(tasks: asyncio.TaskGroup) -> None:
+        inbox = inbox_of()
+        inbox.session(5, SessionEvent.DOWN, 7)
+        inbox.lose("gone")
+        assert await _ends(inbox) == [[5]]
+
+    run(work)
+
+
+async def _ends(inbox: Inbox) -> list[list[int]]:
+    """Store what comes, until the link is lost; return whose sessions ended."""
+    seen: list[list[int]] = []
+
+    async def store() -> None:
+        async for batch in inbox.receive():
+            assert batch.sessions is not None
+            seen.append(batch.sessions.device_no.tolist())
+            asyncio.get_running_loop().call_later(0.05, inbox.confirm, batch, {})
+
+    with pytest.raises(LinkLost, match="gone"):
+        await asyncio.wait_for(store(), 1.5)
+    return seen
+
+
 def test_what_the_transport_noted_comes_before_what_the_device_says() -> None:
     async def work(tasks: asyncio.TaskGroup) -> None:
         inbox = inbox_of()

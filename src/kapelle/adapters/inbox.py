@@ -89,6 +89,10 @@ class _Waiting:
     stored: "asyncio.Future[Sequence[str]]"
 
 
+_Session = tuple[int, int, int, int]
+"""Device, event, number of the session, and when. [ns]"""
+
+
 @dataclass(slots=True, eq=False)
 class _Receipt:
     waiting: list[_Waiting]
@@ -102,7 +106,13 @@ class _Asides:
     """What the transport itself noted: who came and went, and what became of commands."""
 
     answers: list[tuple[Answer, int]] = field(default_factory=list)
-    sessions: list[tuple[int, int, int, int]] = field(default_factory=list)
+    sessions: list[_Session] = field(default_factory=list)
+
+
+def _newest(sessions: list[_Session]) -> list[_Session]:
+    """Return the newest event of each device, in the order of their numbers."""
+    newest = {row[0]: row for row in sessions}
+    return sorted(newest.values(), key=lambda row: row[2])
 
 
 class Inbox:
@@ -117,6 +127,7 @@ class Inbox:
         self._waiting: list[_Waiting] = []
         self._unanswered = 0
         self._asides = _Asides()
+        self._sessions_max = self._settings.waiting_max
         self._ready = asyncio.Event()
         self._roomy = asyncio.Event()
         self._roomy.set()
@@ -165,7 +176,12 @@ class Inbox:
 
     def session(self, device_no: int, event: SessionEvent, number: int) -> None:
         """Note that a connection came or went; `number` rises with every connection."""
-        self._asides.sessions.append((device_no, int(event), number, self._clock.now_ns()))
+        sessions = self._asides.sessions
+        if len(sessions) >= self._sessions_max:
+            # Who comes and goes while nothing is stored is known by how that ended.
+            sessions[:] = _newest(sessions)
+            self._sessions_max = max(self._settings.waiting_max, 2 * len(sessions))
+        sessions.append((device_no, int(event), number, self._clock.now_ns()))
         self._ready.set()
 
     def answered(self, answer: Answer) -> None:
@@ -227,8 +243,7 @@ class Inbox:
                 waiting.stored.set_exception(NotStored(reason))
         before, since = receipt.asides, self._asides
         since.answers = (before.answers + since.answers)[-self._settings.waiting_max :]
-        newest = {row[0]: row for row in before.sessions + since.sessions}
-        since.sessions = sorted(newest.values(), key=lambda row: row[2])
+        since.sessions = _newest(before.sessions + since.sessions)
         if since.answers or since.sessions:
             self._ready.set()
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import shutil
 import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
@@ -100,6 +103,35 @@ def test_no_broker_is_a_lost_link(open_broker_client: Any) -> None:
                 pass
         server.close()
         await server.wait_closed()
+
+    asyncio.run(check())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_broker_with_tls_and_a_password(
+    open_broker_client: Any, certificate: tuple[Path, Path], tmp_path: Path, version: int
+) -> None:
+    authority, key = certificate
+    words = tmp_path / "words"
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("needs mosquitto_passwd (Debian: mosquitto)")
+    subprocess.run(["mosquitto_passwd", "-b", "-c", words, "plant", "a secret"], check=True)
+
+    async def check() -> None:
+        tls = (f"certfile {authority}", f"keyfile {key}")
+        async with mosquitto(*tls, "allow_anonymous false", f"password_file {words}") as port:
+            right = {
+                "port": port, "tls": True, "tls_authority": str(authority), "version": version,
+                "username": "plant", "password": "a secret",
+            }  # fmt: skip
+            async with open_broker_client(**right):
+                pass
+            for wrong in ({"password": "another"}, {"tls_authority": ""}, {"tls": False}):
+                with pytest.raises(LinkLost) as lost:
+                    async with open_broker_client(**{**right, "connect_s": 2.0, **wrong}):
+                        pass
+                assert "secret" not in str(lost.value)
 
     asyncio.run(check())
 

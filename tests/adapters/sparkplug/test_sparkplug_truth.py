@@ -125,6 +125,12 @@ def test_who_is_up_is_who_is_there_once_the_channel_is_good_again(
             world.node.find(0)
         # So much was lost that numbers do not agree by chance, which would hide it from any host.
         world.node._seq += 100
+        world.step("measure", 0)
+        world.fate = "lose"
+        for _ in range(8):
+            # What the host asks is lost, too.
+            world.step("wait", 0)
+        world.fate = "pass"
         for _ in range(30):
             for index in range(DEVICES):
                 world.step("measure", index)
