@@ -46,6 +46,9 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     # When an edge agent reads, and what a station says beside its meter, is their own affair.
     sent = "due" if outcome.options.mix else "sent"
     effects = f"{truth.effects:,} took effect, {truth.double_effects:,} twice"
+    if outcome.options.mix:
+        # A protocol without revisions sets again what was set, which is another effect.
+        effects = f"devices were set {truth.effects:,} times, {truth.double_effects:,} in error"
     return [
         (
             "delivered",
