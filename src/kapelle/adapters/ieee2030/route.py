@@ -47,6 +47,8 @@ async def respond(host: Host, client: Client, request: Request) -> Response:
     if request.method in ("GET", "HEAD"):
         return _read(host, client, path, request)
     home = home_of(client)
+    if path.startswith("/edev/") and not f"{path}/".startswith(f"{home}/"):
+        return Response(404)  # What is another's is not there.
     if request.method == "POST":
         if path == "/mup":
             return await _make_mirror(host, client, request.body)
