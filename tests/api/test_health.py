@@ -119,11 +119,12 @@ def test_the_plants_own_topic_tells_of_partitions_holds_and_damage() -> None:
     assert found(judge(view(lag_s=10), NOW, nothing, [])) == {"partition-behind": "degraded"}
     assert found(judge(view(lag_s=60), NOW, nothing, [])) == {"partition-behind": "failing"}
     held = view(lag_s=60)
-    held.held, held.hold_reason = True, "storm"
+    held.held, held.hold_reason, held.held_at_ns = True, "storm", NOW - HOUR_NS
     health = judge(held, NOW, nothing, ["p/0 7: checksum"])
     assert list(found(health)) == ["partition-behind", "commands-held", "journal-damaged"]
     assert health.state == "failing"
     assert "storm" in health.reasons[1].text
+    assert Watchman().step(health, NOW).reasons[1].since_ns == NOW - HOUR_NS
 
 
 def test_since_when_is_remembered_until_it_is_over() -> None:

@@ -158,8 +158,12 @@ def test_hold_and_notices() -> None:
     assert view.held
     assert view.hold_reason == "test"
     assert len(view.notices) == 256
-    apply_plant(view, entry(1000, Hold(False, T0)))
-    assert not view.held
+    apply_plant(view, entry(1000, Hold(True, T0 + 5, "again")))
+    assert view.held_at_ns == T0, "since when it is held"
+    apply_plant(view, entry(1001, Hold(False, T0 + 6)))
+    assert (view.held, view.held_at_ns) == (False, 0)
+    apply_plant(view, entry(1002, Hold(True, T0 + 7)))
+    assert view.held_at_ns == T0 + 7
 
 
 def test_excluded_and_commanded_devices_are_told_apart() -> None:
@@ -214,7 +218,7 @@ def test_view_survives_its_snapshot() -> None:
     assert [vars_of(state) for state in again.orders.values()] == [
         vars_of(state) for state in view.orders.values()
     ]
-    assert (again.held, again.hold_reason) == (True, "storm")
+    assert (again.held, again.hold_reason, again.held_at_ns) == (True, "storm", view.held_at_ns)
     assert list(again.notices) == list(view.notices)
     assert repr(total(again)) == repr(total(view))
     for each in (view, again):

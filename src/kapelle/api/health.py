@@ -84,7 +84,13 @@ def judge(
     if view.held:
         why = f": {view.hold_reason}" if view.hold_reason else ""
         reasons.append(
-            Reason("commands-held", "degraded", f"every command is held{why}", "kapelle release")
+            Reason(
+                "commands-held",
+                "degraded",
+                f"every command is held{why}",
+                "kapelle release",
+                view.held_at_ns,
+            )
         )
     reasons.sort(key=lambda r: (-STATES.index(r.state), r.code))
     worst = reasons[0].state if reasons else "ok"

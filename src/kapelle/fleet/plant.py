@@ -83,6 +83,8 @@ class PlantView:
     orders: dict[int, OrderState] = field(default_factory=dict)
     held: bool = False
     hold_reason: str = ""
+    held_at_ns: int = 0
+    """Since when it is held, however often that was said again; 0 where it is not."""
     notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=_NOTICES_KEPT))
     learned: Learned = field(default_factory=Learned)
     """How well the plant estimates."""
@@ -203,7 +205,9 @@ def apply_plant(view: PlantView, entry: Entry) -> None:
         case Envelopes() as envelopes:
             view.envelopes.apply(envelopes)
         case Hold() as hold:
+            since_ns = view.held_at_ns or hold.at_ns
             view.held, view.hold_reason = hold.held, hold.reason
+            view.held_at_ns = since_ns if hold.held else 0
             view.firmness.kept.windows.clear()
         case Notice() as notice:
             found = merged(notice, view.notices)

@@ -54,6 +54,7 @@ class _PlantMeta(msgspec.Struct, frozen=True):
     learned: Learned = msgspec.field(default_factory=Learned)
     firmness: Firmness = msgspec.field(default_factory=Firmness)
     envelopes: dict[str, list[Window]] = {}
+    held_at_ns: int = 0
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -200,6 +201,7 @@ def view_to_snapshot(view: PlantView) -> Snapshot:
         view.learned,
         view.firmness,
         dict(sorted(view.envelopes.windows.items())),
+        view.held_at_ns,
     )
     return Snapshot(view.position, {}, msgspec.msgpack.encode(meta))
 
@@ -228,7 +230,7 @@ def view_from_snapshot(snapshot: Snapshot, partitions: int) -> PlantView:
     view = PlantView(partitions, snapshot.position)
     view.orders = {state.order.order_no: state for state in meta.orders}
     view.summaries = {summary.partition: summary for summary in meta.summaries}
-    view.held, view.hold_reason = meta.held, meta.hold_reason
+    view.held, view.hold_reason, view.held_at_ns = meta.held, meta.hold_reason, meta.held_at_ns
     view.notices.extend(meta.notices)
     view.learned = meta.learned
     view.firmness = meta.firmness
