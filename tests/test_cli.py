@@ -17,7 +17,7 @@ from kapelle import cli
 from kapelle.api.shapes import HoldTold, OrderTold, PreviewTold, ReasonTold, StatusTold
 from kapelle.api.told import tell_resource
 from kapelle.cli import orders, status
-from kapelle.cli.output import Exit, exit_code
+from kapelle.cli.output import Exit, cell, exit_code, print_table
 from kapelle.cli.quantities import duration_s, energy_wh, moment
 from kapelle.errors import (
     Conflict,
@@ -383,6 +383,22 @@ def test_moments(text: str, expected: str) -> None:
 def test_what_is_no_moment(text: str) -> None:
     with pytest.raises(Invalid):
         moment(text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (float("nan"), "–"), (7, "7"), (-0.0, "0"), (-5.5, "−5.5"), (0.2933333, "0.293333"),
+     (-1_453_750.4, "−1,453,750"), (2e-9, "2e-09"), ("a-b", "a-b"), (1283, "1283")],
+)  # fmt: skip
+def test_a_cell_of_a_table_reads_well(value: object, text: str) -> None:
+    assert cell(value) == text
+
+
+def test_what_counts_has_separators_and_what_names_has_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table([{"order": 1283, "devices": 1283}], ("order", "devices"), "", counts=("devices",))
+    assert capsys.readouterr().out.split() == ["order", "devices", "1283", "1,283"]
 
 
 _COSTLY = ("duckdb", "pyarrow", "fastapi", "sqlalchemy")

@@ -157,7 +157,8 @@ def cell(value: object) -> str:
         return "–"
     if not isinstance(value, float):
         return str(value)
-    text = f"{value:z,.6g}"
+    # Six digits are enough, but not by way of 1.45375e+06.
+    text = f"{value:z,.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:z,.6g}"
     return f"−{text[1:]}" if text.startswith("-") else text
 
 
