@@ -16,6 +16,7 @@ from kapelle.adapters.mqtt.settings import BrokerSettings, MqttSettings
 from kapelle.adapters.ocpp.settings import OcppSettings
 from kapelle.adapters.openadr.settings import OpenAdrSettings, UpstreamSettings
 from kapelle.adapters.sparkplug.settings import SparkplugSettings
+from kapelle.adapters.topics.settings import TopicsSettings
 from kapelle.api.settings import ApiSettings
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.errors import Invalid, Problem
@@ -81,6 +82,8 @@ class Config:
     """IEEE 2030.5 clients connect here; not served unless there is an `[ieee2030]`."""
     sparkplug: SparkplugSettings | None = None
     """A broker on which Kapelle is a Sparkplug B host; none unless there is a `[sparkplug]`."""
+    topics: TopicsSettings | None = None
+    """A broker with devices on topics of their own; none unless there is a `[topics]`."""
     clouds: CloudsSettings | None = None
     """Vendors' clouds: an adapter for each `[[clouds.cloud]]`."""
     http: HttpSettings = field(default_factory=HttpSettings)

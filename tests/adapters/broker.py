@@ -49,3 +49,22 @@ async def _running(file: str, port: int) -> AsyncIterator[None]:
     finally:
         broker.terminate()
         await broker.wait()
+
+
+@cache
+def lasting_mosquitto() -> int:
+    """Run one broker for all trials, until the tests end; return its port."""
+    if shutil.which("mosquitto") is None:
+        pytest.skip("needs the mosquitto broker (Debian: mosquitto)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    quiet = subprocess.DEVNULL
+    broker = subprocess.Popen(["mosquitto", "-p", str(port)], stdout=quiet, stderr=quiet)
+    atexit.register(broker.wait)
+    atexit.register(broker.terminate)
+    for _ in range(500):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return port
+        time.sleep(0.02)
+    raise AssertionError("mosquitto does not listen")

@@ -89,6 +89,12 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         nodes = SparkplugEndpoint(settings=config.sparkplug, directory=directory, clock=clock)
         every.append(nodes)
         sessions[nodes.name] = nodes.counters
+    if config.topics is not None:
+        from kapelle.adapters.topics.endpoint import TopicsEndpoint
+
+        topics = TopicsEndpoint(settings=config.topics, directory=directory, clock=clock)
+        every.append(topics)
+        sessions[topics.name] = topics.counters
     webhooks: dict[str, Application] = {}
     if config.clouds is not None:
         from kapelle.adapters.cloud.endpoint import Cloud

@@ -17,6 +17,7 @@ from tests.adapters.ocpp.trial import OcppTrial
 from tests.adapters.openadr.trial import OpenAdrTrial
 from tests.adapters.sparkplug.trial import SparkplugTrial
 from tests.adapters.sunspec.trial import SunSpecTrial
+from tests.adapters.topics.trial import TopicsTrial
 
 from kapelle.model.enums import AckStatus, SessionEvent
 
@@ -30,6 +31,7 @@ TRIALS: list[Trial] = [
     *OCPP,
     Ieee2030Trial(),
     SparkplugTrial(),
+    TopicsTrial(),
 ]
 FAILED = {AckStatus.REJECTED, AckStatus.EXPIRED}
 

@@ -1,18 +1,13 @@
 """The Sparkplug host on trial: an edge node on aiomqtt, over mosquitto."""
 
 import asyncio
-import atexit
 import itertools
-import shutil
 import socket
-import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import cache
 
 import aiomqtt
-import pytest
+from tests.adapters.broker import lasting_mosquitto
 from tests.adapters.conformance.plant import enrolled, until
 
 from kapelle.adapters.sparkplug import codec
@@ -28,25 +23,6 @@ _METRICS = (
     SparkplugMetric("Setpoint", "setpoint_w", "kW", "import"),
 )
 _groups = itertools.count()
-
-
-@cache
-def _broker() -> int:
-    """Run one broker for all trials, until the tests end; return its port."""
-    if shutil.which("mosquitto") is None:
-        pytest.skip("needs the mosquitto broker (Debian: mosquitto)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    quiet = subprocess.DEVNULL
-    broker = subprocess.Popen(["mosquitto", "-p", str(port)], stdout=quiet, stderr=quiet)
-    atexit.register(broker.wait)
-    atexit.register(broker.terminate)
-    for _ in range(500):
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return port
-        time.sleep(0.02)
-    raise AssertionError("mosquitto does not listen")
 
 
 class SparkplugPeer:
@@ -118,7 +94,7 @@ class SparkplugTrial:
         group = f"group-{next(_groups)}"
         directory = enrolled("sparkplug", f"{group}/edge/battery")
         settings = SparkplugSettings(
-            port=_broker(),
+            port=lasting_mosquitto(),
             client_id=group,
             host_id=group,
             groups=(group,),
@@ -140,7 +116,7 @@ async def _connected(adapter: Adapter, device: str) -> AsyncIterator[SparkplugPe
     group = adapter._settings.groups[0]
     death = codec.encode(codec.BDSEQ, UINT64, 0, 0)
     client = aiomqtt.Client(
-        "127.0.0.1", _broker(), will=aiomqtt.Will(f"spBv1.0/{group}/NDEATH/edge", death)
+        "127.0.0.1", lasting_mosquitto(), will=aiomqtt.Will(f"spBv1.0/{group}/NDEATH/edge", death)
     )
     await client.__aenter__()
     try:

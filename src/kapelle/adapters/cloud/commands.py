@@ -57,12 +57,12 @@ def request(
         address: The vendor's id of the device.
         shape: What the device was last seen as; empty: not yet.
     """
-    meant = _meant(setpoint_w)
+    fitting = meant(setpoint_w)
     command = next(
-        (c for c in commands if c.when in meant and (not c.shapes or shape in c.shapes)), None
+        (c for c in commands if c.when in fitting and (not c.shapes or shape in c.shapes)), None
     )
     if command is None:
-        which = f'when = "{meant[0]}"' + (f' and shapes = ["{shape}"]' if shape else "")
+        which = f'when = "{fitting[0]}"' + (f' and shapes = ["{shape}"]' if shape else "")
         return f"the mapping has no command for it: add [[clouds.cloud.commands]] with {which}"
     given: dict[str, object] = {"$address": address, "$revision": revision}
     if command.positive:
@@ -78,7 +78,8 @@ def request(
         return str(error)
 
 
-def _meant(setpoint_w: float) -> tuple[str, ...]:
+def meant(setpoint_w: float) -> tuple[str, ...]:
+    """Return the `when` of commands that fit a setpoint, the narrowest first."""
     if math.isnan(setpoint_w):
         return ("release",)
     if abs(setpoint_w) < _IDLE_W:

@@ -122,7 +122,9 @@ def read(item: Any, shape: CloudShape, address: str = "") -> Item:
             faults.append(value.reason)
         elif value is not None:
             values[quantities.METRICS[wanted.metric]] = value
-    measured_at_ns = _moment(at(item, shape.time), shape) if shape.time and values else 0
+    measured_at_ns = (
+        moment_at(at(item, shape.time), shape.time, shape.time_form) if shape.time and values else 0
+    )
     if isinstance(measured_at_ns, Broken):
         # A value of a vendor's cache without its time may be hours old: it proves nothing.
         return Item(said, shape.name, raw, {}, 0, known, (*faults, measured_at_ns.reason))
@@ -147,7 +149,7 @@ def raw_of(item: Any) -> bytes:
 def _value(item: Any, wanted: CloudValue) -> float | Broken | None:
     total: float | None = 0.0
     for path in wanted.paths:
-        found = _number(at(item, path), path)
+        found = number_at(at(item, path), path)
         if isinstance(found, Broken):
             return found
         total = None if total is None or found is None else total + found
@@ -157,7 +159,8 @@ def _value(item: Any, wanted: CloudValue) -> float | Broken | None:
     return quantities.ours(total, wanted.unit, wanted.positive)
 
 
-def _number(found: Any, path: str) -> float | Broken | None:
+def number_at(found: Any, path: str) -> float | Broken | None:
+    """Return what stands at a path as a number, None where there is nothing."""
     if found is None:
         return None
     if isinstance(found, str) and _NUMBER.fullmatch(found):
@@ -175,18 +178,19 @@ def _kind(found: Any) -> str:
     return kinds.get(type(found), "text")
 
 
-def _moment(told: Any, shape: CloudShape) -> int | Broken:
+def moment_at(told: Any, path: str, form: str) -> int | Broken:
+    """Return the time that stands at a path, in one of the forms of `CloudShape`, in ns."""
     if told is None:
-        return Broken(f"time-missing: {shape.time}: values without their time; mend `time`")
-    if shape.time_form in ("unix", "unix-ms"):
-        number = _number(told, shape.time)
-        per_s = 1_000 if shape.time_form == "unix-ms" else 1
+        return Broken(f"time-missing: {path}: values without their time; mend `time`")
+    if form in ("unix", "unix-ms"):
+        number = number_at(told, path)
+        per_s = 1_000 if form == "unix-ms" else 1
         if isinstance(number, float) and 0 < number < _UNIX_S_MAX * per_s:
             return round(number * (NS_PER_S // per_s))
     elif isinstance(told, str):
-        found = moment(told + "Z" if shape.time_form == "utc" else told)
+        found = moment(told + "Z" if form == "utc" else told)
         if found:
             return found
     meant = {"rfc3339": "no RFC 3339 time with a zone", "utc": "no RFC 3339 time without a zone"}
-    what = meant.get(shape.time_form, "no such number of seconds or milliseconds")
-    return Broken(f"time-unreadable: {shape.time}: is {what}; mend `time_form`")
+    what = meant.get(form, "no such number of seconds or milliseconds")
+    return Broken(f"time-unreadable: {path}: is {what}; mend `time_form`")

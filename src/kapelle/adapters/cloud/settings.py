@@ -15,7 +15,10 @@ from kapelle.adapters.cloud.documents import (
 from kapelle.runtime.exposure import is_loopback
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_TAKEN = ("mqtt", "http", "broker", "ocpp", "replay", "sunspec", "openadr", "ieee2030", "sparkplug")
+_TAKEN = (
+    "mqtt", "http", "broker", "ocpp", "replay", "sunspec", "openadr", "ieee2030", "sparkplug",
+    "topics",
+)  # fmt: skip
 NOTICED_S_MAX = 20.0
 """A cloud that stops answering is noticed within this long of its cadence. [s]"""
 

@@ -233,7 +233,12 @@ class Connection(asyncio.Protocol):
         elif isinstance(packet, ConnAck):
             self._connected(packet)
         elif isinstance(packet, SubAck):
-            if any(code >= 0x80 for code in packet.codes):
+            is_refused = any(code >= 0x80 for code in packet.codes)
+            if packet.packet_id != _SUBSCRIPTION:
+                # Somebody named us a topic we may not hear: nobody else shall suffer from it.
+                self._unanswered.discard(packet.packet_id)
+                self._counters.refused["subscription"] += is_refused
+            elif is_refused:
                 self._fail("the broker refused a subscription")
             elif not self.greeted.done():
                 self.greeted.set_result(None)
@@ -272,20 +277,26 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is None or len(self._unanswered) >= self._unanswered_max:
             return False
-        if qos:
-            self._next_id = self._next_id % 0xFFFF + 1
-            if self._next_id in self._unanswered or self._next_id == _SUBSCRIPTION:
-                self._next_id = self._next_id % 0xFFFF + 1
-            self._unanswered.add(self._next_id)
+        packet_id = self._number() if qos else 0
         version = self._settings.version
         given: Properties = r.NONE
         if version == V5 and not math.isnan(ttl_s):
             # The broker must not hand an old command to a device that comes back.
             given = {Property.MESSAGE_EXPIRY: max(1, int(ttl_s))}
-        packet_id = self._next_id
         self._write(
             writer.publish(version, topic.encode(), payload, qos, packet_id, given, retain=retain)
         )
+        return True
+
+    def subscribe(self, topics: Sequence[str]) -> bool:
+        """Also hear these, unless too much is unanswered; return whether it was asked for.
+
+        One the broker refuses is counted, and the others are heard.
+        """
+        if self._transport is None or len(self._unanswered) >= self._unanswered_max:
+            return False
+        filters = [(topic, 1) for topic in topics]
+        self._write(writer.subscribe(self._settings.version, self._number(), filters))
         return True
 
     def acknowledge(self, answers: list[bytes]) -> None:
@@ -315,6 +326,14 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._write(writer.goodbye(self._settings.version))
             self._transport.close()
+
+    def _number(self) -> int:
+        """Return the id of a packet that will be answered."""
+        self._next_id = self._next_id % 0xFFFF + 1
+        while self._next_id in self._unanswered or self._next_id == _SUBSCRIPTION:
+            self._next_id = self._next_id % 0xFFFF + 1
+        self._unanswered.add(self._next_id)
+        return self._next_id
 
     def _write(self, packet: bytes) -> None:
         if self._transport is not None and packet:
