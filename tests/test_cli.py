@@ -388,7 +388,8 @@ def test_what_is_no_moment(text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [(None, "–"), (float("nan"), "–"), (7, "7"), (-0.0, "0"), (-5.5, "−5.5"),
-     (0.2933333, "0.293333"), (-1_453_750.4, "−1,453,750"), (2e-9, "2e-09"), ("a-b", "a-b"), (1283, "1283")],
+     (0.2933333, "0.293333"), (-1_453_750.4, "−1,453,750"), (2e-9, "2e-09"), ("a-b", "a-b"),
+     (1283, "1283")],
 )  # fmt: skip
 def test_a_cell_of_a_table_reads_well(value: object, text: str) -> None:
     assert cell(value) == text
