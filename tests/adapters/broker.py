@@ -1,11 +1,15 @@
 """A broker nobody here wrote: mosquitto, on a free port of this machine."""
 
 import asyncio
+import atexit
 import shutil
 import socket
+import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import cache
 
 import pytest
 
