@@ -156,6 +156,20 @@ def test_who_dawdles_or_says_nothing_is_let_go() -> None:
     play(act, request_s=1.0, idle_s=1.0, handshake_s=2.0)
 
 
+def test_connections_that_say_nothing_keep_others_waiting_for_a_moment_and_take_no_more() -> None:
+    async def act(plant: Plant, endpoint: Ieee2030Endpoint, http: Http) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(20)]
+        try:
+            # Five at a time, half a second each: it waits behind those before it.
+            assert (await http.get("/dcap")).status_code == 200
+            await until(lambda: endpoint.counters.connects_refused["TLS handshake"] >= 15)
+        finally:
+            for _, writer in silent:
+                writer.close()
+
+    play(act, handshake_s=0.5, half_open_max=5)
+
+
 def test_a_flood_is_told_to_wait_and_connections_are_counted() -> None:
     async def act(plant: Plant, endpoint: Ieee2030Endpoint, http: Http) -> None:
         status = [(await http.get("/tm")).status_code for _ in range(20)]

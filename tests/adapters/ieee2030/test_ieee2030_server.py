@@ -45,7 +45,9 @@ def test_a_percentage_is_of_what_the_client_says_it_is_set_to() -> None:
         assert await plant.send(-1_000.0)
         assert said((await controls(http))[0], "DERControlBase", "opModFixedW") == "-2500"
         assert await plant.send(2_000.0, revision=2)
-        newest, _ = await controls(http)
+        rows = await controls(http)
+        (newest,) = [one for one in rows if said(one, "EventStatus", "currentStatus") == "1"]
+        assert len(rows) == 2
         assert said(newest, "DERControlBase", "opModFixedW") == "2500"
 
     play(act)

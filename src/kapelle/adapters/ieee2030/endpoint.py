@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from kapelle.adapters.ieee2030 import store, tls
 from kapelle.adapters.ieee2030.client import Client
 from kapelle.adapters.ieee2030.controls import Controls
 from kapelle.adapters.ieee2030.counters import Counters
+from kapelle.adapters.ieee2030.doorway import Doorway
 from kapelle.adapters.ieee2030.identity import plain, read_pins
 from kapelle.adapters.ieee2030.link import Ieee2030Link
 from kapelle.adapters.ieee2030.metering import Signs
@@ -31,11 +33,11 @@ from kapelle.model.enums import AckStatus, SessionEvent
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory, Link
 from kapelle.runtime.background import background
+from kapelle.runtime.sockets import listen
 
 log = logging.getLogger("kapelle.ieee2030")
 
 _SWEEP_S = 0.5
-_GOODBYE_S = 2.0
 _PLACE_S = 5.0
 
 
@@ -72,8 +74,6 @@ class Ieee2030Endpoint:
         self._clients: dict[int, Client] = {}
         """Every client that was ever heard, by device."""
         self._present: dict[int, Client] = {}
-        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        """Every connection."""
         self._open: Counter[str] = Counter()
         """Connections of each LFDI."""
         self._number = 0
@@ -87,7 +87,7 @@ class Ieee2030Endpoint:
             self._clients.clear()
             self._present.clear()
             beside.start(self._store.run(), "IEEE 2030.5 notes")
-            server, outward = await self._listen()
+            listener, inward, outward = self._listen()
             errands = Errands(
                 self.inbox,
                 beside,
@@ -97,38 +97,30 @@ class Ieee2030Endpoint:
             )
             self._notices = Notices(beside, outward, settings=self.settings, counters=self.counters)
             beside.start(self._sweep(), "IEEE 2030.5 clients")
-            try:
+            doorway = Doorway(
+                listener,
+                inward,
+                self._connected,
+                beside=beside,
+                settings=self.settings,
+                counters=self.counters,
+            )
+            beside.start(doorway.run(), "IEEE 2030.5 connections")
+            with closing(listener):
                 yield Ieee2030Link(self.inbox, errands, self._present, self.counters)
-            finally:
-                await self._shut(server)
 
-    async def _listen(self) -> tuple[asyncio.Server, ssl.SSLContext]:
-        """Return the server, and how notifications are sent."""
+    def _listen(self) -> tuple[socket.socket, ssl.SSLContext, ssl.SSLContext]:
+        """Return what listens, how clients are let in, and how notifications are sent."""
         settings = self.settings
         try:
             self.library = Library(settings, _pins(settings))
-            outward = tls.client_context(settings)
-            server = await asyncio.start_server(
-                self._connected,
-                settings.host,
-                settings.port,
-                ssl=tls.server_context(settings),
-                ssl_handshake_timeout=settings.handshake_s,
-                ssl_shutdown_timeout=_GOODBYE_S,
-                limit=2 * settings.body_size_max,
-            )
+            inward, outward = tls.server_context(settings), tls.client_context(settings)
+            listener = listen(settings.host, settings.port)
         except (OSError, ValueError) as error:
             where = f"{settings.host}:{settings.port}"
             raise LinkLost(self.name, f"cannot listen on {where}: {error}") from error
-        self.port = next(iter(server.sockets)).getsockname()[1]
-        return server, outward
-
-    async def _shut(self, server: asyncio.Server) -> None:
-        server.close()
-        for serving, writer in list(self._serving.items()):
-            writer.transport.abort()
-            serving.cancel()
-        await server.wait_closed()
+        self.port = listener.getsockname()[1]
+        return listener, inward, outward
 
     # Connections and requests.
 
@@ -137,11 +129,8 @@ class Ieee2030Endpoint:
         if not self._admit(lfdi):
             writer.transport.abort()
             return
-        serving = asyncio.current_task()
-        assert serving is not None
-        self._serving[serving] = writer
         self._open[lfdi] += 1
-        self.counters.connections = len(self._serving)
+        self.counters.connections += 1
         connection = Connection(
             reader, writer, lfdi, settings=self.settings, counters=self.counters
         )
@@ -151,20 +140,19 @@ class Ieee2030Endpoint:
             writer.transport.abort()
             raise
         except Exception:
+            # What one client asks must not end the connections of all others.
             log.exception("a request could not be answered", extra={"lfdi": lfdi})
-            raise
         finally:
-            del self._serving[serving]
+            self.counters.connections -= 1
             self._open[lfdi] -= 1
             if not self._open[lfdi]:
                 del self._open[lfdi]
-            self.counters.connections = len(self._serving)
             writer.close()
 
     def _admit(self, lfdi: str) -> bool:
         if not lfdi:
             self.counters.connects_refused["no certificate"] += 1
-        elif len(self._serving) >= self.settings.connections_max:
+        elif self.counters.connections >= self.settings.connections_max:
             self.counters.connects_refused["too many connections"] += 1
         elif self._open[lfdi] >= self.settings.connections_per_client_max:
             self.counters.connects_refused["too many connections of one client"] += 1

@@ -60,6 +60,8 @@ class Ieee2030Settings:
     idle_s: float = 120.0
     """A connection on which nobody asks for so long is closed. [s]"""
     handshake_s: float = 10.0
+    half_open_max: int = 256
+    """Handshakes at the same time; further connections wait until one is over."""
     connections_max: int = 10_000
     """Beyond it connections are dropped at once."""
     connections_per_client_max: int = 8
@@ -84,5 +86,7 @@ class Ieee2030Settings:
             raise ValueError("primacy lies between 0 and 255")
         if not 0 <= self.randomize_s <= 3600:
             raise ValueError("randomize_s lies between 0 and 3600")
+        if self.half_open_max < 1:
+            raise ValueError("half_open_max is at least 1")
         if self.post_s < 1 or self.poll_spread_s < 0:
             raise ValueError("post_s is at least 1, poll_spread_s not negative")
