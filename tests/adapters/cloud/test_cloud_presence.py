@@ -138,5 +138,6 @@ def test_events_alternate_and_nobody_is_present_in_an_outage(acts: list[tuple[st
             assert last.get(change.device_no) != change.event
             last[change.device_no] = change.event
         assert one.up <= enrolled
+        assert not (one.is_out and one.up)
         assert one.up <= {n for n, at in named_at.items() if now_s - at <= EVERY_S + NOTICED_S}
         assert {n for n, event in last.items() if event == SessionEvent.UP} == one.up

@@ -115,6 +115,24 @@ def test_a_renewal_that_nobody_waits_for_any_more_is_heard_out(
     assert tesla.asked["POST /oauth2/v3/token"] == tesla.tokens == 1
 
 
+def test_a_plant_that_stops_hears_a_renewal_out(example: Example, tmp_path: Path) -> None:
+    tesla, file = owner(), tmp_path / "t"
+
+    async def slow(request: Request) -> Response | None:
+        if "oauth2" in request.url.path:
+            answer = await tesla.refresh(request)
+            await asyncio.sleep(0.3)
+            return answer
+        return None
+
+    async def stops(here: World) -> None:
+        await until(lambda: tesla.tokens == 1)
+
+    tesla.mood = slow
+    lives(example, tesla, file, stops, is_up)
+    assert not tesla.is_locked
+
+
 def test_another_token_from_the_operator_takes_the_place_of_what_was_kept(tmp_path: Path) -> None:
     file = tmp_path / "t"
     first = RefreshToken("given", file)

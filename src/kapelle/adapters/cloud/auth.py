@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ _LASTS_S_MAX = 86_400.0
 _EARLY_S_MAX = 60.0
 RENEW_S = 30.0
 """Longer than any request: a vendor that has replaced a refresh token must be heard out."""
+_FINISH_S = 5.0
 _REFUSED = (400, 401, 403)
 
 Fetch = Callable[[dict[str, str], str], Awaitable[tuple[int, bytes]]]
@@ -97,6 +99,13 @@ class Auth:
         await asyncio.shield(self._renewal)
         if self._failure:
             raise ConnectionError(self._failure)
+
+    async def finish(self) -> None:
+        """Hear out, for a moment, a renewal that is under way as the plant stops."""
+        if self._renewal is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FINISH_S):
+                    await asyncio.shield(self._renewal)
 
     async def _renew(self) -> None:
         asked_ns = self._clock.now_ns()

@@ -66,7 +66,8 @@ class Presence:
         if reachable is False:
             self._until_ns[device_no] = _NEVER
         else:
-            self._until_ns[device_no] = at_ns + lasts_ns if lasts_ns else _FOREVER
+            until_ns = at_ns + lasts_ns if lasts_ns else _FOREVER
+            self._until_ns[device_no] = max(until_ns, self._until_ns.get(device_no, _NEVER))
 
     def step(self, enrolled: Collection[int], now_ns: int) -> list[Change]:
         """Return who has come and gone since the last time.
@@ -89,7 +90,8 @@ class Presence:
 
     def _step_one(self, number: int, now_ns: int) -> Iterable[Change]:
         until_ns = self._until_ns.get(number)
-        if until_ns is not None and until_ns >= now_ns:
+        # A webhook may go on while the API is out: no command would reach the device.
+        if until_ns is not None and until_ns >= now_ns and not self.is_out:
             if number not in self.up:
                 self.up.add(number)
                 self._told_down.discard(number)

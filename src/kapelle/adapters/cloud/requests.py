@@ -61,7 +61,7 @@ class Requests:
         self._settings = settings
         self._counters = counters
         self._clock = clock
-        self._auth = Auth(
+        self.auth = Auth(
             settings.auth,
             name=settings.name,
             fetch=self._fetch_token,
@@ -116,10 +116,10 @@ class Requests:
         self._counters.requests += 1
         try:
             async with asyncio.timeout(self._settings.answer_s):
-                header = await self._auth.header()
+                header = await self.auth.header()
                 response, headers = await self._send(request, params, header)
-                if response.status == 401 and self._auth.refused(header):
-                    header = await self._auth.header()
+                if response.status == 401 and self.auth.refused(header):
+                    header = await self.auth.header()
                     response, headers = await self._send(request, params, header)
         except OSError:
             self._counters.failed += 1
@@ -226,4 +226,8 @@ async def opened(
         ) as client,
         background() as beside,
     ):
-        yield Requests(client, settings, file=file, beside=beside, counters=counters, clock=clock)
+        made = Requests(client, settings, file=file, beside=beside, counters=counters, clock=clock)
+        try:
+            yield made
+        finally:
+            await made.auth.finish()
