@@ -16,7 +16,7 @@ from kapelle.edge.duty import TROUBLE, Duty
 from kapelle.edge.ledger import Told
 from kapelle.edge.pace import Pace
 from kapelle.edge.settings import EdgeConfig
-from kapelle.edge.uplink import Session, Uplink
+from kapelle.edge.uplink import Session, Uplink, turns_to_connect
 from kapelle.model.enums import AckStatus
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock
@@ -46,10 +46,11 @@ class Agent:
         self._clock = clock
         pace = Pace(config.buffer.catch_up_per_s)
         lines = lines_of(config.sunspec.devices)
+        turns = turns_to_connect()
         self.devices = [
             Device(
                 Unit(lines[device.host, device.port], device, clock),
-                Uplink(device.id, secrets[device.id], config.plant),
+                Uplink(device.id, secrets[device.id], config.plant, turns),
                 buffer,
                 pace,
                 clock,
