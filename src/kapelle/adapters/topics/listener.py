@@ -290,7 +290,7 @@ class Topics:
 
     def _see(self, device: Device, part: Part, payload: Payload, *, is_kept: bool) -> None:
         """Learn whether a device is there; what is kept by the broker of that, is true."""
-        device.is_heard |= bool(part.values) and not is_kept
+        device.is_heard |= bool(part.values or part.state) and not is_kept
         for one in part.availability:
             said = payload.text(one.spot)
             if said in (one.online, one.offline):
