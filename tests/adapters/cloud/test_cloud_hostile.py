@@ -26,6 +26,7 @@ from tests.adapters.cloud.vendors import (
 from tests.adapters.cloud.worlds import World, directory, play, world
 from tests.adapters.conformance.plant import until
 
+from kapelle import adapters
 from kapelle.adapters.cloud.counters import Counters
 from kapelle.adapters.cloud.endpoint import Cloud
 from kapelle.adapters.cloud.requests import opened, retry_after_s
@@ -434,3 +435,10 @@ events = [{{ name = "told", item = "device", shape = "s" }}]
     )
     assert "an old delivery of told would look new" in problems(untimed)
     assert parse(untimed + 'timestamp_header = "x-at"\n', {}).config.clouds
+
+
+def test_no_cloud_bears_the_name_of_another_adapter() -> None:
+    folders = {path.parent.name for path in Path(adapters.__file__).parent.glob("*/__init__.py")}
+    assert len(folders) > 7
+    for name in sorted(folders - {"cloud"}):
+        assert "another adapter" in problems(CLOUD.replace('"vendor"', f'"{name}"'))
