@@ -164,7 +164,9 @@ PROTOCOLS: Mapping[str, Spoken] = {
     "ocpp": Spoken("ocpp", frozenset({DeviceKind.EV}), "stations"),
     # Their edge agents speak to the plant by MQTT.
     "sunspec": Spoken("mqtt", frozenset({DeviceKind.BATTERY, DeviceKind.PV}), "inverters"),
+    "openadr": Spoken("openadr", frozenset(DeviceKind), "gateways"),
     "ieee2030": Spoken("ieee2030", frozenset({DeviceKind.BATTERY, DeviceKind.PV}), "der_clients"),
     "cloud": Spoken("cloud", frozenset({DeviceKind.BATTERY}), "clouds"),
     "sparkplug": Spoken("sparkplug", frozenset(DeviceKind), "edge_nodes", reverts=False),
+    "topics": Spoken("topics", frozenset(DeviceKind), "topics", reverts=False),
 }
