@@ -10,6 +10,7 @@ from tests.adapters.conformance.plant import DEVICE, until
 from tests.adapters.ocpp.conftest import Serve, bearers
 from tests.adapters.ocpp.stations import connected
 
+from kapelle.adapters.errands import Errands
 from kapelle.model.blocks import Readings
 from kapelle.model.enums import AckStatus, Metric, SessionEvent
 
@@ -266,6 +267,26 @@ def test_one_station_that_does_not_answer_holds_up_nobody(serve: Serve, run: Run
             assert await served.plant.send(-2_000.0)
             await answered(served.plant, 1, AckStatus.APPLIED)
             assert asyncio.get_running_loop().time() - began < 15.0
+
+    run(check)
+
+
+def test_as_many_may_be_deaf_as_may_be_connected(
+    serve: Serve, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each station has a connection of its own: none waits for its turn until others answer."""
+    at_once: list[int] = []
+
+    class Noting(Errands):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            at_once.append(named["at_once"])
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr("kapelle.adapters.ocpp.endpoint.Errands", Noting)
+
+    async def check() -> None:
+        async with serve(connections_max=3_000):
+            assert at_once == [3_000]
 
     run(check)
 

@@ -144,6 +144,25 @@ def test_a_message_that_is_too_long_ends_the_connection(serve: Serve, run: Run) 
     run(check)
 
 
+def test_a_message_of_16_megabytes_is_not_waited_for(serve: Serve, run: Run) -> None:
+    """Its head says how long it is: nothing of it is kept."""
+
+    async def check() -> None:
+        async with serve() as served, served.raw() as link:
+            # A masked text frame of 16 MiB, of which a little comes.
+            link.transport.write(b"\x81\xff" + (16 << 20).to_bytes(8, "big") + bytes(4 + 1_000))
+            with pytest.raises(websockets.ConnectionClosed):
+                await received(link, "never")
+            assert link.close_code == 1009
+            await until(lambda: served.endpoint.counters.drops["message too big"] == 1)
+            # The others never knew.
+            async with served.raw() as other:
+                await other.send(HEARTBEAT.format("1"))
+                await received(other, '[3,"1"')
+
+    run(check)
+
+
 def test_a_flood_is_read_slowly_and_harms_nobody(serve: Serve, run: Run) -> None:
     async def check() -> None:
         async with (
@@ -328,7 +347,17 @@ def test_a_port_that_is_taken_is_a_lost_link(serve: Serve, run: Run) -> None:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an authority, the server's certificate and those of two stations."""
-    folder = tmp_path_factory.mktemp("authority")
+    return certified(tmp_path_factory.mktemp("authority"), "localhost", DEVICE, "dev-1")
+
+
+@pytest.fixture(scope="module")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with another authority of the same name, and a certificate it signed."""
+    return certified(tmp_path_factory.mktemp("other"), DEVICE)
+
+
+def certified(folder: Path, *names: str) -> Path:
+    """Make an authority in a folder, and certificates of these names; return the folder."""
 
     def openssl(*words: str) -> None:
         try:
@@ -338,7 +367,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
-    for name in ("localhost", DEVICE, "dev-1"):
+    for name in names:
         (folder / "extension").write_text(f"subjectAltName=DNS:{name}\n")
         openssl("req", *curve, "-keyout", f"{name}.key", "-out", "it.csr", "-subj", f"/CN={name}")
         openssl(
@@ -408,5 +437,24 @@ def test_security_profile_3_is_a_certificate_of_the_stations_own(
                 return await served.plant.events() == [SessionEvent.UP, SessionEvent.DOWN]
 
             await until(has_gone)
+
+    run(check)
+
+
+def test_a_certificate_of_another_authority_is_nobody_s(
+    serve: Serve, run: Run, authority: Path, other_authority: Path
+) -> None:
+    async def check() -> None:
+        async with serve(**tls(authority, mutual=True)) as served:
+            forged = client(authority)
+            forged.load_cert_chain(
+                other_authority / f"{DEVICE}.pem", other_authority / f"{DEVICE}.key"
+            )
+            with pytest.raises((OSError, EOFError, websockets.WebSocketException)):
+                async with secure(served, forged, basic(DEVICE, SECRET)) as link:
+                    await link.recv()
+            async with secure(served, client(authority, DEVICE), {}) as link:
+                await link.send(HEARTBEAT.format("1"))
+                await received(link, '[3,"1"')
 
     run(check)
