@@ -30,7 +30,7 @@ from kapelle import adapters
 from kapelle.adapters.cloud.counters import Counters
 from kapelle.adapters.cloud.endpoint import Cloud
 from kapelle.adapters.cloud.requests import opened, retry_after_s
-from kapelle.adapters.cloud.settings import CloudSettings
+from kapelle.adapters.cloud.settings import CloudAuth, CloudSettings
 from kapelle.config import as_toml, parse
 from kapelle.errors import Invalid
 from kapelle.runtime.clock import SystemClock
@@ -82,7 +82,7 @@ def test_an_answer_is_bounded_in_size_and_time(
         tesla = TeslaLike()
         tesla.mood = mood
         async with asyncio.timeout(20), served(tesla.app()) as base_url:
-            settings = example("tesla", base_url)
+            settings = replace(example("tesla", base_url), auth=CloudAuth())
             async with opened(settings, Counters(), SystemClock()) as requests:
                 with pytest.raises(OSError):
                     await requests.poll("/anything")
