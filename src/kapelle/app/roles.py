@@ -21,7 +21,7 @@ from kapelle.ingest.service import Ingest
 from kapelle.model.entries import Body
 from kapelle.model.ids import NS_PER_S, PLANT, partition_topic
 from kapelle.ports import Link
-from kapelle.runtime.supervise import keep_open, leave_if_asked
+from kapelle.runtime.supervise import apart, keep_open, leave_if_asked
 from kapelle.safety.service import LastHop
 
 _RECORDER_PAUSE_S = 1.0
@@ -131,7 +131,7 @@ async def run_recorder(doors: Doors) -> None:
     while True:
         began_ns = doors.clock.now_ns()
         try:
-            await Recorder(
+            recorder = Recorder(
                 journal=doors.journal,
                 clock=doors.clock,
                 settings=config.history,
@@ -140,7 +140,8 @@ async def run_recorder(doors: Doors) -> None:
                 counters=doors.history,
                 ledger=lambda store: Ledger(store, config.plant.partitions),
                 drawn=doors.ledger,
-            ).run()
+            )
+            await apart(recorder.run(), "record")
         except (JournalFailed, JournalDamaged):
             raise
         except Exception as failed:

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kapelle.errors import LinkLost
 from kapelle.ports import Clock
+from kapelle.runtime.background import background
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Opens(Protocol[L_co]):
 
 async def keep_open(
     adapter: Opens[L],
-    use: Callable[[L], Awaitable[None]],
+    use: Callable[[L], Coroutine[Any, Any, None]],
     *,
     clock: Clock,
     draw: random.Random,
@@ -52,7 +53,7 @@ async def keep_open(
                 if is_said:
                     _log.info("link is back", extra={"adapter": adapter.name})
                     is_said = False
-                await use(link)
+                await apart(use(link), f"use of {adapter.name}")
                 return
         except LinkLost as lost:
             leave_if_asked()
@@ -63,6 +64,16 @@ async def keep_open(
             pause_s = _PAUSE_S_FIRST
         await clock.sleep(draw.uniform(0.0, pause_s))
         pause_s = min(_PAUSE_S_MAX, pause_s * 2)
+
+
+async def apart(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Wait for work in a task of its own; an error of it leaves as it is.
+
+    A task group that fails while it is waited for leaves the task around it as if somebody had
+    cancelled that, up to Python 3.12: whoever asks `leave_if_asked` next would leave for good.
+    """
+    async with background() as beside:
+        await beside.start(work, name)
 
 
 def leave_if_asked() -> None:
