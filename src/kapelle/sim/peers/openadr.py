@@ -71,7 +71,7 @@ class Gateway:
         self._setpoint_w = math.nan
         self._until_ns = 0
         self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._writer: asyncio.StreamWriter | None = None
 
     async def run(self, host: str, port: int) -> None:
         """Connect, get a token, poll and report until the connection ends.
@@ -94,7 +94,7 @@ class Gateway:
             raise ConnectionResetError(str(lost)) from lost
         finally:
             self.up = False
-            self._writer.close()
+            self.cut()
 
     def measure(self, power_w: float, soc: float = math.nan) -> None:
         """Note what its meter shows; it is said with the next poll."""
@@ -109,8 +109,9 @@ class Gateway:
         return self._setpoint_w if self._now_ns() < self._until_ns else math.nan
 
     def cut(self) -> None:
-        """Drop the connection without a goodbye."""
-        self._writer.transport.abort()
+        """Drop the connection without a goodbye; none is harmless."""
+        if self._writer is not None:
+            self._writer.transport.abort()
 
     async def _enter(self) -> None:
         self._head = ""
@@ -124,15 +125,14 @@ class Gateway:
         self._head = f"Authorization: Bearer {token}\r\n"
 
     async def _look(self) -> None:
-        query = urlencode({"programID": codec.PROGRAM, "active": "true"})
-        found = msgspec.json.decode(
-            await self._ask("GET", f"/events?{query}"), type=list[msgspec.Raw]
-        )
-        told = [(msgspec.json.decode(one, type=_Known), one) for one in found]
-        own = [(known, one) for known, one in told if known.id != codec.TELEMETRY]
-        if not own:
-            if not math.isnan(self._setpoint_w):
+        own = await self._own("true")
+        if not own and not math.isnan(self._setpoint_w):
+            # Released, which is answered as well: the ended event says by which number.
+            ended = [pair for pair in await self._own("false") if pair[0].id == self._followed[0]]
+            own = [pair for pair in ended if pair[0].modification_date_time != self._followed[2]]
+            if not own:
                 self._follow(math.nan, 0)
+        if not own:
             return
         known, raw = max(own, key=lambda pair: pair[0].modification_date_time)
         event = msgspec.json.decode(raw, type=Event)
@@ -143,6 +143,13 @@ class Gateway:
         self._followed = followed
         setpoint_w = codec.setpoint_w(event)
         self._follow(math.nan if setpoint_w is None else setpoint_w, _ends_ns(event))
+
+    async def _own(self, active: str) -> list[tuple[_Known, msgspec.Raw]]:
+        query = urlencode({"programID": codec.PROGRAM, "active": active})
+        answer = await self._ask("GET", f"/events?{query}")
+        found = msgspec.json.decode(answer, type=list[msgspec.Raw])
+        told = [(msgspec.json.decode(one, type=_Known), one) for one in found]
+        return [(known, one) for known, one in told if known.id != codec.TELEMETRY]
 
     def _follow(self, setpoint_w: float, until_ns: int) -> None:
         self._setpoint_w, self._until_ns = setpoint_w, until_ns
@@ -177,6 +184,9 @@ class Gateway:
         lines = f"{method} {BASE}{path} HTTP/1.1\r\nHost: vtn\r\n{self._head}"
         if body:
             lines += f"Content-Type: {media}\r\nContent-Length: {len(body)}\r\n"
+        assert self._writer is not None
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError("the connection was cut between two requests")
         self._writer.write(f"{lines}\r\n".encode() + body)
         async with asyncio.timeout(_ANSWER_S):
             head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
