@@ -1,5 +1,6 @@
 """Who polls for commands has so much longer for an answer, and nobody else."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -8,6 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.dispatch.test_delivery import ALL, EPOCH, SETTINGS, Plant, s
 
+from kapelle.adapters.ieee2030.endpoint import Ieee2030Endpoint
+from kapelle.adapters.ieee2030.settings import Ieee2030Settings
+from kapelle.adapters.mqtt.endpoint import MqttEndpoint
+from kapelle.adapters.mqtt.settings import MqttSettings
+from kapelle.adapters.openadr.settings import OpenAdrSettings
+from kapelle.adapters.openadr.vtn import Vtn
 from kapelle.app.doors import Doors
 from kapelle.app.polling import Polling
 from kapelle.config import Config
@@ -16,7 +23,9 @@ from kapelle.fleet.columns import Fleet
 from kapelle.fleet.desired import apply_commands, apply_phases
 from kapelle.model.blocks import Commands, Phases
 from kapelle.model.enums import AckStatus, Exclusion, Phase
+from kapelle.ports import Polled
 from kapelle.registry.directory import Bearer, Directory
+from kapelle.runtime.clock import SystemClock
 
 LATER_S = np.array([12.0] * 5 + [0.0] * 5)
 POLLED, CALLED = ALL[:5], ALL[5:]
@@ -113,6 +122,21 @@ def test_however_the_fleet_is_parted_each_device_has_the_time_of_its_adapter(
         after_s = polling.later_s(fleet)
         assert after_s is not None
         assert not after_s.any()
+
+
+def test_protocols_that_are_polled_say_so() -> None:
+    common = {"directory": Directory(1), "clock": SystemClock()}
+    file = Path("never opened")
+    vtn = Vtn(settings=OpenAdrSettings(poll_s=7.0), file=file, **common)  # type: ignore[arg-type]
+    given = Ieee2030Settings(
+        poll_s=10, poll_spread_s=2, tls_certificate="a", tls_key="b", tls_client_authority="c"
+    )
+    utility = Ieee2030Endpoint(settings=given, **common)  # type: ignore[arg-type]
+    mqtt = MqttEndpoint(settings=MqttSettings(), **common)  # type: ignore[arg-type]
+    assert isinstance(vtn, Polled)
+    assert isinstance(utility, Polled)
+    assert not isinstance(mqtt, Polled)
+    assert (vtn.told_within_s, utility.told_within_s) == (7.0, 12.0)
 
 
 def test_without_a_protocol_that_is_polled_nothing_is_counted() -> None:

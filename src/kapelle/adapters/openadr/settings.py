@@ -32,6 +32,9 @@ class OpenAdrSettings:
     """Its secret; empty: there is no such party."""
     token_s: float = 3_600.0
     """A token is good for so long. [s]"""
+    poll_s: float = 5.0
+    """Gateways look for events at least so often, or subscribe: commands are waited for so much
+    longer than those of devices that are told at once. [s]"""
     absent_s: float = 30.0
     """A gateway that was not heard of for so long is absent: it is told nothing. [s]"""
     report_s: float = 10.0
@@ -63,6 +66,8 @@ class OpenAdrSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.callback_tries <= 10:
             raise ValueError("callback_tries lies between 1 and 10")
+        if self.poll_s < 0:
+            raise ValueError("poll_s is not negative")
         if min(self.token_s, self.absent_s, self.report_s, self.ended_s) < 1:
             raise ValueError("token_s, absent_s, report_s and ended_s are at least 1")
         if self.business_secret and len(self.business_secret) < 16:

@@ -94,6 +94,7 @@ class Vtn:
         self.counters = Counters()
         self.host, self.port = settings.host, 0
         """The port it listens on, once open."""
+        self.told_within_s = settings.poll_s
         self.desk: Desk | None = None
         self.events: DispatchEvents
         self._directory = directory
