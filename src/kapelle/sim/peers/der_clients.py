@@ -1,6 +1,5 @@
 """Simulated IEEE 2030.5 clients: each has a certificate, and a connection of mutual TLS."""
 
-import asyncio
 import shutil
 import ssl
 import subprocess
@@ -13,19 +12,14 @@ from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.ieee2030.tls import CCM8
 from kapelle.config import Config
 from kapelle.errors import Invalid, Problem
-from kapelle.model.blocks import Commands
 from kapelle.model.enums import AckStatus, Metric
-from kapelle.model.ids import Ints
 from kapelle.sim.agents import Answers
+from kapelle.sim.peers.callers import Callers
 from kapelle.sim.peers.ieee2030 import CANNOT, OPTED_OUT, Client, Nameplate
-from kapelle.sim.peers.party import Ground, Hearing, Meeting, Party, Setpoints, Tally
+from kapelle.sim.peers.party import Ground, Hearing, Meeting, Party
 from kapelle.sim.telemetry import Reports
 
 _FOLDER = "ieee2030"
-_FIRST_S = 1.0
-_ATTEMPTS_MAX = 10
-_HANDSHAKES_PER_S = 80.0
-"""Connections begun at the same time would wait for each other: a handshake costs milliseconds."""
 _AT_ONCE = 4
 """Certificates made at the same time."""
 _MEASURED = (Metric.POWER_W, Metric.SOC, Metric.EXPORT_WH, Metric.IMPORT_WH)
@@ -114,59 +108,21 @@ def _tls(folder: Path, number: int) -> ssl.SSLContext:
     return context
 
 
-class DerClients:
-    """The party of IEEE 2030.5 clients. Listener of each."""
+class DerClients(Callers[Client]):
+    """The party of IEEE 2030.5 clients, which respond to each control when their device has."""
 
-    is_read = False
-
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._setpoints = Setpoints(ground.rows)
-        self._tally = Tally()
-        folder = Path(ground.start.directory) / _FOLDER
-        block = ground.devices.enrolled
-        self._clients = [
-            Client(
-                index,
-                lfdi_of(ssl.PEM_cert_to_DER_cert((folder / f"client-{index}.pem").read_text())),
-                _tls(folder, index),
-                Nameplate(float(block.nameplate_up_w[row]), float(block.nameplate_down_w[row])),
-                self,
-                now_ns=ground.now_ns,
-            )
-            for index, row in enumerate(ground.rows.tolist())
-        ]
-        self._place = {row: index for index, row in enumerate(ground.rows.tolist())}
-        self._free = [asyncio.Event() for _ in self._clients]
-        """Set while a client has its network."""
-        self._attempts = [0] * len(self._clients)
-        for free in self._free:
-            free.set()
-
-    async def run(self) -> None:
-        """See `Party`."""
-        secrets = self._ground.secrets
-        async with asyncio.TaskGroup() as group:
-            for client, secret in zip(self._clients, secrets, strict=True):
-                # Who has none was not enrolled, and stays out.
-                if secret:
-                    group.create_task(self._stay(client))
-
-    async def _stay(self, client: Client) -> None:
-        start, rng, index = self._ground.start, self._ground.rng, client.index
-        per_s = min(start.connects_per_s, _HANDSHAKES_PER_S)
-        await asyncio.sleep(rng.uniform(0.0, len(self._clients) / per_s))
-        while True:
-            await self._free[index].wait()
-            try:
-                await client.run(start.host, start.ports[self._ground.protocol])
-            except ConnectionRefusedError:
-                self._tally.refused += 1
-            except OSError:
-                self._tally.drops += 1
-            pause_s = min(start.back_off_s_max, _FIRST_S * 2.0 ** self._attempts[index])
-            self._attempts[index] = min(self._attempts[index] + 1, _ATTEMPTS_MAX)
-            await asyncio.sleep(rng.uniform(0.0, pause_s))
+    def _made(self, index: int, name: str, secret: str) -> Client:
+        folder = Path(self._ground.start.directory) / _FOLDER
+        certificate = (folder / f"client-{index}.pem").read_text()
+        block, row = self._ground.devices.enrolled, self._ground.rows[index]
+        return Client(
+            index,
+            lfdi_of(ssl.PEM_cert_to_DER_cert(certificate)),
+            _tls(folder, index),
+            Nameplate(float(block.nameplate_up_w[row]), float(block.nameplate_down_w[row])),
+            self,
+            now_ns=self._ground.now_ns,
+        )
 
     def say(self, reports: Reports) -> None:
         """See `Party`."""
@@ -175,7 +131,7 @@ class DerClients:
             reports.rows.tolist(), reports.at_ns.tolist(), *columns, strict=True
         ):
             measured = dict(zip(_MEASURED, values, strict=True))
-            self._clients[self._place[row]].measure(measured, at_ns)
+            self._callers[self._place[row]].measure(measured, at_ns)
             self._tally.published += 1
 
     def answer(self, answers: Answers, at_ns: int) -> None:
@@ -185,60 +141,10 @@ class DerClients:
         )
         for row, number, status in rows:
             if status in _RESPONSES:
-                client = self._clients[self._place[row]]
+                client = self._callers[self._place[row]]
                 client.answered(number, _RESPONSES[AckStatus(status)])
 
-    def take(self, now_ns: int) -> tuple[Ints, Commands]:
-        """See `Party`."""
-        return self._setpoints.take(now_ns)
-
-    def lose(self, rows: Sequence[int], share_deaf: float) -> None:
-        """See `Party`. The deaf keep a connection on which they say nothing."""
-        for row in rows:
-            index = self._place[row]
-            self._free[index].clear()
-            if self._ground.rng.random() < share_deaf:
-                self._clients[index].hears.clear()
-            else:
-                self._clients[index].cut()
-
-    def bring_back(self, rows: Sequence[int], within_s: float) -> None:
-        """See `Party`. Old connections are found dead, and others opened."""
-        loop = asyncio.get_running_loop()
-        for row in rows:
-            index = self._place[row]
-            self._attempts[index] = 0
-            self._clients[index].cut()
-            self._clients[index].hears.set()
-            loop.call_later(self._ground.rng.uniform(0.0, within_s), self._free[index].set)
-
-    def leave(self) -> None:
-        """See `Party`."""
-        for client in self._clients:
-            client.cut()
-
-    def connected(self) -> int:
-        """See `Party`."""
-        return sum(client.up and client.hears.is_set() for client in self._clients)
-
-    def tally(self) -> Tally:
-        """See `Party`."""
-        waits_s, self._tally.waits_s = self._tally.waits_s, []
-        forgotten = sum(client.overwritten for client in self._clients)
-        return replace(
-            self._tally, commands=self._setpoints.count, forgotten=forgotten, waits_s=waits_s
-        )
-
-    def on_up(self, index: int) -> None:
-        """Count it."""
-        self._tally.connects += 1
-        self._attempts[index] = 0
-
-    def on_setpoint(self, index: int, setpoint_w: float, until_ns: int) -> int:
-        """Keep it for the next step; `Setpoints` numbers them as they come."""
-        self._setpoints.on_setpoint(index, setpoint_w, until_ns)
+    def told(self, index: int, setpoint_w: float, until_ns: int) -> int:
+        """Keep a setpoint; return its number: `Setpoints` counts them as they come."""
+        self.on_setpoint(index, setpoint_w, until_ns)
         return self._setpoints.count
-
-    def on_acked(self, index: int, waited_s: float) -> None:
-        """Note how long it took."""
-        self._tally.wait(waited_s)

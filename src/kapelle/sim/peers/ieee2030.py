@@ -50,7 +50,7 @@ class Listener(Protocol):
     def on_up(self, index: int) -> None:
         """It has found its controls, and said what it can do."""
 
-    def on_setpoint(self, index: int, setpoint_w: float, until_ns: int) -> int:
+    def told(self, index: int, setpoint_w: float, until_ns: int) -> int:
         """It was told a power, positive towards the grid; NaN: back to its own schedule. [W]
 
         Returns:
@@ -83,9 +83,6 @@ class Client:
         self.index = index
         self.lfdi = lfdi
         self.up = False
-        self.hears = asyncio.Event()
-        """Cleared: it is out of reach, and its connection does not know."""
-        self.hears.set()
         self.overwritten = 0
         """Measurements that were replaced before they could be sent."""
         self._tls = tls
@@ -177,7 +174,6 @@ class Client:
 
     async def _converse(self) -> None:
         while True:
-            await self.hears.wait()
             if self._measured is not None:
                 await self._post()
             while self._responses:
@@ -264,7 +260,7 @@ class Client:
         self._tell(mrid, int(value) * 10.0 ** int(exponent), ends * NS_PER_S, STARTED)
 
     def _tell(self, mrid: str, setpoint_w: float, until_ns: int, then: int) -> None:
-        number = self._listener.on_setpoint(self.index, setpoint_w, until_ns)
+        number = self._listener.told(self.index, setpoint_w, until_ns)
         while len(self._numbers) >= _KNOWN_MAX:
             del self._numbers[next(iter(self._numbers))]
         self._numbers[number] = mrid, then
