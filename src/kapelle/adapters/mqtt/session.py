@@ -1,7 +1,6 @@
 """One connection of one device: bytes in, acknowledgements and commands out."""
 
 import asyncio
-from typing import cast
 
 from kapelle.adapters.mqtt import packets as p
 from kapelle.adapters.mqtt import reader as r
@@ -13,27 +12,27 @@ from kapelle.adapters.mqtt.intake import ACK, REFUSED, TELEMETRY
 from kapelle.adapters.mqtt.packets import V5, V311, connect_version, parse
 from kapelle.adapters.mqtt.reader import MalformedPacket, Property, Reason
 from kapelle.adapters.mqtt.throttle import TokenBucket
-from kapelle.adapters.mqtt.valve import FULL, INFLIGHT, RATE, Valve
+from kapelle.adapters.mqtt.valve import INFLIGHT, RATE
+from kapelle.adapters.mqtt.wire import Wire
 
 _TOPIC_DEPTH_MAX = 8
-_GOODBYE_S = 5.0
 _PUBACK = bytes((r.PUBACK << 4, 2))
 _PUBREC = bytes((r.PUBREC << 4, 2))
 _PUBLISH_QOS1 = r.PUBLISH << 4 | 2
 
 
-class Session(asyncio.Protocol):
+class Session(Wire):
     """Protocol state of one connection."""
 
     __slots__ = (
-        "_ack", "_bucket", "_endpoint", "_explains", "_inflight", "_need", "_qos2", "_rest",
-        "_tel", "_transport", "_valve", "closed", "delivery", "device_no", "generation", "heard_ns",
-        "name", "number", "silence_ns_max", "taken", "takeovers_ns", "version", "will",
+        "_ack", "_bucket", "_explains", "_inflight", "_need", "_qos2", "_rest", "_tel", "delivery",
+        "device_no", "generation", "name", "number", "taken", "takeovers_ns", "version", "will",
     )  # fmt: skip
 
+    _endpoint: "Host[Session]"
+
     def __init__(self, endpoint: "Host[Session]") -> None:
-        self._endpoint = endpoint
-        self._transport: asyncio.Transport | None = None
+        super().__init__(endpoint)
         self._rest: bytearray | None = None
         """The beginning of a packet whose end has not come."""
         self._need = 0
@@ -41,11 +40,9 @@ class Session(asyncio.Protocol):
         """How a publication of telemetry begins; None before CONNECT."""
         self._ack = ""
         self._bucket: TokenBucket | None = None
-        self._valve: Valve | None = None
         self._inflight = 0
         self._qos2: set[int] | None = None
         self._explains = False
-        self.closed = False
         self.delivery: Delivery | None = None
         self.version = V311
         self.name = ""
@@ -53,8 +50,6 @@ class Session(asyncio.Protocol):
         self.generation = -1
         """The directory's, of the credentials that were shown."""
         self.number = 0
-        self.heard_ns = 0
-        self.silence_ns_max = 0
         self.takeovers_ns: tuple[int, ...] = ()
         self.will = False
         self.taken = False
@@ -64,24 +59,14 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; the device has yet to say who it is."""
-        # uvloop's transports are no subclasses of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(self._endpoint.settings.write_buffer_max)
-        self._valve = Valve(self._transport)
+        super().connection_made(transport)
         self._endpoint.greeted(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, whoever ended it."""
-        self.closed = True
-        self._transport = self._valve = self._rest = None
+        super().connection_lost(exc)
+        self._rest = None
         self._endpoint.ended(self)
-
-    def pause_writing(self) -> None:
-        """Drop a device that does not read: what waits for it must not fill our memory."""
-        self.drop("slow reader")
-
-    def resume_writing(self) -> None:
-        """Nothing to do: a slow reader is gone by then."""
 
     def data_received(self, data: bytes) -> None:
         """Take in every complete packet."""
@@ -178,27 +163,8 @@ class Session(asyncio.Protocol):
             self._hold(RATE)
             asyncio.get_running_loop().call_later(wait_s, self._release, RATE)
 
-    # Reading less.
-
-    def _hold(self, why: str) -> None:
-        if self._valve is not None and not self.closed and self._valve.hold(why):
-            self._endpoint.counters.held[why] += 1
-
-    def _release(self, why: str) -> None:
-        if self._valve is not None and not self.closed and self._valve.release(why):
-            # While we did not read, the device could not be heard.
-            self.heard_ns = self._endpoint.clock.now_ns()
-
-    def hold_full(self) -> None:
-        """Stop reading until the intake has room."""
-        if self._valve is not None and FULL not in self._valve.reasons:
-            self._hold(FULL)
-            self._endpoint.intake.when_room(lambda: self._release(FULL))
-
-    def overdue(self, now_ns: int) -> bool:
-        """Tell whether the device has been silent for longer than its keep-alive allows."""
-        held = self._valve is not None and self._valve.reasons
-        return not held and now_ns - self.heard_ns > self.silence_ns_max
+    def _closing(self) -> None:
+        self._endpoint.ended(self)
 
     # Packets.
 
@@ -332,12 +298,6 @@ class Session(asyncio.Protocol):
         """Expect the PUBACK of a command within its time, or no more."""
         self._endpoint.awaits_answer(self, awaits)
 
-    def write(self, packet: bytes) -> None:
-        """Write to the device, if it is still there."""
-        if self._transport is not None and not self.closed and packet:
-            self._endpoint.counters.sent_size += len(packet)
-            self._transport.write(packet)
-
     def acknowledge(self, answers: list[bytes]) -> None:
         """Write answers: the journal has what they answer."""
         self._inflight -= len(answers)
@@ -357,13 +317,6 @@ class Session(asyncio.Protocol):
         self._endpoint.counters.dropped["declined"] += 1
         self.end(Reason.SERVER_BUSY, reason)
 
-    def drop(self, why: str) -> None:
-        """Cut the connection at once."""
-        if self._transport is not None:
-            self._endpoint.counters.dropped[why] += 1
-            self.closed = True
-            self._transport.abort()
-
     def end(self, code: Reason, reason: str) -> None:
         """Say why, as far as the version can, and close."""
         said = writer.disconnect(self.version, code, reason if self._explains else "")
@@ -381,17 +334,3 @@ class Session(asyncio.Protocol):
             self._close(writer.connack(V311, error.code))
         else:
             self._close(writer.connack(connect_version(data), error.code))
-
-    def _close(self, last: bytes) -> None:
-        if self._transport is None or self.closed:
-            return
-        self.write(last)
-        self.closed = True
-        self._endpoint.ended(self)
-        self._transport.close()
-        # A peer that does not read our last words would keep the socket for many minutes.
-        asyncio.get_running_loop().call_later(_GOODBYE_S, self._abort)
-
-    def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
