@@ -11,12 +11,12 @@ from contextlib import suppress
 
 from envoy_schema.server.schema.sep2.pub_sub import Notification, NotificationStatus
 
+from kapelle.adapters.destinations import Place, is_allowed, networks, place
 from kapelle.adapters.ieee2030.client import Client, Subscription
 from kapelle.adapters.ieee2030.codec import Part
 from kapelle.adapters.ieee2030.counters import Counters
 from kapelle.adapters.ieee2030.elements import home_of, subscription, to_xml
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
-from kapelle.adapters.openadr.addresses import Place, is_allowed, networks, place
 from kapelle.runtime.background import Background
 
 _AT_ONCE = 100

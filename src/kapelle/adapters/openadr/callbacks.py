@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UnsetType
 
-from kapelle.adapters.openadr.addresses import Network, Place, is_allowed, networks, place
+from kapelle.adapters.destinations import Network, Place, is_allowed, networks, place
 from kapelle.adapters.openadr.counters import Counters
 from kapelle.adapters.openadr.objects import Kept, Objects, targets_of
 from kapelle.adapters.openadr.settings import OpenAdrSettings

@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
+from kapelle.adapters.destinations import is_bearer, place
 from kapelle.adapters.http.problems import Fault
-from kapelle.adapters.openadr.addresses import is_bearer, place
 from kapelle.adapters.openadr.periods import is_moment
 from kapelle.adapters.openadr.shapes import Body as Kept
 from kapelle.adapters.openadr.shapes import (

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 
+from kapelle.adapters.destinations import networks
 from kapelle.adapters.errands import Errands
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.inbox import Heard, Inbox, NotStored
 from kapelle.adapters.openadr import codec, store
-from kapelle.adapters.openadr.addresses import networks
 from kapelle.adapters.openadr.callbacks import Callbacks, Resolve
 from kapelle.adapters.openadr.clients import ADAPTER, Client, Clients, Gateway, Gateways
 from kapelle.adapters.openadr.codec import Resource

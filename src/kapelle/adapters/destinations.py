@@ -1,4 +1,4 @@
-"""Where callbacks may go: to https, to addresses that others than our own networks can be at.
+"""Where callbacks may go: by https, to addresses that are not in our own networks.
 
 Otherwise whoever may subscribe could have the plant call what only the plant can reach (server-side
 request forgery). A name is resolved once and the connection goes to the address that was looked at:
@@ -72,6 +72,8 @@ def _is_public(address: Address) -> bool:
         or address.is_multicast
         or address.is_reserved
         or address.is_unspecified
+        # Out of use since RFC 3879, and still routed inside networks.
+        or (isinstance(address, ipaddress.IPv6Address) and address.is_site_local)
     )
 
 
