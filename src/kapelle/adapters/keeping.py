@@ -13,6 +13,10 @@ from typing import Generic, TypeVar
 from kapelle.adapters.inbox import NotStored
 from kapelle.errors import LinkLost
 
+OPENADR, IEEE2030 = "openadr.db", "ieee2030.db"
+"""Files of notes, in the data directory."""
+NOTES = (OPENADR, IEEE2030)
+"""All of them: what backups hold besides journal, record and registry."""
 Row = TypeVar("Row")
 Key = tuple[str, str]
 
@@ -35,6 +39,9 @@ class Keeper(Generic[Row]):
         self._write_all = write
         self._waiting: dict[Key, Row | None] = {}
         """Bounded by what there is: a thing that changes twice is written once."""
+        self._taken: dict[Key, Row | None] = {}
+        """On its way to the file."""
+        self._is_over = False
         self._written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._under_way: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
@@ -64,11 +71,11 @@ class Keeper(Generic[Row]):
         while True:
             await self._wake.wait()
             self._wake.clear()
-            changes, self._waiting = tuple(self._waiting.items()), {}
+            self._taken, self._waiting = self._waiting, {}
             done, self._written = self._written, asyncio.get_running_loop().create_future()
             self._under_way = done
             try:
-                await asyncio.shield(asyncio.to_thread(self._write, changes))
+                await asyncio.shield(asyncio.to_thread(self._write))
             except sqlite3.Error as error:
                 self.failed = str(error)
                 for future in (done, self._written):
@@ -79,11 +86,15 @@ class Keeper(Generic[Row]):
             done.set_result(None)
 
     def flush(self) -> None:
-        """Write what still waits, before the file is closed."""
-        if not self.failed:
-            self._write(tuple(self._waiting.items()))
-
-    def _write(self, changes: Sequence[tuple[Key, Row | None]]) -> None:
-        # Whoever closes the file waits here for a writer that was cancelled on its way.
+        """Write what still waits, or was on its way when `run` was cancelled; the last call."""
         with self._lock:
-            self._write_all(changes)
+            left, self._taken, self._is_over = {**self._taken, **self._waiting}, {}, True
+            if not self.failed and left:
+                self._write_all(tuple(left.items()))
+
+    def _write(self) -> None:
+        with self._lock:
+            # A thread that comes to run after the last call finds that done.
+            if not self._is_over:
+                self._write_all(tuple(self._taken.items()))
+                self._taken = {}

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kapelle.adapters.http.route import HttpTelemetry
+from kapelle.adapters.keeping import IEEE2030, OPENADR
 from kapelle.adapters.mqtt.bridge import BrokerClient
 from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.replay.link import Replay
@@ -70,14 +71,14 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
     if config.openadr is not None:
         from kapelle.adapters.openadr.vtn import Vtn
 
-        file = config.plant.data_dir / "openadr.db"
+        file = config.plant.data_dir / OPENADR
         vtn = Vtn(settings=config.openadr, directory=directory, clock=clock, file=file)
         every.append(vtn)
         sessions[vtn.name] = vtn.counters
     if config.ieee2030 is not None:
         with needs("ieee2030"):
             from kapelle.adapters.ieee2030.endpoint import Ieee2030Endpoint
-        file = config.plant.data_dir / "ieee2030.db"
+        file = config.plant.data_dir / IEEE2030
         utility = Ieee2030Endpoint(
             settings=config.ieee2030, directory=directory, clock=clock, file=file
         )

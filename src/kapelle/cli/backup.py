@@ -1,10 +1,10 @@
 """The whole plant in one directory, and back.
 
 Why the copies fit together although the plant goes on meanwhile: whatever *reads* the journal is
-copied before it (history, quarantine, snapshots), so the journal in the backup holds everything
-they have read; it is copied as of one moment; and the registry, which *feeds* the journal, comes
-last, so no device in the journal is unknown to it. What the registry had told the journal in
-between is told again after the restore: telling twice changes nothing.
+copied before it (history, quarantine, snapshots, notes of adapters), so the journal in the backup
+holds everything they have read; it is copied as of one moment; and the registry, which *feeds* the
+journal, comes last, so no device in the journal is unknown to it. What the registry had told the
+journal in between is told again after the restore: telling twice changes nothing.
 """
 
 import logging
@@ -16,9 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kapelle import __version__
+from kapelle.adapters.keeping import NOTES
 from kapelle.cli.upkeep import examine
 from kapelle.config import API_TOKEN, Config
-from kapelle.errors import Conflict, DataDirectoryHeld, Invalid, RegistryUnavailable
+from kapelle.errors import (
+    Conflict,
+    DataDirectoryHeld,
+    Invalid,
+    JournalDamaged,
+    RegistryUnavailable,
+)
 from kapelle.history.upkeep import copy_history
 from kapelle.journal.backup import Copied, copy_journal, copy_snapshots, topics_of
 from kapelle.journal.store import NAME
@@ -67,10 +74,13 @@ def take(config: Config, destination: Path) -> Manifest:
     url = config.registry.database_url(data)
     file = sqlite_file(url)
     check_empty(destination)
-    _check_room([journal / NAME, data / _REGISTRY], destination)
+    notes = [data / name for name in NOTES]
+    _check_room([journal / NAME, data / _REGISTRY, *notes], destination)
     with drafted(destination.absolute()) as draft:
         now_ns = SystemClock().now_ns()
+        unread = _copy_notes(notes, draft)
         readers, copied, remarks = _copy_followers(config, draft)
+        remarks += unread
         found, known = examine_registry(url, config.plant.partitions)
         kind = "postgresql"
         if file is not None:
@@ -105,6 +115,23 @@ def take(config: Config, destination: Path) -> Manifest:
     except OSError as error:
         log.warning("the backup is whole, but was not noted", extra={"reason": str(error)})
     return manifest
+
+
+def _copy_notes(files: Sequence[Path], draft: Path) -> list[str]:
+    """Copy what adapters keep of their own; return a remark on each file that cannot be read.
+
+    Nothing of the plant's state follows from them, so one that is damaged spoils no backup.
+    """
+    remarks = []
+    for file in files:
+        if not file.exists():
+            continue
+        try:
+            copy_database(file, draft / file.name)
+        except JournalDamaged as error:
+            (draft / file.name).unlink(missing_ok=True)
+            remarks.append(f"{file.name}: unreadable ({error}); not in the backup")
+    return remarks
 
 
 def _copy_followers(
