@@ -20,7 +20,7 @@ from tests.adapters.ieee2030.trial import MUP, mirror, response, settings
 from kapelle.adapters.ieee2030.controls import Control, Controls, Status
 from kapelle.adapters.ieee2030.endpoint import Ieee2030Endpoint
 from kapelle.errors import LinkLost
-from kapelle.model.enums import AckStatus
+from kapelle.model.enums import AckStatus, SessionEvent
 from kapelle.model.ids import NS_PER_S
 from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
@@ -87,6 +87,27 @@ def test_a_control_goes_on_and_is_answered_and_ended_after_a_restart(tmp_path: P
                 return await plant.answers() == [(4, AckStatus.APPLIED)]
 
             await until(released)
+
+    asyncio.run(run())
+
+
+def test_a_link_that_is_opened_again_begins_with_nobody_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        directory = known()
+        endpoint = Ieee2030Endpoint(
+            settings=settings(), directory=directory, clock=SystemClock(), file=tmp_path / "notes"
+        )
+        for expected in ([SessionEvent.UP], [SessionEvent.DOWN, SessionEvent.UP]):
+            async with asyncio.timeout(60), opened(endpoint, directory) as plant:
+                where = f"https://127.0.0.1:{endpoint.port}"
+                async with Http(verify=client_tls(signed("device")), base_url=where) as http:
+                    assert (await http.get("/dcap")).status_code == 200
+
+                async def told(plant: Plant = plant, expected: list[int] = expected) -> bool:
+                    return await plant.events() == expected
+
+                await until(told)
+                assert endpoint.counters.sessions == 1
 
     asyncio.run(run())
 

@@ -83,9 +83,10 @@ class Ieee2030Endpoint:
         """Listen; what keeps it from doing so leaves as LinkLost."""
         self.inbox = Inbox(self.name, clock=self.clock)
         async with store.opened(self._file) as self._store, background() as beside:
-            # Clients are given back what was kept of them, as after a restart.
+            # As after a restart, clients are given back what was kept of them when they come.
+            for client in list(self._present.values()):
+                self._leave(client)
             self._clients.clear()
-            self._present.clear()
             beside.start(self._store.run(), "IEEE 2030.5 notes")
             listener, inward, outward = self._listen()
             errands = Errands(
