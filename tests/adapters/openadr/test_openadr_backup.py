@@ -61,6 +61,8 @@ def test_objects_of_a_running_vtn_are_restored(config: Config, tmp_path: Path) -
                 "callbackUrl": "https://gateway.test/told",
             }
             body = {"clientName": DEVICE, "objectOperations": [watched]}
+            # It is told nothing before it was heard of.
+            assert (await gateway.get("/programs")).status_code == 200
             await until(lambda: opened.plant.send(-2_000.0))
             assert len((await gateway.get("/events?active=true")).json()) == 3
             # Once this is answered all that went before is on disk.
