@@ -13,8 +13,12 @@ import pytest
 from tests.adapters.broker import mosquitto
 from tests.adapters.mqtt.conftest import VERSIONS
 
+from kapelle.adapters.mqtt.client import Connection, connected
+from kapelle.adapters.mqtt.counters import Counters
+from kapelle.adapters.mqtt.settings import ClientSettings
 from kapelle.errors import Invalid, LinkLost
 from kapelle.model.enums import AckStatus, SessionEvent
+from kapelle.runtime.clock import SystemClock
 
 
 @pytest.mark.integration
@@ -103,6 +107,81 @@ def test_no_broker_is_a_lost_link(open_broker_client: Any) -> None:
                 pass
         server.close()
         await server.wait_closed()
+
+    asyncio.run(check())
+
+
+class Slow(asyncio.Protocol):
+    """A broker that takes us and our subscriptions, and reads what follows only when it is told."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.read = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.read += len(data)
+        if self.read == len(data):
+            self.transport.write(b"\x20\x02\x00\x00\x90\x04\x00\x01\x01\x01")
+            self.transport.pause_reading()
+
+
+class Nobody:
+    """Hears what a broker has, and only whether it is lost."""
+
+    connection: Connection
+    lost = ""
+
+    def on_made(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def on_published(self, *_: Any) -> None:
+        raise AssertionError
+
+    def on_read(self) -> None:
+        """All of it."""
+
+    def on_answered(self) -> None:
+        raise AssertionError
+
+    def on_lost(self, reason: str) -> None:
+        self.lost = self.lost or reason
+
+
+def test_a_burst_waits_for_a_broker_that_reads_slowly_and_one_that_does_not_is_lost() -> None:
+    async def check() -> None:
+        brokers: list[Slow] = []
+
+        def accept() -> Slow:
+            brokers.append(Slow())
+            return brokers[-1]
+
+        server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
+        nobody, settings = Nobody(), ClientSettings(
+            port=server.sockets[0].getsockname()[1], version=4, connect_s=1.5
+        )  # fmt: skip
+        async with (
+            asyncio.timeout(20),
+            server,
+            connected(
+                "test", settings, ["a", "b"], nobody, clock=SystemClock(), counters=Counters()
+            ),
+        ):
+            wire, block = nobody.connection, bytes(100_000)
+            while wire.publish("a", block, qos=0):
+                pass
+            brokers[0].transport.resume_reading()
+            await wire.room()
+            assert not nobody.lost
+            assert wire.publish("a", block, qos=0)
+            brokers[0].transport.pause_reading()
+            while not nobody.lost:
+                # The kernel takes some of it for a broker that does not read.
+                wire.publish("a", block, qos=0)
+                await wire.room()
+                await asyncio.sleep(0)
+            assert nobody.lost == "the broker does not read"
+            brokers[0].transport.abort()
 
     asyncio.run(check())
 

@@ -209,6 +209,8 @@ def test_a_clock_that_is_ahead_is_named_and_history_stays_history() -> None:
         at_ns = [at for block in blocks for at in block.measured_at_ns.tolist()]
         assert (now_ms - 3_600_000) * 1_000_000 in at_ns
         assert max(at_ns) < (now_ms + 60_000) * 1_000_000
+        (reason,) = await world.plant.reasons()
+        assert reason.startswith("time-ahead")
 
     play(act)
 

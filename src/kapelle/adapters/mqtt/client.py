@@ -142,6 +142,9 @@ class Connection(asyncio.Protocol):
         self._next_id = _SUBSCRIPTION
         self._unanswered: set[int] = set()
         self._unanswered_max = settings.commands_inflight_max
+        self._stuck: asyncio.TimerHandle | None = None
+        self._roomy = asyncio.Event()
+        self._roomy.set()
 
     # What the event loop calls.
 
@@ -174,11 +177,16 @@ class Connection(asyncio.Protocol):
         self._lose(str(exc or "the broker closed the connection"))
 
     def pause_writing(self) -> None:
-        """A broker that does not read is as good as gone."""
-        self._fail("the broker does not read")
+        """Publish nothing until the broker reads on; one that does not in time is lost."""
+        self._roomy.clear()
+        loop, wait_s = asyncio.get_running_loop(), self._settings.connect_s
+        self._stuck = loop.call_later(wait_s, self._fail, "the broker does not read")
 
     def resume_writing(self) -> None:
-        """Nothing to do: the link is lost by then."""
+        """Publish again."""
+        self._roomy.set()
+        if self._stuck is not None:
+            self._stuck.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take in every complete packet."""
@@ -266,7 +274,7 @@ class Connection(asyncio.Protocol):
         retain: bool = False,
         qos: int = 1,
     ) -> bool:
-        """Publish at QoS 0 or 1, unless too much is unanswered; return whether.
+        """Publish at QoS 0 or 1, unless too much is unanswered or not read; return whether.
 
         Args:
             topic: Where to.
@@ -275,7 +283,7 @@ class Connection(asyncio.Protocol):
             retain: The broker keeps it for whoever subscribes later.
             qos: 0 where the protocol wants no acknowledgement.
         """
-        if self._transport is None or len(self._unanswered) >= self._unanswered_max:
+        if not self._takes():
             return False
         packet_id = self._number() if qos else 0
         version = self._settings.version
@@ -289,15 +297,19 @@ class Connection(asyncio.Protocol):
         return True
 
     def subscribe(self, topics: Sequence[str]) -> bool:
-        """Also hear these, unless too much is unanswered; return whether it was asked for.
+        """Also hear these, unless too much is unanswered or not read; return whether it was asked.
 
         One the broker refuses is counted, and the others are heard.
         """
-        if self._transport is None or len(self._unanswered) >= self._unanswered_max:
+        if not self._takes():
             return False
         filters = [(topic, 1) for topic in topics]
         self._write(writer.subscribe(self._settings.version, self._number(), filters))
         return True
+
+    async def room(self) -> None:
+        """Wait until the broker reads what is written, or is lost."""
+        await self._roomy.wait()
 
     def acknowledge(self, answers: list[bytes]) -> None:
         """Write answers: the journal has what they answer."""
@@ -327,6 +339,11 @@ class Connection(asyncio.Protocol):
             self._write(writer.goodbye(self._settings.version))
             self._transport.close()
 
+    def _takes(self) -> bool:
+        """Tell whether something may be published now."""
+        is_free = len(self._unanswered) < self._unanswered_max
+        return self._transport is not None and self._roomy.is_set() and is_free
+
     def _number(self) -> int:
         """Return the id of a packet that will be answered."""
         self._next_id = self._next_id % 0xFFFF + 1
@@ -348,4 +365,5 @@ class Connection(asyncio.Protocol):
     def _lose(self, reason: str) -> None:
         if not self.greeted.done():
             self.greeted.set_exception(ConnectionError(reason))
+        self.resume_writing()
         self._listener.on_lost(reason)

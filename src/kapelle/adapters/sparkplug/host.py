@@ -158,6 +158,7 @@ class Host:
 
     async def carry_out(self, command: Command) -> Said | None:
         """Write a setpoint; the device's echo will be the evidence of it."""
+        await self.connection.room()
         address = self.up.get(command.device_no)
         if address is None or self._setpoint is None:
             return Said(AckStatus.REJECTED, "no metric is mapped to setpoint_w")
