@@ -12,7 +12,6 @@ from kapelle.adapters.cloud.actions import Actions
 from kapelle.adapters.cloud.commands import request
 from kapelle.adapters.cloud.counters import Counters
 from kapelle.adapters.cloud.intake import Intake
-from kapelle.adapters.cloud.link import CloudLink
 from kapelle.adapters.cloud.polling import Polling
 from kapelle.adapters.cloud.presence import Presence
 from kapelle.adapters.cloud.requests import Requests, opened
@@ -22,6 +21,7 @@ from kapelle.adapters.errands import Command, Errands, Said
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.http.route import Receive, Send
 from kapelle.adapters.inbox import Inbox
+from kapelle.adapters.link import ConversationLink
 from kapelle.model.enums import AckStatus, SessionEvent
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory, Link
@@ -112,7 +112,7 @@ class Cloud:
                 clock=clock,
             )
             try:
-                yield CloudLink(inbox, errands, presence.up, self.counters)
+                yield ConversationLink(inbox, errands, presence.up, self.counters)
             finally:
                 self._webhook = None
 

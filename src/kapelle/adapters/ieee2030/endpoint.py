@@ -18,7 +18,6 @@ from kapelle.adapters.ieee2030.controls import Controls
 from kapelle.adapters.ieee2030.counters import Counters
 from kapelle.adapters.ieee2030.doorway import Doorway
 from kapelle.adapters.ieee2030.identity import plain, read_pins
-from kapelle.adapters.ieee2030.link import Ieee2030Link
 from kapelle.adapters.ieee2030.metering import Signs
 from kapelle.adapters.ieee2030.notices import Notices
 from kapelle.adapters.ieee2030.resources import Library
@@ -27,6 +26,7 @@ from kapelle.adapters.ieee2030.server import Connection, Request, Response, lfdi
 from kapelle.adapters.ieee2030.setpoint import amount_of, choose
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
 from kapelle.adapters.inbox import Answer, Inbox, NotStored
+from kapelle.adapters.link import ConversationLink
 from kapelle.adapters.mqtt.throttle import TokenBucket
 from kapelle.errors import LinkLost
 from kapelle.model.enums import AckStatus, SessionEvent
@@ -108,7 +108,7 @@ class Ieee2030Endpoint:
             )
             beside.start(doorway.run(), "IEEE 2030.5 connections")
             with closing(listener):
-                yield Ieee2030Link(self.inbox, errands, self._present, self.counters)
+                yield ConversationLink(self.inbox, errands, self._present, self.counters)
 
     def _listen(self) -> tuple[socket.socket, ssl.SSLContext, ssl.SSLContext]:
         """Return what listens, how clients are let in, and how notifications are sent."""

@@ -14,10 +14,10 @@ from websockets.http11 import Request, Response
 
 from kapelle.adapters.errands import Command, Errands, Said
 from kapelle.adapters.inbox import Inbox
+from kapelle.adapters.link import ConversationLink
 from kapelle.adapters.ocpp import door
 from kapelle.adapters.ocpp.connection import POLICY, TAKEN, UNKNOWN_VERSION, Connection
 from kapelle.adapters.ocpp.counters import Counters
-from kapelle.adapters.ocpp.link import OcppLink
 from kapelle.adapters.ocpp.session import Known, Session
 from kapelle.adapters.ocpp.settings import OcppSettings
 from kapelle.errors import LinkLost
@@ -87,7 +87,7 @@ class OcppEndpoint:
             )
             beside.start(self._sweep(), "OCPP sessions")
             try:
-                yield OcppLink(self.inbox, errands, self._by_device, self.counters)
+                yield ConversationLink(self.inbox, errands, self._by_device, self.counters)
             finally:
                 await self._shut(server)
 

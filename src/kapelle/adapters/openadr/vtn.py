@@ -17,6 +17,7 @@ from kapelle.adapters.destinations import networks
 from kapelle.adapters.errands import Errands
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.inbox import Heard, Inbox, NotStored
+from kapelle.adapters.link import ConversationLink
 from kapelle.adapters.openadr import codec, store
 from kapelle.adapters.openadr.callbacks import Callbacks, Resolve
 from kapelle.adapters.openadr.clients import ADAPTER, Client, Clients, Gateway, Gateways
@@ -24,7 +25,6 @@ from kapelle.adapters.openadr.codec import Resource
 from kapelle.adapters.openadr.counters import Counters
 from kapelle.adapters.openadr.desk import Desk
 from kapelle.adapters.openadr.dispatched import DispatchEvents
-from kapelle.adapters.openadr.link import OpenAdrLink
 from kapelle.adapters.openadr.objects import OURS, Kept
 from kapelle.adapters.openadr.periods import duration, moment
 from kapelle.adapters.openadr.route import BASE, Routes
@@ -164,7 +164,7 @@ class Vtn:
             beside.start(self._sweep(), "OpenADR gateways")
             try:
                 await stack.enter_async_context(self._served())
-                yield OpenAdrLink(self._inbox, errands, self._present, self.counters)
+                yield ConversationLink(self._inbox, errands, self._present, self.counters)
             finally:
                 self.desk = None
                 for name in list(self._sessions):
@@ -239,7 +239,7 @@ class Vtn:
         self.counters.commands_received += self.events.shown(client.id, kept)
 
     def _delivered(self, client: str, kept: Kept) -> None:
-        self.heard(Client(client, client == self.settings.business_client))
+        self.heard(Client(client, client == self.settings.business_id))
         if kept.by_plant and kept.kind == "EVENT":
             self.counters.commands_received += self.events.delivered(client, kept)
 

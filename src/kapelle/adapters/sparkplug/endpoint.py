@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 from kapelle.adapters.errands import Errands
 from kapelle.adapters.inbox import Inbox
+from kapelle.adapters.link import ConversationLink
 from kapelle.adapters.mqtt.client import Will, connected, exposed
 from kapelle.adapters.mqtt.counters import Counters
 from kapelle.adapters.sparkplug.codec import NAMESPACE, encode_state, state_topic
 from kapelle.adapters.sparkplug.host import NAME, Host
-from kapelle.adapters.sparkplug.link import SparkplugLink
 from kapelle.adapters.sparkplug.settings import SparkplugSettings
 from kapelle.errors import Invalid
 from kapelle.ports import Clock, Directory, Link
@@ -63,6 +63,6 @@ class SparkplugEndpoint:
             host.come()
             beside.start(host.ask_for_births(), "sparkplug rebirths")
             try:
-                yield SparkplugLink(inbox, errands, host.up, self.counters)
+                yield ConversationLink(inbox, errands, host.up, self.counters)
             finally:
                 host.leave()

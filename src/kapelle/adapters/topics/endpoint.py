@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 from kapelle.adapters.errands import Errands
 from kapelle.adapters.inbox import Inbox
+from kapelle.adapters.link import ConversationLink
 from kapelle.adapters.mqtt.client import connected, exposed
 from kapelle.adapters.mqtt.counters import Counters
-from kapelle.adapters.topics.link import TopicsLink
 from kapelle.adapters.topics.listener import NAME, Topics
 from kapelle.adapters.topics.settings import TopicsSettings
 from kapelle.errors import Invalid
@@ -52,6 +52,6 @@ class TopicsEndpoint:
             topics.come()
             beside.start(topics.keep_looking(), "topics")
             try:
-                yield TopicsLink(inbox, errands, topics.up, counters)
+                yield ConversationLink(inbox, errands, topics.up, counters)
             finally:
                 topics.leave()
