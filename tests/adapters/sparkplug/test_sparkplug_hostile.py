@@ -3,6 +3,7 @@
 import asyncio
 import time
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import aiomqtt
@@ -11,6 +12,7 @@ from tests.adapters.broker import mosquitto
 from tests.adapters.conformance.plant import enrolled, opened, until
 from tests.adapters.sparkplug.watched import METRICS, Watched, World, play
 
+from kapelle.adapters.errands import Command
 from kapelle.adapters.inbox import Inbox, InboxSettings
 from kapelle.adapters.mqtt.counters import Counters
 from kapelle.adapters.mqtt.packets import Publish
@@ -108,6 +110,7 @@ class Held:
     def __init__(self) -> None:
         self.holds = self.resumes = 0
         self.answers = 0
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def hold(self) -> bool:
         self.holds += 1
@@ -121,6 +124,9 @@ class Held:
 
     def publish(self, *_: Any, **__: Any) -> bool:
         return True
+
+    async def room(self) -> None:
+        self.meanwhile()
 
 
 class Stage:
@@ -161,6 +167,17 @@ def test_a_flood_is_read_no_faster_than_it_is_stored() -> None:
         assert stage.wire.resumes
         # The birth of the edge node itself had nothing to store.
         assert stage.wire.answers == 51
+
+    asyncio.run(run())
+
+
+def test_who_dies_while_its_command_waits_has_said_nothing_to_it() -> None:
+    async def run() -> None:
+        stage = Stage(waiting_max=50)
+        death = payload(0, [metric(0, 0, name="bdSeq", datatype=INT64)])
+        stage.wire.meanwhile = lambda: stage.say("g/NDEATH/e", death)
+        with pytest.raises(ConnectionError):
+            await stage.host.carry_out(Command(0, 1, 1, 1, 500.0, 2**62, 60.0))
 
     asyncio.run(run())
 

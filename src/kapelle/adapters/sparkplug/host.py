@@ -160,7 +160,9 @@ class Host:
         """Write a setpoint; the device's echo will be the evidence of it."""
         await self.connection.room()
         address = self.up.get(command.device_no)
-        if address is None or self._setpoint is None:
+        if address is None:
+            raise ConnectionError("the device has gone")
+        if self._setpoint is None:
             return Said(AckStatus.REJECTED, "no metric is mapped to setpoint_w")
         group, edge, *device = address.split("/")
         datatype = self._nodes.datatype(f"{group}/{edge}", address)
