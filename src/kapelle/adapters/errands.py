@@ -78,7 +78,8 @@ class Errands:
             carry_out: Speaks with the device and returns what it said; None where that is no
                 evidence of anything. `OSError` and `TimeoutError` mean that nothing is known.
             answer_s: A device that takes longer has not answered. [s]
-            at_once: Conversations at the same time; further ones wait for their turn.
+            at_once: Conversations at the same time; further ones wait for their turn. Where each
+                device has a connection of its own, as many as there may be connections.
         """
         self.counters = Counters()
         self._inbox = inbox
