@@ -1,9 +1,9 @@
 """Copies the official document with examples and mended defects, by the interpreter that has YAML.
 
 Takes where it is, where to, the address its token endpoint shall name, and ids to try in paths:
-`programID=kapelle`. Two schemas contradict
-themselves in 3.1.0: `ven` and `resource` demand an `objectType` of the metadata (`VEN`) and of the
-request (`BL_VEN_REQUEST`) at once; the latter is left out, as the reference implementation does.
+`programID=kapelle`. Two schemas contradict themselves in 3.1.0: `ven` and `resource` demand an
+`objectType` of the metadata (`VEN`) and of the request (`BL_VEN_REQUEST`) at once; the latter is
+left out, as in what the OpenADR Alliance's reference VTN answers (`create_ven`).
 """
 
 import copy

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,8 @@ from tests.adapters.conformance.plant import DEVICE, SECRET, until
 from tests.adapters.openadr.site import BUSINESS_SECRET, OTHER_SECRET, Site, site
 from tests.adapters.openadr.trial import TELEMETRY, report
 
+from kapelle.adapters.openadr.objects import Kept
+from kapelle.adapters.openadr.shapes import Event, Subscription
 from kapelle.model.enums import AckStatus
 from kapelle.registry import credentials
 from kapelle.registry.directory import Bearer
@@ -369,3 +372,35 @@ def test_one_who_is_enrolled_no_more_is_gone() -> None:
             assert not np.any(site.directory.resolve([DEVICE]) >= 0)
 
     play(act)
+
+
+def test_guessing_a_secret_is_slow_and_locks_nobody_else_out() -> None:
+    async def act(site: Site) -> None:
+        answers = [await site.token("business", f"guess {number}") for number in range(30)]
+        assert [one.status_code for one in answers[:20]] == [401] * 20
+        # By then even the right one has to wait.
+        late = await site.token("business", BUSINESS_SECRET)
+        assert late.status_code == 429
+        assert int(late.headers["retry-after"]) >= 1
+        assert (await site.token(DEVICE, SECRET)).status_code == 200
+
+    play(act)
+
+
+def test_nobody_is_told_who_may_not_ask() -> None:
+    """Whoever was enrolled once, or only bears the business party's name, hears of nothing."""
+
+    async def act(site: Site) -> None:
+        desk = site.vtn.desk
+        assert desk is not None
+        priced = Kept("EVENT", "price", "", 1, 1, Event(program_id="kapelle"))
+        meant = replace(priced, body=Event(program_id="kapelle", targets=["gw/pv"]))
+        assert desk._audience(priced) == [DEVICE, "gw"]
+        await until(lambda: desk._audience(meant) == ["gw"])
+        gone = Bearer(0, DEVICE, False, 1.0, 1.0, adapter="openadr", address=DEVICE)
+        site.directory.apply([gone])
+        assert desk._audience(priced) == ["gw"]
+        theirs = Subscription(client_name=DEVICE, object_operations=[])
+        assert desk._audience(Kept("SUBSCRIPTION", "s", DEVICE, 1, 1, theirs)) == []
+
+    play(act, business_secret="", business_client=DEVICE)

@@ -85,20 +85,15 @@ class Callbacks:
         """Look nothing up any more."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    def notify(self, operation: Operation, kept: Kept, owners: list[str] | None) -> None:
-        """Tell of a change whoever of these clients has subscribed to it; None: any client.
+    def notify(self, operation: Operation, kept: Kept, owners: list[str]) -> None:
+        """Tell of a change whoever of these clients has subscribed to it.
 
         A second change of an object takes the place of the first where that still waits.
         """
-        if owners is None:
-            subscriptions = list(self._objects.all("SUBSCRIPTION"))
-        else:
-            subscriptions = [
-                one for owner in owners for one in self._objects.of_owner("SUBSCRIPTION", owner)
-            ]
-        for subscription in subscriptions:
-            for watched in _watched(subscription, operation, kept):
-                self._add(subscription, watched, operation, kept)
+        for owner in owners:
+            for subscription in self._objects.of_owner("SUBSCRIPTION", owner):
+                for watched in _watched(subscription, operation, kept):
+                    self._add(subscription, watched, operation, kept)
 
     def _add(self, owner: Kept, watched: Watched, operation: Operation, kept: Kept) -> None:
         bearer = watched.bearer_token if isinstance(watched.bearer_token, str) else ""

@@ -20,6 +20,10 @@ from kapelle.ports import Clock, Directory
 ADAPTER = "openadr"
 _TOKENS_MAX = 16
 """Of one client; the oldest goes."""
+_WRONG_PER_S, _WRONG_BURST = 0.5, 20
+"""Wrong secrets for one client from one address: guessing is slow, and locks nobody else out."""
+_GUESSED_MAX = 10_000
+"""Pairs of address and client that are remembered; the oldest goes."""
 
 
 class Client(NamedTuple):
@@ -109,11 +113,17 @@ class Clients:
         self._tokens: dict[bytes, _Token] = {}
         self._of_client: dict[str, list[bytes]] = {}
         self._rates: dict[str, TokenBucket] = {}
+        self._wrong: dict[tuple[str, str], TokenBucket] = {}
+        """By address and client id, those who erred."""
 
-    def issue(self, client_id: str, secret: str) -> str | None:
-        """Return a token for these credentials, None where they are wrong."""
+    def issue(self, client_id: str, secret: str, address: str) -> str | None:
+        """Return a token for these credentials, None where they are wrong.
+
+        `address`: where they came from.
+        """
         found = self._authenticate(client_id, secret)
         if found is None:
+            self._note_wrong(address, client_id)
             return None
         client, device_no = found
         token = secrets.token_urlsafe(32)
@@ -125,6 +135,20 @@ class Clients:
         while len(held) > _TOKENS_MAX:
             self._tokens.pop(held.pop(0), None)
         return token
+
+    def guess_wait_s(self, address: str, client_id: str) -> float:
+        """Return how long an address that erred too often for a client has to wait. [s]"""
+        bucket = self._wrong.get((address, client_id))
+        return 0.0 if bucket is None else bucket.take(0, self._clock.now_ns())
+
+    def _note_wrong(self, address: str, client_id: str) -> None:
+        now_ns, key = self._clock.now_ns(), (address, client_id)
+        bucket = self._wrong.get(key)
+        if bucket is None:
+            while len(self._wrong) >= _GUESSED_MAX:
+                del self._wrong[next(iter(self._wrong))]
+            bucket = self._wrong[key] = TokenBucket(_WRONG_PER_S, _WRONG_BURST, now_ns)
+        bucket.take(1, now_ns)
 
     def who(self, authorization: str) -> Client | None:
         """Return whose bearer token this is; None where it is nobody's, or no longer good."""
@@ -159,7 +183,7 @@ class Clients:
 
     def _authenticate(self, client_id: str, secret: str) -> tuple[Client, int] | None:
         settings = self._settings
-        if client_id == settings.business_client and settings.business_secret:
+        if client_id == settings.business_id and client_id:
             wanted = settings.business_secret.encode()
             genuine = hmac.compare_digest(secret.encode("utf-8", "replace"), wanted)
             return (Client(client_id, True), -1) if genuine else None

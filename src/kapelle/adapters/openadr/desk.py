@@ -43,7 +43,7 @@ _ASKED: dict[ObjectType, object] = {
 }
 _KIND: dict[type[Body], ObjectType] = {shape: kind for kind, shape in KEPT.items()}
 First = Callable[[], Awaitable[None]]
-Notify = Callable[[Operation, Kept, list[str] | None], None]
+Notify = Callable[[Operation, Kept, list[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,21 +245,23 @@ class Desk:
         is_meant = not targets or not set(targets).isdisjoint(self._granted(client))
         return is_meant and (kept.kind != "EVENT" or self._is_due(kept))
 
-    def _audience(self, kept: Kept) -> list[str] | None:
-        """Return the clients that may hear of an object; None: all."""
-        business = self._settings.business_client
-        if kept.kind in VEN_OWNED:
-            return [business] if kept.owner == business else [business, kept.owner]
+    def _audience(self, kept: Kept) -> list[str]:
+        """Return the clients that may hear of an object: nobody who is enrolled no more."""
         targets = targets_of(kept.body)
-        if not targets:
-            return None
-        owners = [
-            one.owner
-            for kind in ("VEN", "RESOURCE")
-            for one in self._objects.for_targets(kind, targets)
-            if targets_of(one.body)
-        ]
-        return list(dict.fromkeys([business, *owners]))
+        if kept.kind in VEN_OWNED:
+            owners = [kept.owner]
+        elif not targets:
+            owners = [gateway.name for gateway in self._gateways.everyone()]
+        else:
+            owners = [
+                one.owner
+                for kind in ("VEN", "RESOURCE")
+                for one in self._objects.for_targets(kind, targets)
+                if targets_of(one.body)
+            ]
+        business = self._settings.business_id
+        enrolled = [one for one in owners if self._gateways.named(one) is not None]
+        return list(dict.fromkeys([*([business] if business else []), *enrolled]))
 
     def _fits(self, kept: Kept, query: Query) -> bool:
         body = kept.body

@@ -178,15 +178,19 @@ class Routes:
         if parts != ["token"]:
             raise Refused(404, "route-unknown", "there is no such route")
         _only(scope, "POST")
-        return 200, self._token(_form(await self._read(scope, receive, _FORM)))
+        address = str((scope.get("client") or ("",))[0])
+        return 200, self._token(_form(await self._read(scope, receive, _FORM)), address)
 
-    def _token(self, given: dict[str, str]) -> object:
+    def _token(self, given: dict[str, str], address: str) -> object:
         """Return a token (RFC 6749, 4.4 and 5)."""
         if not all(given.get(name) for name in ("grant_type", "client_id", "client_secret")):
             raise _oauth(400, "invalid_request", "give grant_type, client_id and client_secret")
         if given["grant_type"] != "client_credentials":
             raise _oauth(400, "unsupported_grant_type", "grant_type is client_credentials")
-        token = self._clients.issue(given["client_id"], given["client_secret"])
+        if (wait_s := self._clients.guess_wait_s(address, given["client_id"])) > 0:
+            retry = {"retry-after": str(1 + int(wait_s))}
+            raise Refused(429, "too-many-guesses", "wrong secrets too often", headers=retry)
+        token = self._clients.issue(given["client_id"], given["client_secret"], address)
         if token is None:
             self._counters.connects_refused["wrong credentials"] += 1
             raise _oauth(401, "invalid_client", "wrong client id or secret")

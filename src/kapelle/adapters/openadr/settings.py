@@ -73,6 +73,11 @@ class OpenAdrSettings:
         if self.business_secret and len(self.business_secret) < 16:
             raise ValueError("business_secret has at least 16 characters")
 
+    @property
+    def business_id(self) -> str:
+        """Client id of the business party; empty: there is none, whatever a gateway is called."""
+        return self.business_client if self.business_secret else ""
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
