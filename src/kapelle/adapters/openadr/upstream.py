@@ -1,31 +1,24 @@
 """The VEN: follows a utility's program, has its events ordered, and reports what became of them."""
 
-import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import Protocol
 
 import httpx
 import msgspec
 
 from kapelle.adapters.openadr import utility
+from kapelle.adapters.openadr.requests import NAME, Requests, decoded, is_private
 from kapelle.adapters.openadr.settings import UpstreamSettings
 from kapelle.adapters.openadr.utility import Ask, Called, Change, End, Given, Place, Refuse, Step
 from kapelle.errors import Invalid, LinkLost, Problem
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock
-from kapelle.runtime.exposure import is_loopback
 
 _PAGE = 50
-_TOKEN_EARLY_S = 30.0
-_TOKEN_S = 600.0
-"""Where the utility does not say how long a token is good. [s]"""
-
-T = TypeVar("T")
 log = logging.getLogger("kapelle.openadr")
 
 
@@ -65,19 +58,10 @@ class _Program(msgspec.Struct, frozen=True, rename="camel"):
     program_name: str
 
 
-class _Token(msgspec.Struct, frozen=True):
-    access_token: str
-    expires_in: float = _TOKEN_S
-
-
-class _Server(msgspec.Struct, frozen=True):
-    token_url: str = msgspec.field(name="tokenURL")
-
-
 class Ven:
     """Follows one program. Opened by `runtime.supervise.keep_open`, as links are."""
 
-    name = "openadr_upstream"
+    name = NAME
 
     def __init__(
         self,
@@ -114,7 +98,7 @@ class Ven:
                 transport=self._transport,
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             ) as client:
-                yield Following(self, client)
+                yield Following(self, client, self._clock)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise LinkLost(self.name, str(error) or type(error).__name__) from error
 
@@ -210,12 +194,9 @@ class Ven:
 class Following:
     """A connection to the utility's VTN."""
 
-    def __init__(self, ven: Ven, client: httpx.AsyncClient) -> None:
+    def __init__(self, ven: Ven, client: httpx.AsyncClient, clock: Clock) -> None:
         self._ven = ven
-        self._client = client
-        self._base = ven.settings.url.rstrip("/")
-        self._token = ""
-        self._until_ns = 0
+        self._requests = Requests(client, settings=ven.settings, clock=clock)
         self._reports: dict[str, str] = {}
         """Id of the report of each event."""
         self._told: dict[str, tuple[str, int]] = {}
@@ -240,8 +221,10 @@ class Following:
     async def _program(self) -> str:
         wanted, skip = self._ven.settings.program, 0
         while skip < self._ven.settings.events_max:
-            raw = await self._ask("GET", "/programs", params={"skip": skip, "limit": _PAGE})
-            page = _decoded(raw, list[_Program])
+            raw = await self._requests.ask(
+                "GET", "/programs", params={"skip": skip, "limit": _PAGE}
+            )
+            page = decoded(raw, list[_Program])
             for one in page:
                 if one.program_name == wanted:
                     return one.id
@@ -262,10 +245,10 @@ class Following:
             }
             if settings.targets:
                 params["targets"] = list(settings.targets)
-            raw = await self._ask("GET", "/events", params=params)
-            page = _decoded(raw, list[msgspec.Raw])
+            raw = await self._requests.ask("GET", "/events", params=params)
+            page = decoded(raw, list[msgspec.Raw])
             before = len(found)
-            found |= {_decoded(bytes(one), _Object).id: bytes(one) for one in page}
+            found |= {decoded(bytes(one), _Object).id: bytes(one) for one in page}
             if len(page) < _PAGE:
                 return list(found.values()), True
             if len(found) == before:
@@ -294,98 +277,17 @@ class Following:
         """Create the report of an event, or replace the one there is."""
         known = self._reports.get(event) or await self._known_report(event)
         if known:
-            await self._ask("PUT", f"/reports/{known}", content=body)
+            await self._requests.ask("PUT", f"/reports/{known}", content=body)
         else:
-            known = _decoded(await self._ask("POST", "/reports", content=body), _Object).id
+            known = decoded(await self._requests.ask("POST", "/reports", content=body), _Object).id
         self._reports[event] = known
 
     async def _known_report(self, event: str) -> str:
         """Return the report of an event from before a restart, empty where there is none."""
         client = self._ven.settings.client_id
         params: dict[str, str | int | list[str]] = {"eventID": event, "clientName": client}
-        found = _decoded(await self._ask("GET", "/reports", params=params), list[_Object])
+        found = decoded(await self._requests.ask("GET", "/reports", params=params), list[_Object])
         return found[0].id if found else ""
-
-    # Requests.
-
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str | int | list[str]] | None = None,
-        content: bytes | None = None,
-    ) -> bytes:
-        """Return the body of an answer; fetches a new token once where the old one is refused."""
-        for attempt in range(2):
-            headers = {"Authorization": f"Bearer {await self._bearer()}"}
-            if content is not None:
-                headers["Content-Type"] = "application/json"
-            status, body = await self._exchange(
-                self._client.build_request(
-                    method, self._base + path, params=params, content=content, headers=headers
-                )
-            )
-            if status == 401 and not attempt:
-                self._token = ""
-                continue
-            if not 200 <= status < 300:
-                raise LinkLost(self._ven.name, f"{method} {path.split('/')[1]}: status {status}")
-            return body
-        raise AssertionError
-
-    async def _bearer(self) -> str:
-        if self._token and self._ven.now_ns() < self._until_ns:
-            return self._token
-        settings = self._ven.settings
-        url = settings.token_url
-        if not url:
-            url = _decoded(await self._open("GET", self._base + "/auth/server"), _Server).token_url
-        if not _is_private(url, settings.insecure):
-            raise LinkLost(self._ven.name, "its token endpoint is not https")
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": settings.client_id,
-            "client_secret": settings.client_secret,
-        }
-        token = _decoded(await self._open("POST", url, form), _Token)
-        good_s = max(token.expires_in - _TOKEN_EARLY_S, token.expires_in / 2)
-        self._token = token.access_token
-        self._until_ns = self._ven.now_ns() + int(min(good_s, 86_400.0) * NS_PER_S)
-        return self._token
-
-    async def _open(self, method: str, url: str, form: dict[str, str] | None = None) -> bytes:
-        status, body = await self._exchange(self._client.build_request(method, url, data=form))
-        if status != 200:
-            raise LinkLost(self._ven.name, f"{method} of a token: status {status}")
-        return body
-
-    async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
-        """Return status and body, bounded in size and in time altogether."""
-        settings = self._ven.settings
-        async with asyncio.timeout(settings.answer_s):
-            answer = await self._client.send(request, stream=True)
-            try:
-                parts, left = [], settings.body_bytes_max
-                async for part in answer.aiter_raw():
-                    left -= len(part)
-                    if left < 0:
-                        raise LinkLost(self._ven.name, "an answer is longer than may be read")
-                    parts.append(part)
-            finally:
-                await answer.aclose()
-        return answer.status_code, b"".join(parts)
-
-
-def _decoded(raw: bytes, shape: type[T]) -> T:
-    try:
-        return msgspec.json.decode(raw, type=shape)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise LinkLost(Ven.name, f"an answer cannot be read: {error}") from error
-
-
-def _is_private(url: str, insecure: bool) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" or insecure or is_loopback(parts.hostname or "")
 
 
 def _check(settings: UpstreamSettings) -> None:
@@ -397,7 +299,7 @@ def _check(settings: UpstreamSettings) -> None:
     problems = [
         Problem(f"openadr_upstream.{name}", f"{url} is not https", "use https, or insecure = true")
         for name, url in (("url", settings.url), ("token_url", settings.token_url))
-        if url and not _is_private(url, settings.insecure)
+        if url and not is_private(url, settings.insecure)
     ]
     if problems:
         raise Invalid("the OpenADR utility cannot be followed", problems)
