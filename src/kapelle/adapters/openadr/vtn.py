@@ -2,18 +2,14 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import uvicorn
 
-from kapelle.adapters.destinations import networks
 from kapelle.adapters.errands import Errands
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.inbox import Heard, Inbox, NotStored
@@ -25,30 +21,19 @@ from kapelle.adapters.openadr.codec import Resource
 from kapelle.adapters.openadr.counters import Counters
 from kapelle.adapters.openadr.desk import Desk
 from kapelle.adapters.openadr.dispatched import DispatchEvents
-from kapelle.adapters.openadr.objects import OURS, Kept
-from kapelle.adapters.openadr.periods import duration, moment
+from kapelle.adapters.openadr.objects import Kept
+from kapelle.adapters.openadr.own import OwnObjects
 from kapelle.adapters.openadr.route import BASE, Routes
+from kapelle.adapters.openadr.server import check, served
 from kapelle.adapters.openadr.settings import OpenAdrSettings
 from kapelle.adapters.openadr.shapes import (
     Body,
-    BusinessResource,
-    BusinessVen,
-    Event,
-    EventDescriptor,
-    IntervalPeriod,
-    ObjectType,
-    Program,
     Report,
-    ReportDescriptor,
 )
-from kapelle.errors import Invalid, LinkLost, Problem
 from kapelle.model.enums import SessionEvent
 from kapelle.model.ids import NS_PER_S
 from kapelle.ports import Clock, Directory, Link
 from kapelle.runtime.background import background
-from kapelle.runtime.exposure import is_loopback
-from kapelle.runtime.sockets import listen
-from kapelle.runtime.web import WebServer, bounded
 
 _SWEEP_S = 0.5
 _GOODBYE_S = 2.0
@@ -89,7 +74,7 @@ class Vtn:
             file: Where its objects are kept.
             resolve: How the hosts of callbacks are looked up; None: as the system does.
         """
-        _check(settings)
+        check(settings)
         self.settings = settings
         self.counters = Counters()
         self.host, self.port = settings.host, 0
@@ -106,18 +91,17 @@ class Vtn:
             settings=settings, directory=directory, gateways=self._gateways, clock=clock
         )
         self._inbox: Inbox
+        self._own: OwnObjects
         self._sessions: dict[str, _Session] = {}
         self._present: dict[int, str] = {}
         """Devices whose gateway was heard of lately."""
         self._number = 0
-        self._enrolment = -1
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Link]:
         """Listen; a port that cannot be had, and a disk that fails, leave as LinkLost."""
         settings = self.settings
         self._inbox = Inbox(self.name, clock=self._clock)
-        self._enrolment = -1
         async with contextlib.AsyncExitStack() as stack:
             kept = await stack.enter_async_context(store.opened(self._file))
             beside = await stack.enter_async_context(background())
@@ -150,9 +134,17 @@ class Vtn:
                 answered=self._inbox.answered,
                 ended_s=settings.ended_s,
             )
-            self._store = kept
             self.events.begin()
-            self._publish(desk)
+            self._own = OwnObjects(
+                desk,
+                kept.objects,
+                events=self.events,
+                gateways=self._gateways,
+                directory=self._directory,
+                clock=self._clock,
+                report_s=settings.report_s,
+            )
+            self._own.publish()
             self.desk = desk
             errands = Errands(
                 self._inbox,
@@ -163,7 +155,10 @@ class Vtn:
             )
             beside.start(self._sweep(), "OpenADR gateways")
             try:
-                await stack.enter_async_context(self._served())
+                routes = Routes(
+                    self, clients=self._clients, settings=settings, counters=self.counters
+                )
+                self.port = await stack.enter_async_context(served(routes, settings))
                 yield ConversationLink(self._inbox, errands, self._present, self.counters)
             finally:
                 self.desk = None
@@ -247,72 +242,10 @@ class Vtn:
         """Tell whether a notification still says what is so."""
         return kept.kind != "EVENT" or self.events.is_due(kept)
 
-    # What the plant says itself.
-
-    def _publish(self, desk: Desk) -> None:
-        """Publish the program gateways follow, and the event that asks for reports."""
-        now_ns = self._clock.now_ns()
-        descriptors: list[EventDescriptor | ReportDescriptor] = [
-            EventDescriptor(payload_type=codec.SETPOINT, units="KW"),
-            *(ReportDescriptor(payload_type=name, units=u) for name, u in codec.REPORTED.items()),
-        ]
-        program = Program(program_name=codec.PROGRAM, payload_descriptors=descriptors)
-        period = IntervalPeriod(
-            start=moment(now_ns - now_ns % (3_600 * NS_PER_S)),
-            duration=duration(self.settings.report_s),
-        )
-        telemetry = Event(
-            program_id=codec.PROGRAM,
-            event_name="report all the time",
-            duration=duration(float("inf")),
-            priority=1_000,
-            report_descriptors=codec.wanted(1),
-            interval_period=period,
-            intervals=[],
-        )
-        self._renew(desk, "PROGRAM", codec.PROGRAM, OURS, program)
-        self._renew(desk, "EVENT", codec.TELEMETRY, OURS, telemetry)
-
     def _enrol(self) -> None:
-        """Have a VEN for each gateway and a resource for each of its devices, and no others."""
-        desk = self.desk
         self._gateways.refresh()
-        if desk is None or self._directory.version == self._enrolment:
-            return
-        self._enrolment = self._directory.version
-        wanted: set[str] = set()
-        for gateway in self._gateways.everyone():
-            ven_id = _id("ven", gateway.name)
-            ven = BusinessVen(client_id=gateway.name, ven_name=gateway.name, targets=[gateway.name])
-            self._renew(desk, "VEN", ven_id, gateway.name, ven)
-            wanted.add(ven_id)
-            for name in gateway.devices:
-                target = gateway.target(name)
-                resource = BusinessResource(
-                    client_id=gateway.name, resource_name=name, ven_id=ven_id, targets=[target]
-                )
-                resource_id = _id("res", target)
-                self._renew(desk, "RESOURCE", resource_id, gateway.name, resource)
-                wanted.add(resource_id)
-        kinds: tuple[ObjectType, ...] = ("RESOURCE", "VEN")
-        for kind in kinds:
-            for kept in [one for one in self._store.objects.all(kind) if one.by_plant]:
-                if kept.id not in wanted:
-                    desk.remove(kept)
-        for device_no in self.events.devices():
-            if self._gateways.of_device(device_no) is None:
-                self.events.withdraw(device_no)
-        self._renumber()
-
-    def _renew(self, desk: Desk, kind: ObjectType, object_id: str, owner: str, body: Body) -> None:
-        """Have an object of the plant's own; what others may say of it (attributes) stays."""
-        before = self._store.objects.find(kind, object_id)
-        if before is not None and kind in ("VEN", "RESOURCE"):
-            return
-        now_ns = self._clock.now_ns()
-        made_at_ns = before.made_at_ns if before is not None else now_ns
-        kept = Kept(kind, object_id, owner, made_at_ns, now_ns, body, by_plant=True)
-        desk.put("CREATE" if before is None else "UPDATE", kept)
+        if self.desk is not None and self._own.enrol():
+            self._renumber()
 
     def _renumber(self) -> None:
         """End sessions whose devices are no longer those they began with."""
@@ -341,75 +274,3 @@ class Vtn:
                 self._inbox.session(device_no, SessionEvent.DOWN, session.number)
         self.counters.drops[reason] += 1
         self.counters.sessions = len(self._sessions)
-
-    @asynccontextmanager
-    async def _served(self) -> AsyncIterator[None]:
-        settings = self.settings
-        where = f"{settings.host}:{settings.port}"
-        try:
-            listening = listen(settings.host, settings.port)
-        except OSError as error:
-            raise LinkLost(self.name, f"cannot listen on {where}: {error}") from error
-        self.port = listening.getsockname()[1]
-        routes = Routes(self, clients=self._clients, settings=settings, counters=self.counters)
-        ready = asyncio.Event()
-        server = WebServer(
-            uvicorn.Config(
-                routes,
-                http=bounded(settings.body_s),
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=max(1, round(_GOODBYE_S)),
-                limit_concurrency=settings.connections_max,
-                h11_max_incomplete_event_size=64 * 1024,
-                ssl_certfile=settings.tls_certificate or None,
-                ssl_keyfile=settings.tls_key or None,
-            ),
-            ready,
-        )
-        async with background() as beside:
-            try:
-                serving = beside.start(server.serve([listening]), "OpenADR serve")
-                await ready.wait()
-                yield
-            finally:
-                server.should_exit = True
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(2 * _GOODBYE_S):
-                        await asyncio.shield(serving)
-
-
-def _id(kind: str, name: str) -> str:
-    return f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
-
-
-def _check(settings: OpenAdrSettings) -> None:
-    """Refuse what must not be served.
-
-    Raises:
-        Invalid: Secrets would travel in the clear, or a file or network is none.
-    """
-    problems = []
-    if bool(settings.tls_certificate) != bool(settings.tls_key):
-        what = "certificate and key belong together"
-        problems.append(Problem("openadr.tls_key", what, "name both files"))
-    if not (settings.tls_certificate or settings.insecure or is_loopback(settings.host)):
-        what = f"{settings.host} is reachable from other machines and there is no TLS"
-        remedy = "set tls_certificate and tls_key, or insecure = true behind a proxy that ends TLS"
-        problems.append(Problem("openadr.host", what, remedy))
-    try:
-        networks(settings.callback_networks)
-    except ValueError as error:
-        remedy = 'write networks as "10.1.0.0/16"'
-        problems.append(Problem("openadr.callback_networks", str(error), remedy))
-    try:
-        if settings.callback_authority:
-            ssl.create_default_context(cafile=settings.callback_authority)
-    except (OSError, ssl.SSLError) as error:
-        remedy = "name a PEM file of certificates"
-        problems.append(Problem("openadr.callback_authority", str(error), remedy))
-    if problems:
-        raise Invalid("the OpenADR settings cannot be used", problems)
