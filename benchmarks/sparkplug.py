@@ -42,26 +42,26 @@ def run(quick: bool) -> list[dict[str, object]]:
 
 def _measure(nodes: int, seconds: float) -> dict[str, float]:
     devices = nodes * DEVICES
-    load = _start("sparkplug_load", "--nodes", nodes, "--seconds", seconds)
+    load = start("sparkplug_load", "--nodes", nodes, "--seconds", seconds)
     try:
-        port = _line(load)
-        server = _start(
+        port = line(load)
+        server = start(
             *("sparkplug_server", "--port", port, "--devices", devices, "--directory", ROOT)
         )
         try:
-            before = _line(server)
-            births = _ask(load, "born")
-            born = _ask(server, "see")
-            told = _ask(server, "tell")
+            before = line(server)
+            births = ask(load, "born")
+            born = ask(server, "see")
+            told = ask(server, "tell")
             assert told["written"] == devices
-            idle = _ask(server, "see")
-            flat = _ask(load, "flat")
+            idle = ask(server, "see")
+            flat = ask(load, "flat")
             assert not flat["dropped"]
-            busy = _ask(server, "see")
+            busy = ask(server, "see")
         finally:
-            _end(server)
+            end(server)
     finally:
-        _end(load)
+        end(load)
     return {
         "memory": (born["resident_kb"] - before["resident_kb"]) / devices,
         "births": births["seconds"],
@@ -74,7 +74,8 @@ def _measure(nodes: int, seconds: float) -> dict[str, float]:
 Process = subprocess.Popen[str]
 
 
-def _start(module: str, *words: object) -> Process:
+def start(module: str, *words: object) -> Process:
+    """Start one side of a benchmark."""
     return subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.{module}", *map(str, words)],
         cwd=ROOT,
@@ -84,19 +85,22 @@ def _start(module: str, *words: object) -> Process:
     )
 
 
-def _ask(process: Process, order: str) -> Any:
+def ask(process: Process, order: str) -> Any:
+    """Give an order and return its answer."""
     assert process.stdin is not None
     process.stdin.write(order + "\n")
     process.stdin.flush()
-    return _line(process)
+    return line(process)
 
 
-def _line(process: Process) -> Any:
+def line(process: Process) -> Any:
+    """Return the next line of JSON."""
     assert process.stdout is not None
     return json.loads(process.stdout.readline())
 
 
-def _end(process: Process) -> None:
+def end(process: Process) -> None:
+    """Have it end, and wait until it has."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.close()

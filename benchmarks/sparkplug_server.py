@@ -17,6 +17,7 @@ import uvloop
 
 from benchmarks.ocpp_server import commands
 from benchmarks.sparkplug_load import DEVICES
+from kapelle.adapters.mqtt.counters import Counters
 from kapelle.adapters.sparkplug.endpoint import SparkplugEndpoint
 from kapelle.adapters.sparkplug.settings import SparkplugMetric, SparkplugSettings
 from kapelle.ingest.service import Ingest
@@ -42,19 +43,18 @@ def see() -> dict[str, float]:
     return {"resident_kb": pages * resource.getpagesize() / 1024, "cpu_s": time.process_time()}
 
 
-async def tell_all(
-    endpoint: SparkplugEndpoint, link: Link, devices: int, revision: int
-) -> dict[str, float]:
+async def tell_all(counters: Counters, link: Link, devices: int, revision: int) -> dict[str, float]:
     """Command every device, and wait until all have echoed it."""
-    began_s, before = time.monotonic(), endpoint.counters.commands_received
+    began_s, before = time.monotonic(), counters.commands_received
     written = await link.send(commands(devices, revision, time.time_ns()))
-    while endpoint.counters.commands_received < before + int(written.sum()):
+    while counters.commands_received < before + int(written.sum()):
         assert time.monotonic() - began_s < 60.0
         await asyncio.sleep(0.01)
     return {"written": int(written.sum()), "seconds": time.monotonic() - began_s}
 
 
-def _say(said: object) -> None:
+def say(said: object) -> None:
+    """Answer with one line."""
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
 
@@ -73,7 +73,7 @@ async def _main(asked: argparse.Namespace) -> None:
     endpoint = SparkplugEndpoint(settings=settings, directory=directory, clock=clock)
     orders, revision = await stdin_lines(), 0
     with tempfile.TemporaryDirectory(dir=asked.directory) as folder:
-        _say(see())
+        say(see())
         async with (
             open_journal(JournalSettings(directory=Path(folder)), clock) as journal,
             endpoint.open() as link,
@@ -83,8 +83,8 @@ async def _main(asked: argparse.Namespace) -> None:
             beside.start(ingest.run(link), "ingest")
             while order := (await orders.readline()).decode().strip():
                 revision += order == "tell"
-                _say(
-                    await tell_all(endpoint, link, asked.devices, revision)
+                say(
+                    await tell_all(endpoint.counters, link, asked.devices, revision)
                     if order == "tell"
                     else see()
                 )

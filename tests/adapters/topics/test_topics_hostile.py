@@ -5,11 +5,12 @@ import json
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.adapters.broker import mosquitto
 from tests.adapters.conformance.plant import enrolled, opened, until
 from tests.adapters.topics.trial import scheme
-from tests.adapters.topics.worlds import World, play
+from tests.adapters.topics.worlds import Noted, World, play
 
 from kapelle.adapters.topics.endpoint import TopicsEndpoint
 from kapelle.adapters.topics.settings import (
@@ -22,7 +23,10 @@ from kapelle.adapters.topics.settings import (
     TopicValue,
 )
 from kapelle.errors import LinkLost
+from kapelle.model.blocks import Commands
 from kapelle.model.enums import AckStatus, SessionEvent
+from kapelle.model.ids import NS_PER_S
+from kapelle.registry.directory import Bearer, Directory
 from kapelle.runtime.clock import SystemClock
 from kapelle.sim.peers.broker import Broker
 
@@ -158,6 +162,44 @@ def test_an_echo_of_something_else_or_too_late_is_no_evidence() -> None:
         assert await world.plant.answers() == []
 
     play("battery/bat", act, schemes=(scheme("x"),), echo_s=0.2)
+
+
+def test_more_commands_than_the_broker_may_leave_unanswered_wait_for_their_turn() -> None:
+    async def run() -> None:
+        noted = Noted()
+        broker = Broker(noted)
+        bearers = [
+            Bearer(
+                number,
+                f"d-{number}",
+                True,
+                5e3,
+                5e3,
+                b"",
+                adapter="topics",
+                address=f"battery/{number}",
+            )
+            for number in range(50)
+        ]
+        directory = Directory.build(1, bearers)
+        async with asyncio.timeout(60), broker.serve():
+            settings = TopicsSettings(
+                port=broker.port, schemes=(scheme("x"),), commands_inflight_max=1
+            )
+            endpoint = TopicsEndpoint(settings=settings, directory=directory, clock=SystemClock())
+            async with opened(endpoint, directory) as plant:
+                for number in range(50):
+                    broker.publish(f"x/{number}/online", b"true", 1, retain=True)
+                await until(lambda: endpoint.counters.sessions == 50)
+                filled = {name: np.zeros(50, kind) for name, kind in Commands.COLUMNS.items()}
+                filled["device_no"][:] = np.arange(50)
+                filled["revision"][:] = 1
+                filled["setpoint_w"][:] = -1_000.0
+                filled["not_after_ns"][:] = plant.clock.now_ns() + 60 * NS_PER_S
+                assert (await plant.link.send(Commands(**filled))).all()
+                await until(lambda: len(noted.said) == 50)
+
+    asyncio.run(run())
 
 
 def test_wrong_credentials_lose_the_link_with_its_reason(tmp_path: Any) -> None:

@@ -1,5 +1,6 @@
 """What is done with each publication on other people's topics, and who is there."""
 
+import asyncio
 from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -69,6 +70,8 @@ class Topics:
         self._ask_at_ns = {scheme.name: 0 for scheme in settings.schemes if scheme.ask_topic}
         self._number = 0
         self._is_held = False
+        self._answered = asyncio.Event()
+        """Set when the broker has acknowledged a command."""
 
     def filters(self) -> list[str]:
         """Return what is subscribed to from the beginning."""
@@ -105,11 +108,13 @@ class Topics:
             self._is_held = True
 
     def on_answered(self) -> None:
-        """The broker has a command. That says nothing of the device."""
+        """Let the next command go: the broker has one, which says nothing of the device."""
+        self._answered.set()
 
     def on_lost(self, reason: str) -> None:
         """End the link: nobody behind the broker can be told anything, at once."""
         self.leave("broker lost")
+        self._answered.set()
         self._inbox.lose(reason)
 
     # What the endpoint calls.
@@ -156,17 +161,23 @@ class Topics:
         told = telling(device.orders, command.setpoint_w)
         if isinstance(told, str):
             return Said(AckStatus.REJECTED, told)
-        now_ns = self._clock.now_ns()
+        while True:
+            await self.connection.room()
+            if command.device_no not in self.up:
+                raise ConnectionError("the device has gone")
+            now_ns = self._clock.now_ns()
+            ttl_s = (command.not_after_ns - now_ns) / NS_PER_S
+            # The broker's PUBACK is no evidence: a device may not even have subscribed.
+            if self.connection.publish(
+                told.topic, told.payload, ttl_s, retain=told.retain, qos=told.qos
+            ):
+                break
+            self._answered.clear()
+            await self._answered.wait()
         self._asked.pop(command.device_no, None)
         if told.echo:
             until_ns = now_ns + int(self._settings.echo_s * NS_PER_S)
             self._asked[command.device_no] = _Asked(command, told.echo, until_ns)
-        ttl_s = (command.not_after_ns - now_ns) / NS_PER_S
-        # The broker's PUBACK is no evidence: a device may not even have subscribed.
-        if not self.connection.publish(
-            told.topic, told.payload, ttl_s, retain=told.retain, qos=told.qos
-        ):
-            raise ConnectionError("the broker does not take it")
         return None
 
     def _hand_in(self, heard: Heard, answer: bytes = b"") -> None:
