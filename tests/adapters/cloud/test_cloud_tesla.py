@@ -1,6 +1,7 @@
 """The worked mapping of an API like Tesla's: a document for each site, and a budget."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from tests.adapters.cloud.vendors import TeslaLike, live_status, now
 from tests.adapters.cloud.worlds import World, has, play
 from tests.adapters.conformance.plant import until
 
+from kapelle.adapters.cloud.settings import CloudSettings
 from kapelle.model.enums import AckStatus, Metric
 
 SITES = ("1001", "1002", "1003")
@@ -123,3 +125,33 @@ def test_modes_are_told_and_accepted_is_all_that_is_known(example: Example) -> N
         await until(rejected)
 
     play(tesla, partial(example, "tesla"), SITES[:1], act)
+
+
+def test_a_vendor_slower_than_its_quota_makes_nobody_look_gone(example: Example) -> None:
+    """Each answer takes 0.5 s, so 12 sites at two at once take 3 s; `noticed_s` is 1 s."""
+    tesla = TeslaLike()
+    sites = tuple(str(number) for number in range(2_000, 2_012))
+    tesla.sites = {site: live_status(1_000) for site in sites}
+
+    async def slow(request: Request) -> Response | None:
+        if "live_status" in request.url.path:
+            await asyncio.sleep(0.5)
+        return None
+
+    tesla.mood = slow
+
+    def made(base_url: str) -> CloudSettings:
+        return replace(example("tesla", base_url), at_once=2, answer_s=5.0)
+
+    async def act(here: World) -> None:
+        async def up() -> bool:
+            return len(await here.up()) == len(sites)
+
+        await until(up)
+        # Who had not been asked yet was not counted on; from now on everybody stays.
+        drops, asked = here.cloud.counters.drops.total(), tesla.asked.total()
+        await until(lambda: tesla.asked.total() > asked + len(sites))
+        assert here.cloud.counters.drops.total() == drops
+        assert await up()
+
+    play(tesla, made, sites, act)

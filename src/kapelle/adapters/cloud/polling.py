@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from kapelle.adapters.cloud import mapping
@@ -50,6 +50,8 @@ class Polling:
         self._shapes = {shape.name: shape for shape in settings.shapes}
         self._pages_of = {poll.path: 1 for poll in settings.polls if not poll.is_by_device}
         """Pages of each list, as many as there ever were."""
+        self._took_s: dict[str, float] = {}
+        """How long a round of each poll takes: a vendor may be slower than its quota. [s]"""
         self._unseen = {shape.name: set(shape.paths) for shape in settings.shapes}
         """Per shape: paths no document has had so far."""
         self._looked: set[str] = set()
@@ -57,12 +59,13 @@ class Polling:
         self._draw = random.Random(settings.base_url)
 
     def cadence_s(self, poll: CloudPoll) -> float:
-        """Return how often a device is asked for, by what the quota allows. [s]"""
+        """Return how often a device is asked for, by what quota and vendor allow. [s]"""
         if not poll.is_by_device:
             count = sum(self._pages_of.values())
         else:
             count = len(self._directory.reached_by(self._settings.name))
-        return max(poll.every_s, count / self._settings.requests_per_s)
+        took_s = self._took_s.get(poll.path, 0.0)
+        return max(poll.every_s, count / self._settings.requests_per_s, took_s)
 
     async def run(self, poll: CloudPoll) -> None:
         """Ask for one document for ever. What fails is tried again, later each time."""
@@ -72,7 +75,7 @@ class Polling:
                 await self._every_device(poll)
             else:
                 await self._whole_list(poll)
-            rest_s = poll.every_s - (self._clock.now_ns() - began_ns) / NS_PER_S
+            rest_s = poll.every_s - self._since_s(began_ns)
             await self._say_unseen(poll)
             await self._clock.sleep(max(rest_s, 0.0))
 
@@ -102,15 +105,21 @@ class Polling:
             await self._clock.sleep(_IDLE_S)
             return
 
+        count, began_ns = len(waiting), self._clock.now_ns()
+
+        def note() -> None:
+            share = (count - len(waiting)) / count
+            self._took_s[poll.path] = self._since_s(began_ns) / share
+
         async def work() -> None:
             while waiting:
-                await self._one_device(poll, waiting.pop())
+                await self._one_device(poll, waiting.pop(), note)
 
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(self._settings.at_once, len(waiting))):
+            for _ in range(min(self._settings.at_once, count)):
                 tasks.create_task(work())
 
-    async def _one_device(self, poll: CloudPoll, address: str) -> None:
+    async def _one_device(self, poll: CloudPoll, address: str, note: Callable[[], None]) -> None:
         try:
             path = fill(poll.path, address=address)
         except ValueError:
@@ -120,12 +129,13 @@ class Polling:
             return
         shape = self._shapes[poll.shape]
         found = mapping.at(document, poll.items)
+        note()
         self._see(shape, [found])
         await self._take(poll, [mapping.read(found, shape, address)])
 
     async def _pages(self, poll: CloudPoll) -> bool:
         """Ask for a list, page after page; return whether all of it came."""
-        shape, cursor = self._shapes[poll.shape], ""
+        shape, cursor, began_ns = self._shapes[poll.shape], "", self._clock.now_ns()
         for page in range(1, self._settings.pages_max + 1):
             params = {poll.next_parameter: cursor} if cursor else {}
             document = await self._document(poll.path, params, poll)
@@ -137,6 +147,9 @@ class Polling:
             self._see(shape, found)
             await self._take(poll, [mapping.read(item, shape) for item in found])
             after = mapping.text(document, poll.next) if poll.next else ""
+            self._took_s[poll.path] = max(
+                self._since_s(began_ns), self._took_s.get(poll.path, 0.0) if after else 0.0
+            )
             if not after or after == cursor:
                 return True
             cursor = after
@@ -190,6 +203,9 @@ class Polling:
             return document
         self._answered()
         return document
+
+    def _since_s(self, began_ns: int) -> float:
+        return (self._clock.now_ns() - began_ns) / NS_PER_S
 
     def _answered(self) -> None:
         if self._presence.answered(self._clock.now_ns()):
