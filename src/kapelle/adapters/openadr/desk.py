@@ -1,22 +1,21 @@
 """What may be asked of the VTN's objects, by whom, and what comes of it."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 import msgspec
-from msgspec import UNSET
 
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.inbox import NotStored
-from kapelle.adapters.openadr import checks
+from kapelle.adapters.openadr import checks, rules
 from kapelle.adapters.openadr.checks import Asked
 from kapelle.adapters.openadr.clients import Client, Gateways
-from kapelle.adapters.openadr.objects import VEN_OWNED, Kept, Objects, name_of, targets_of
+from kapelle.adapters.openadr.objects import VEN_OWNED, Kept, Objects, targets_of
+from kapelle.adapters.openadr.query import Query, fits
 from kapelle.adapters.openadr.settings import OpenAdrSettings
 from kapelle.adapters.openadr.shapes import (
-    KEPT,
     Body,
     BusinessResource,
     BusinessVen,
@@ -32,7 +31,6 @@ from kapelle.adapters.openadr.shapes import (
 from kapelle.adapters.openadr.store import Store
 from kapelle.ports import Clock
 
-_BUSINESS_ONLY: tuple[ObjectType, ...] = ("PROGRAM", "EVENT")
 _ASKED: dict[ObjectType, object] = {
     "PROGRAM": Program,
     "EVENT": Event,
@@ -41,26 +39,8 @@ _ASKED: dict[ObjectType, object] = {
     "VEN": BusinessVen | OwnVen,
     "RESOURCE": BusinessResource | OwnResource,
 }
-_KIND: dict[type[Body], ObjectType] = {shape: kind for kind, shape in KEPT.items()}
 First = Callable[[], Awaitable[None]]
 Notify = Callable[[Operation, Kept, list[str]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a search is narrowed by; empty: by nothing."""
-
-    skip: int = 0
-    limit: int = 50
-    targets: Sequence[str] = ()
-    program_id: str = ""
-    event_id: str = ""
-    ven_id: str = ""
-    client_name: str = ""
-    name: str = ""
-    """Of a VEN or a resource."""
-    objects: Sequence[str] = ()
-    active: bool = False
 
 
 class Desk:
@@ -109,7 +89,11 @@ class Desk:
 
     def search(self, client: Client, kind: ObjectType, query: Query) -> list[Kept]:
         """Return what a client may see of what it looks for, oldest first."""
-        found = (one for one in self._visible(client, kind) if self._fits(one, query))
+        found = (
+            one
+            for one in self._visible(client, kind)
+            if fits(one, query, self._objects, self._is_over)
+        )
         page = list(islice(found, query.skip, query.skip + query.limit))
         self._note(client, page)
         return page
@@ -128,7 +112,7 @@ class Desk:
         Raises:
             Refused: This client may not write such objects (403), or the body is none (400).
         """
-        self._check_role(client, kind)
+        rules.check_role(client, kind)
         try:
             body: Asked = msgspec.json.decode(raw, type=_ASKED[kind])
         except msgspec.MsgspecError as error:
@@ -141,7 +125,7 @@ class Desk:
         if isinstance(body, Event) and (word := checks.commands(body)):
             what = f"{word} commands devices: give an order, which passes the plant's last hop"
             raise Refused(403, "event-commands", what)
-        return self._attributed(client, body)
+        return rules.attributed(client, body)
 
     async def create(
         self, client: Client, kind: ObjectType, body: Body, first: First | None = None
@@ -150,8 +134,8 @@ class Desk:
 
         `first` is done once it is sure that the object may be kept, and before it is.
         """
-        self._check_references(client, body)
-        self._check_name(body, "")
+        rules.check_references(client, body, self._objects, self._sees)
+        rules.check_name(self._objects, body, "")
         if first is not None:
             await first()
         self._make_room(client, kind)
@@ -173,9 +157,9 @@ class Desk:
     ) -> Kept:
         """Replace an object; `first` as in `create`."""
         before = self.writable(client, kind, object_id)
-        body = self._kept_parts(client, before, body)
-        self._check_references(client, body)
-        self._check_name(body, object_id)
+        body = rules.kept_parts(client, before, body)
+        rules.check_references(client, body, self._objects, self._sees)
+        rules.check_name(self._objects, body, object_id)
         if first is not None:
             await first()
         after = replace(before, changed_at_ns=self._clock.now_ns(), body=body)
@@ -211,9 +195,9 @@ class Desk:
 
     def writable(self, client: Client, kind: ObjectType, object_id: str) -> Kept:
         """Return an object this client may change. Raises Refused (403, 404)."""
-        self._check_role(client, kind)
+        rules.check_role(client, kind)
         kept = self.find(client, kind, object_id)
-        if kept.by_plant and kind in _BUSINESS_ONLY:
+        if kept.by_plant and kind in rules.BUSINESS_ONLY:
             raise Refused(403, "object-of-plant", "the plant made it, and only it changes it")
         return kept
 
@@ -263,37 +247,6 @@ class Desk:
         enrolled = [one for one in owners if self._gateways.named(one) is not None]
         return list(dict.fromkeys([*([business] if business else []), *enrolled]))
 
-    def _fits(self, kept: Kept, query: Query) -> bool:
-        body = kept.body
-        if query.targets and set(query.targets).isdisjoint(targets_of(body)):
-            return False
-        if query.active and self._is_over(kept):
-            return False
-        match body:
-            case Event():
-                return query.program_id in ("", body.program_id)
-            case Report():
-                event = self._objects.find("EVENT", body.event_id)
-                of = event.body.program_id if event and isinstance(event.body, Event) else ""
-                return (
-                    query.event_id in ("", body.event_id)
-                    and query.client_name in ("", body.client_name)
-                    and query.program_id in ("", of)
-                )
-            case Subscription():
-                objects = {one for watched in body.object_operations for one in watched.objects}
-                return (
-                    query.program_id in ("", body.program_id)
-                    and query.client_name in ("", body.client_name)
-                    and (not query.objects or not objects.isdisjoint(query.objects))
-                )
-            case BusinessVen():
-                return query.name in ("", body.ven_name)
-            case BusinessResource():
-                return query.name in ("", body.resource_name) and query.ven_id in ("", body.ven_id)
-            case Program():
-                return True
-
     def _note(self, client: Client, page: Iterable[Kept]) -> None:
         if not client.is_business:
             for kept in page:
@@ -301,75 +254,6 @@ class Desk:
                     self._shown(client, kept)
 
     # What may be written.
-
-    def _check_role(self, client: Client, kind: ObjectType) -> None:
-        if kind in _BUSINESS_ONLY and not client.is_business:
-            raise Refused(403, "role-wrong", f"a VEN writes no {kind.lower()}s")
-        if kind == "REPORT" and client.is_business:
-            raise Refused(403, "role-wrong", "only VENs write reports")
-
-    def _attributed(self, client: Client, body: Asked) -> Body:
-        match body:
-            case OwnVen() | OwnResource():
-                if client.is_business:
-                    raise Refused(400, "body-invalid", "say whose it is: objectType BL_…, clientID")
-                return _owned(client, body)
-            case BusinessVen() | BusinessResource():
-                if not client.is_business:
-                    raise Refused(403, "role-wrong", "a VEN sends objectType VEN_…_REQUEST")
-                return body
-            case _:
-                return body
-
-    def _kept_parts(self, client: Client, before: Kept, body: Body) -> Body:
-        """Return a replacement with what the client may not take away."""
-        held = before.body
-        if isinstance(held, BusinessVen | BusinessResource) and isinstance(body, type(held)):
-            is_renamed = (name_of(body), body.client_id) != (name_of(held), held.client_id)
-            if before.by_plant and is_renamed:
-                raise Refused(403, "object-of-plant", "its name and owner are as it is enrolled")
-            if not client.is_business:
-                # Targets are given, not taken: with them goes what a VEN may see.
-                return msgspec.structs.replace(body, targets=held.targets)
-            if before.by_plant:
-                own = targets_of(held)[:1]
-                targets = list(dict.fromkeys((*own, *targets_of(body))))
-                return msgspec.structs.replace(body, targets=targets)
-        return body
-
-    def _check_references(self, client: Client, body: Body) -> None:
-        missing = ""
-        match body:
-            case Event():
-                if self._objects.find("PROGRAM", body.program_id) is None:
-                    missing = "programID"
-            case Report():
-                event = self._objects.find("EVENT", body.event_id)
-                if event is None or not self._sees(client, event):
-                    missing = "eventID"
-            case Subscription():
-                program = body.program_id
-                if isinstance(program, str):
-                    found = self._objects.find("PROGRAM", program)
-                    missing = "" if found and self._sees(client, found) else "programID"
-            case BusinessResource():
-                ven = self._objects.find("VEN", body.ven_id)
-                if ven is None or not self._sees(client, ven) or ven.owner != body.client_id:
-                    missing = "venID"
-            case _:
-                return
-        if missing:
-            raise Refused(409, "reference-unknown", f"{missing} names nothing this client may use")
-
-    def _check_name(self, body: Body, besides: str) -> None:
-        if not (name := name_of(body)):
-            return
-        kept_kind = _KIND[type(body)]
-        taken = self._objects.named(kept_kind, name)
-        if taken is not None and taken.id != besides:
-            # The document has no 409 for a new VEN.
-            status = 400 if kept_kind == "VEN" and not besides else 409
-            raise Refused(status, "name-taken", "another object of this kind has this name")
 
     def _make_room(self, client: Client, kind: ObjectType) -> None:
         if self._objects.count(kind, client.id) < self._settings.objects_max:
@@ -385,15 +269,3 @@ class Desk:
         except NotStored as error:
             detail = f"nothing is known to be stored: {error}"
             raise Refused(503, "not-stored", detail, headers={"Retry-After": "5"}) from None
-
-
-def _owned(client: Client, body: OwnVen | OwnResource) -> Body:
-    if isinstance(body, OwnVen):
-        return BusinessVen(client_id=client.id, ven_name=body.ven_name, attributes=body.attributes)
-    return BusinessResource(
-        client_id=client.id,
-        resource_name=body.resource_name,
-        ven_id=body.ven_id,
-        targets=UNSET,
-        attributes=body.attributes,
-    )

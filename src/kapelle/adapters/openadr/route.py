@@ -14,8 +14,9 @@ import msgspec
 from kapelle.adapters.http.problems import Refused
 from kapelle.adapters.openadr.clients import Client, Clients
 from kapelle.adapters.openadr.counters import Counters
-from kapelle.adapters.openadr.desk import Desk, Query
+from kapelle.adapters.openadr.desk import Desk
 from kapelle.adapters.openadr.objects import Kept
+from kapelle.adapters.openadr.query import Query
 from kapelle.adapters.openadr.settings import OpenAdrSettings, is_id
 from kapelle.adapters.openadr.shapes import OBJECT_TYPES, Body, ObjectType
 
