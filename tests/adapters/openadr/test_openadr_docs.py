@@ -4,73 +4,19 @@ import asyncio
 import os
 import re
 import shlex
-import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from tests.adapters.conformance.plant import until
+from tests.adapters.walk import CLI, ended, listens, page, running, steps
 
 from kapelle.adapters.openadr.settings import OpenAdrSettings, UpstreamSettings
+from kapelle.sim.ports import free_port
 
-ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs" / "adapters" / "openadr.md").read_text()
-CLI = [sys.executable, "-m", "kapelle.cli"]
-
-
-def steps() -> list[tuple[str, str]]:
-    """Return each command of the walk-through, and what the page shows below it."""
-    found: list[tuple[str, str]] = []
-    for line in "".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)).splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], ""))
-        else:
-            found[-1] = found[-1][0], found[-1][1] + line + "\n"
-    return found
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def running(
-    arguments: list[str], folder: Path, environment: dict[str, str]
-) -> AsyncIterator[None]:
-    with (folder / "up.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *CLI, *arguments, cwd=folder, env=environment, stdout=log, stderr=log
-        )
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
-async def ended(words: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *words, cwd=folder, env=environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, said.decode()
-
-
-async def listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
+PAGE = page("openadr.md")
 
 
 @pytest.mark.integration
@@ -83,7 +29,7 @@ def test_a_first_gateway(tmp_path: Path) -> None:
         environment |= {"KAPELLE_MQTT__PORT": str(mqtt), "KAPELLE_API__PORT": str(api)}
         (tmp_path / "gateway.py").write_text(gateway.replace("9443", str(vtn)))
         async with AsyncExitStack() as stack:
-            *before, show = steps()
+            *before, show = steps(PAGE)
             for command, shown in before:
                 words = shlex.split(command)
                 if words[0] == "cat":
