@@ -1,5 +1,6 @@
 """`kapelle demo`, `kapelle sim run`, `kapelle bench`: plants that are not real."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from kapelle.cli.output import Exit, Json, out, print_json, say
 from kapelle.cli.result_words import facts
 from kapelle.cli.running import run_until_signal
 from kapelle.errors import NotFound
+from kapelle.runtime import logs
 
 if TYPE_CHECKING:
     from kapelle.sim.result import Result
@@ -29,7 +31,7 @@ def demo(
         Path | None, typer.Option(help="Directory with measured homes and sessions to replay.")
     ] = None,
     mix: Annotated[
-        str, typer.Option(help="Who speaks what: mqtt=0.8,ocpp=0.1,sunspec=0.1. Default: mqtt.")
+        str, typer.Option(help="Who speaks what: mqtt=0.8,ocpp=0.2. All speak MQTT by default.")
     ] = "",
     keep: Annotated[
         Path | None, typer.Option(help="Keep the plant's data in this (empty) directory.")
@@ -42,9 +44,9 @@ def demo(
 ) -> None:
     """Watch simulated devices become one plant, lose some, and deliver all the same.
 
-    Each device is a real client of its protocol over TCP, in a process of their own. Exit 0 only
-    if what they delivered, by their own physics, met the tolerance of the order, and devices of
-    every protocol moved.
+    Each device is a real client of its protocol over TCP, in a process of their own.
+    Exit 0 only if what they delivered, by their own physics, met the tolerance of
+    the order, and devices of every protocol moved.
     """
     # Costly to import, and only needed here.
     from kapelle.sim import demo as play
@@ -52,6 +54,8 @@ def demo(
     from kapelle.sim.demo_summary import as_json, tell
     from kapelle.sim.protocols import read_mix
 
+    # Links that break are part of the play, and its timeline tells what came of it.
+    logs.set_up(level=logging.ERROR)
     options = play.Options(devices, seconds, seed, keep, data, mix=read_mix(mix))
     live = sys.stderr.isatty() and not (plain or json)
     with showing(live=live, picture=picture, seconds=seconds) as show:
