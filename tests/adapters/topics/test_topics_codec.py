@@ -169,7 +169,9 @@ def test_a_device_announces_its_components_and_takes_them_back() -> None:
     assert discovery.read("device", b"") == []
 
 
-@pytest.mark.parametrize("topic", ["#", "a/+/b", "$SYS/x", "a\0", "x" * 600, 7, None, ["a"]])
+@pytest.mark.parametrize(
+    "topic", ["#", "a/+/b", "$SYS/x", "a\0", "a\x01", "x" * 600, 7, None, ["a"]]
+)
 def test_a_topic_that_would_be_a_filter_is_none(topic: object) -> None:
     told = json.dumps({"stat_t": topic, "cmd_t": topic, "dev": {"ids": "i"}}).encode()
     found = discovery.read("number", told)

@@ -171,7 +171,8 @@ def _topic(given: Mapping[str, Any], name: str, base: str) -> str:
         told = base + told[1:]
     elif told.endswith("~"):
         told = told[:-1] + base
-    wild = told.startswith("$") or set(told) & set("+#\0")
+    # A broker may end the session of whoever names a control character (MQTT 5, 1.5.4).
+    wild = told.startswith("$") or set(told) & set("+#") or not told.isprintable()
     return "" if wild or len(told) > _CHARS_MAX else told
 
 

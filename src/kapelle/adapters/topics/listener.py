@@ -28,6 +28,8 @@ _STRANGERS_MAX = 10_000
 _RAW_MAX = 4_096
 _SUBSCRIBE_MAX = 100
 """Topics in one SUBSCRIBE."""
+_SUBSCRIBES = 10
+"""At one look."""
 
 
 class _Asked(NamedTuple):
@@ -139,8 +141,10 @@ class Topics:
         """Hear what is new, ask who must be asked, and see who did not come."""
         now_ns = self._clock.now_ns()
         self._look_up(now_ns)
-        topics = list(islice(self._wanted, _SUBSCRIBE_MAX))
-        if topics and self.connection.subscribe(topics):
+        for _ in range(_SUBSCRIBES):
+            topics = list(islice(self._wanted, _SUBSCRIBE_MAX))
+            if not topics or not self.connection.subscribe(topics):
+                break
             for topic in topics:
                 del self._wanted[topic]
                 self._subscribed[topic] = None

@@ -230,7 +230,7 @@ class TopicsSettings(ClientSettings):
 def check_topic(topic: str) -> None:
     """Raise ValueError where this is no topic with at most one whole step `{device}`."""
     steps = topic.split("/")
-    if not topic or topic.startswith("$") or set(topic) & set("+#\0"):
+    if not topic.isprintable() or topic[:1] in ("", "$") or set(topic) & set("+#"):
         raise ValueError(f"{topic!r} is no topic: + and # stand nowhere, {DEVICE} once at most")
     if steps.count(DEVICE) > 1 or any(DEVICE in step and step != DEVICE for step in steps):
         raise ValueError(f"{topic}: {DEVICE} is one whole step of a topic, once")
@@ -238,4 +238,4 @@ def check_topic(topic: str) -> None:
 
 def is_step(text: str) -> bool:
     """Tell whether this can stand as one step of a topic."""
-    return bool(text) and not set(text) & set("+#/\0")
+    return bool(text) and text.isprintable() and not set(text) & set("+#/")
