@@ -27,6 +27,7 @@ NAMES = (
     "http_bulk",
     "ocpp",
     "sparkplug",
+    "topics",
     "openadr",
     "cloud",
     "sunspec",
