@@ -1,4 +1,4 @@
-"""The mappings of docs/examples/topics.toml, held to the payloads their vendors document."""
+"""The mappings of docs/examples/topics.toml, held to payloads shaped as vendors document them."""
 
 import json
 from datetime import UTC, datetime, timedelta
