@@ -4,12 +4,18 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kapelle.adapters.ieee2030 import store as ieee2030
 from kapelle.adapters.inbox import NotStored
 from kapelle.adapters.keeping import Keeper, Key
+from kapelle.adapters.openadr import store as openadr
 from kapelle.errors import LinkLost
+from kapelle.runtime.background import background
 
 Change = tuple[Key, int | None]
 
@@ -118,3 +124,29 @@ def test_a_disk_that_fails_is_said_to_whoever_waits() -> None:
         keeper.flush()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("opened", [openadr.opened, ieee2030.opened])
+@pytest.mark.parametrize("turns", range(4))
+def test_a_link_that_is_lost_leaves_what_was_on_its_way(
+    opened: Callable[[Path], AbstractAsyncContextManager[Keeper[Any]]], turns: int, tmp_path: Path
+) -> None:
+    """The thread that writes must have done so before the file is closed under it."""
+    file, is_openadr = tmp_path / "notes.db", opened is openadr.opened
+
+    async def life() -> None:
+        async with opened(file) as store, background() as beside:
+            if not is_openadr:
+                beside.start(store.run(), "notes")
+            for number in range(1000):
+                key = ("x", str(number))
+                store.change(key, (*key, "x", 1, 1, 0, 0, b"") if is_openadr else (1, b""))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            raise LinkLost("trial", "gone")
+
+    with pytest.raises(LinkLost, match="gone"):
+        asyncio.run(life())
+    with closing(sqlite3.connect(file)) as connection:
+        ((name,),) = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        assert connection.execute(f"SELECT count(*) FROM {name}").fetchone() == (1000,)

@@ -118,9 +118,12 @@ async def opened(file: Path | None) -> AsyncIterator[Store]:
         raise LinkLost(NAME, f"cannot open {file}: {error}") from error
     with contextlib.closing(connection):
         store = Store(connection, found)
-        yield store
-        with contextlib.suppress(sqlite3.Error):
-            store.flush()
+        try:
+            yield store
+        finally:
+            # However it ends: its thread may be writing still, and is waited for here.
+            with contextlib.suppress(sqlite3.Error):
+                store.flush()
 
 
 def _open(file: Path | None) -> tuple[sqlite3.Connection, dict[str, dict[str, _Row]]]:

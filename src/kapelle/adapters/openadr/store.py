@@ -73,12 +73,14 @@ async def opened(file: Path) -> AsyncIterator[Store]:
         raise LinkLost("openadr", f"cannot open {file}: {error}") from error
     with contextlib.closing(connection):
         store = Store(objects, connection)
-        async with background() as beside:
-            beside.start(store.run(), "OpenADR objects")
-            yield store
-        with contextlib.suppress(sqlite3.Error):
-            # The writer has gone; a few objects at most, and nobody waits for them.
-            store.flush()
+        try:
+            async with background() as beside:
+                beside.start(store.run(), "OpenADR objects")
+                yield store
+        finally:
+            # However it ends: its thread may be writing still, and is waited for here.
+            with contextlib.suppress(sqlite3.Error):
+                store.flush()
 
 
 def _open(file: Path) -> tuple[sqlite3.Connection, Objects]:
