@@ -16,6 +16,7 @@ from kapelle.api.sources import Disk, Sources
 from kapelle.api.token import load_token
 from kapelle.api.watch import Watch
 from kapelle.app.adapters import make_adapters
+from kapelle.app.certificates import check_certificates
 from kapelle.app.doors import Doors
 from kapelle.app.roles import run_dispatch, run_fleet, run_gateway, run_quarantine, run_recorder
 from kapelle.app.utility import follow, make_utility
@@ -106,8 +107,10 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
     Raises:
         DataDirectoryHeld: Another process runs a plant there.
         JournalFailed, JournalDamaged: The disk cannot be used; the message says why.
-        Invalid: The registry belongs to a plant with other partitions, or cannot be opened.
+        Invalid: The registry belongs to a plant with other partitions, or cannot be opened; or
+            TLS cannot be done with the files named for it.
     """
+    check_certificates(config)
     data_dir = Path(config.plant.data_dir)
     async with AsyncExitStack() as opened:
         settings = replace(config.journal, directory=config.journal_directory)

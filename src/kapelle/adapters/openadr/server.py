@@ -30,23 +30,27 @@ async def served(routes: Routes, settings: OpenAdrSettings) -> AsyncIterator[int
     except OSError as error:
         raise LinkLost(ADAPTER, f"cannot listen on {where}: {error}") from error
     ready = asyncio.Event()
-    server = WebServer(
-        uvicorn.Config(
-            routes,
-            http=bounded(settings.body_s),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=max(1, round(_GOODBYE_S)),
-            limit_concurrency=settings.connections_max,
-            h11_max_incomplete_event_size=64 * 1024,
-            ssl_certfile=settings.tls_certificate or None,
-            ssl_keyfile=settings.tls_key or None,
-        ),
-        ready,
+    config = uvicorn.Config(
+        routes,
+        http=bounded(settings.body_s),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(_GOODBYE_S)),
+        limit_concurrency=settings.connections_max,
+        h11_max_incomplete_event_size=64 * 1024,
+        ssl_certfile=settings.tls_certificate or None,
+        ssl_keyfile=settings.tls_key or None,
     )
+    try:
+        config.load()
+    except OSError as error:
+        listening.close()
+        what = f"{settings.tls_certificate} and its key cannot be used: {error}"
+        raise LinkLost(ADAPTER, what) from error
+    server = WebServer(config, ready)
     async with background() as beside:
         try:
             serving = beside.start(server.serve([listening]), "OpenADR serve")
