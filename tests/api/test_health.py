@@ -62,6 +62,7 @@ CASES: list[tuple[str, str, Callable[[], Sources]]] = [
         links={"mqtt": LinkState(True, 0), "broker": LinkState(False, NOW - HOUR_NS)})),
     ("adapter-down", "failing", lambda: Sources(links={"mqtt": LinkState(False, NOW)})),
     ("adapter-missing", "degraded", lambda: Sources(unserved=lambda: {"ocppp": 3})),
+    ("cloud-out", "degraded", lambda: Sources(outages=lambda: {"acme": "/batteries: HTTP 401"})),
     ("disk-low", "failing", lambda: Sources(disk=lambda: Disk(1 << 20, 1 << 40))),
     ("disk-low", "degraded", lambda: Sources(disk=lambda: Disk(1 << 30, 1 << 40))),
     ("clock-set-back", "degraded", lambda: Sources(clock_ahead_s=lambda: 3600.0)),

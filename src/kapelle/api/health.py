@@ -242,6 +242,14 @@ def _links(sources: Sources) -> Iterator[Reason]:
             "the log says why; it is tried again by itself",
             min(sources.links[name].since_ns for name in down),
         )
+    outages = sources.outages() if sources.outages is not None else {}
+    for name, why in sorted(outages.items()):
+        yield Reason(
+            "cloud-out",
+            "degraded",
+            f"the cloud {name} does not answer, and its devices are unreachable: {why}",
+            "look at its base_url and credentials, or ask the vendor; it is tried again by itself",
+        )
     unserved = sources.unserved() if sources.unserved is not None else {}
     for name, count in sorted(unserved.items()):
         yield Reason(

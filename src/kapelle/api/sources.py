@@ -64,6 +64,8 @@ class Sources:
     """By adapter."""
     unserved: Callable[[], Mapping[str, int]] | None = None
     """Devices by adapter, for adapters they are enrolled under and this plant does not have."""
+    outages: Callable[[], Mapping[str, str]] | None = None
+    """Of the vendors' clouds that do not answer, by name, why."""
     requests: Requests = field(default_factory=Requests)
     capacity: CapacityBook = field(default_factory=CapacityBook)
     """What resources can promise."""

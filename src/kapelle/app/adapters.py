@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kapelle.adapters.http.route import HttpTelemetry
 from kapelle.adapters.keeping import IEEE2030, OPENADR
@@ -14,6 +15,9 @@ from kapelle.api.metrics import SessionCounters
 from kapelle.config import Config
 from kapelle.errors import Invalid, Problem
 from kapelle.ports import Adapter, Clock, Directory
+
+if TYPE_CHECKING:
+    from kapelle.adapters.cloud.endpoint import Cloud
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Adapters:
     """Routes of the API to which vendors' clouds deliver."""
     sessions: dict[str, SessionCounters]
     """What those count that keep sessions, by adapter."""
+    clouds: "list[Cloud]"
+    """Those of vendors, which can be out while the plant's side of them is open."""
 
 
 @contextmanager
@@ -97,16 +103,18 @@ def make_adapters(config: Config, directory: Directory, clock: Clock, token: str
         every.append(topics)
         sessions[topics.name] = topics.counters
     webhooks: dict[str, Application] = {}
+    clouds: list[Cloud] = []
     if config.clouds is not None:
-        from kapelle.adapters.cloud.endpoint import Cloud
+        from kapelle.adapters.cloud import endpoint as vendors
 
         for row in config.clouds.cloud:
             file = config.plant.data_dir / f"cloud-{row.name}.token"
-            cloud = Cloud(settings=row, directory=directory, clock=clock, file=file)
+            cloud = vendors.Cloud(settings=row, directory=directory, clock=clock, file=file)
             every.append(cloud)
+            clouds.append(cloud)
             sessions[cloud.name] = cloud.counters
             if cloud.webhook_path:
                 webhooks[cloud.webhook_path] = cloud
     replay = Replay()
     every.append(replay)
-    return Adapters(every, telemetry, replay, webhooks, sessions)
+    return Adapters(every, telemetry, replay, webhooks, sessions, clouds)

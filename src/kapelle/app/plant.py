@@ -15,7 +15,7 @@ from kapelle.api.service import Api
 from kapelle.api.sources import Disk, Sources
 from kapelle.api.token import load_token
 from kapelle.api.watch import Watch
-from kapelle.app.adapters import make_adapters
+from kapelle.app.adapters import Adapters, make_adapters
 from kapelle.app.certificates import check_certificates
 from kapelle.app.doors import Doors
 from kapelle.app.roles import run_dispatch, run_fleet, run_gateway, run_quarantine, run_recorder
@@ -170,7 +170,7 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
             history=_history_desk(doors),
             directory=directory,
             fleets=lambda: {k: o.fleet for k, o in doors.owners.items() if o.ready.is_set()},
-            sources=_sources(doors, settings.directory, journal, clock),
+            sources=_sources(doors, adapters, settings.directory, journal, clock),
             stop=doors.stop,
             safety=config.safety,
             dispatch=config.dispatch,
@@ -180,7 +180,9 @@ async def open_plant(config: Config) -> AsyncIterator[Plant]:
         yield Plant(doors, registry, api, watch, people, utility)
 
 
-def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: SystemClock) -> Sources:
+def _sources(
+    doors: Doors, adapters: Adapters, directory: Path, journal: SqliteJournal, clock: SystemClock
+) -> Sources:
     """Return what status and metrics of a plant in one process are drawn from."""
 
     def disk() -> Disk:
@@ -194,6 +196,7 @@ def _sources(doors: Doors, directory: Path, journal: SqliteJournal, clock: Syste
         quarantine=doors.quarantine,
         history=doors.history if doors.config.history.enabled else None,
         links=doors.opened,
+        outages=lambda: {one.name: one.outage for one in adapters.clouds if one.outage},
         unserved=lambda: _unserved(doors),
         journal=journal.metrics,
         disk=disk,

@@ -90,6 +90,7 @@ def test_a_cloud_that_falls_silent_is_one_outage_and_comes_back(example: Example
         # Cadence 0.25 s, noticed after 1 s; far below cadence plus 20 s on a busy machine, too.
         assert asyncio.get_running_loop().time() - began < 15
         assert here.cloud.counters.outages == 1
+        assert here.cloud.outage
         assert here.cloud.counters.drops == {"outage": len(EVERYONE)}
         assert not await here.plant.send(-7_000.0)
         enode.mood = None

@@ -141,6 +141,7 @@ def test_wrong_credentials_are_an_outage_and_are_not_tried_in_a_loop(example: Ex
 
     async def act(here: World) -> None:
         await until(lambda: here.cloud.counters.outages == 1)
+        assert "answered 401" in here.cloud.outage
         assert enode.asked["GET /batteries"] == 0
         assert enode.asked["POST /oauth2/token"] < 20
 

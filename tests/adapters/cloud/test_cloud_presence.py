@@ -25,7 +25,7 @@ def test_a_cloud_that_stops_answering_is_one_outage_within_20_s_of_its_cadence()
     one = presence()
     name_all(one, 0)
     assert {c.event for c in one.step(EVERYONE, 0)} == {SessionEvent.UP}
-    one.failed(60 * S)
+    one.failed(60 * S, "503")
     for now_s in range(1, 75):
         assert one.step(EVERYONE, now_s * S) == []
     changes = one.step(EVERYONE, 75 * S)
@@ -43,7 +43,7 @@ def test_polls_that_are_spread_fail_together_before_their_cadence_is_over() -> N
     one = presence()
     name_all(one, 0)
     one.step(EVERYONE, 0)
-    one.failed(3 * S)
+    one.failed(3 * S, "503")
     assert len(one.step(EVERYONE, 18 * S)) == len(EVERYONE)
 
 
@@ -123,7 +123,7 @@ def test_events_alternate_and_nobody_is_present_in_an_outage(acts: list[tuple[st
             case "answered":
                 one.answered(now_s * S)
             case "failed":
-                one.failed(now_s * S)
+                one.failed(now_s * S, "503")
             case "named":
                 one.named(number, None, now_s * S, (EVERY_S + NOTICED_S) * S)
                 named_at[number] = now_s

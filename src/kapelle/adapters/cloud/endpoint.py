@@ -48,6 +48,8 @@ class Cloud:
         self.webhook_path = f"/v1/webhooks/{settings.name}" if settings.webhook.events else ""
         """Route of the API; empty: the vendor delivers nothing."""
         self.counters = Counters()
+        self.outage = ""
+        """Why it counts as out; empty: it does not."""
         self._settings = settings
         self._directory = directory
         self._clock = clock
@@ -147,11 +149,13 @@ class Cloud:
             self.counters.drops.update(down)
             self.counters.connected += len(changes) - down.total()
             self.counters.sessions = len(presence.up)
+            silent = presence.why or "nothing is heard of it"
+            self.outage = silent if presence.is_out else ""
             if presence.is_out and not was_out:
                 self.counters.outages += 1
                 log.warning(
                     "a cloud does not answer: its devices count as unreachable",
-                    extra={"cloud": self.name, "devices": down.total()},
+                    extra={"cloud": self.name, "devices": down.total(), "reason": silent},
                 )
             await self._clock.sleep(_LOOK_S)
 

@@ -184,12 +184,13 @@ class Polling:
         try:
             response = await self._requests.poll(path, params)
         except OSError as error:
-            self._presence.failed(asked_ns)
-            return Broken(str(error) or type(error).__name__)
+            why = str(error) or type(error).__name__
+            self._presence.failed(asked_ns, f"{path}: {why}")
+            return Broken(why)
         if not response.is_taken:
             # An error about one device says that the cloud lives; about a list, that it is gone.
             if response.is_of_the_cloud or listing:
-                self._presence.failed(asked_ns)
+                self._presence.failed(asked_ns, f"{path}: HTTP {response.status}")
             else:
                 self._answered()
             return Broken(f"HTTP {response.status}")
@@ -198,7 +199,7 @@ class Polling:
             found = mapping.parts(document, listing.items, self._settings.items_max)
             document = found if isinstance(found, Broken) else document
         if isinstance(document, Broken):
-            self._presence.failed(asked_ns)
+            self._presence.failed(asked_ns, f"{path}: {document.reason}")
             await self._keep(document.reason, response.body)
             return document
         self._answered()

@@ -31,6 +31,8 @@ class Presence:
         self.up: set[int] = set()
         """Devices that can be reached."""
         self.is_out = False
+        self.why = ""
+        """What came of the last request that was not answered."""
         self._noticed_ns = noticed_ns
         self._silence_ns = silence_ns
         self._began_ns = self._answered_ns = now_ns
@@ -50,8 +52,9 @@ class Presence:
         was_out, self.is_out = self.is_out, False
         return was_out
 
-    def failed(self, since_ns: int) -> None:
-        """Note that a request, made at a moment, was not answered."""
+    def failed(self, since_ns: int, why: str) -> None:
+        """Note that a request, made at a moment, was not answered, and what came instead."""
+        self.why = why
         if self._failing_since_ns == _NEVER:
             self._failing_since_ns = since_ns
 
