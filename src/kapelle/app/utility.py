@@ -4,11 +4,12 @@ import math
 import random
 
 from kapelle.adapters.http.problems import Refused
-from kapelle.adapters.openadr.upstream import Declined, NotNow, Ven
+from kapelle.adapters.openadr.upstream import Declined, Following, NotNow, Ven
 from kapelle.adapters.openadr.utility import Ask, Given
 from kapelle.api.desk import OrderDesk
 from kapelle.api.rules import by_key
 from kapelle.api.shapes import AmendAsked, IntervalAsked, OrderAsked
+from kapelle.api.sources import LinkState
 from kapelle.api.times import to_datetime
 from kapelle.api.watch import Watch
 from kapelle.app.doors import Doors
@@ -103,9 +104,18 @@ def make_utility(config: Config, journal: Journal, watch: Watch, clock: Clock) -
 
 async def follow(utility: Ven, doors: Doors) -> None:
     """Follow a utility until cancelled, opened anew whenever its server is lost."""
+
+    async def use(following: Following) -> None:
+        doors.opened[utility.name] = LinkState(True, doors.clock.now_ns())
+        try:
+            await following.run()
+        finally:
+            doors.opened[utility.name] = LinkState(False, doors.clock.now_ns())
+
+    doors.opened.setdefault(utility.name, LinkState(False, doors.clock.now_ns()))
     await keep_open(
         utility,
-        lambda following: following.run(),
+        use,
         clock=doors.clock,
         draw=random.Random(doors.holder),
     )

@@ -16,8 +16,13 @@ from kapelle.adapters.openadr.periods import moment
 from kapelle.adapters.openadr.settings import UpstreamSettings
 from kapelle.adapters.openadr.upstream import Ven
 from kapelle.adapters.openadr.utility import Called, Place
+from kapelle.app.doors import Doors
+from kapelle.app.utility import follow
+from kapelle.config import Config
 from kapelle.errors import Invalid, LinkLost
+from kapelle.journal.memory import MemoryJournal
 from kapelle.model.ids import NS_PER_S
+from kapelle.registry.directory import Directory
 from kapelle.runtime.clock import SystemClock
 
 _MINUTE_NS = 60 * NS_PER_S
@@ -294,6 +299,31 @@ def test_a_new_token_is_fetched_once_where_the_old_one_is_refused() -> None:
         assert utility.tokens == 7
 
     play(act)
+
+
+def test_a_utility_that_is_not_there_is_a_lost_link_before_anything_is_followed() -> None:
+    def refuse(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    settings = UpstreamSettings(url="https://vtn.test", client_id="k", program="p")
+    follower = Ven(
+        settings=settings,
+        orders=PaperOrders(),
+        clock=SystemClock(),
+        transport=httpx.MockTransport(refuse),
+    )
+    doors = Doors(Config(), SystemClock(), MemoryJournal(SystemClock()), Directory(1), [])
+
+    async def run() -> None:
+        with pytest.raises(LinkLost, match=r"https://vtn\.test: refused"):
+            async with follower.open():
+                pass
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await follow(follower, doors)
+
+    asyncio.run(run())
+    assert not doors.opened[follower.name].is_open
 
 
 def test_answers_are_bounded() -> None:

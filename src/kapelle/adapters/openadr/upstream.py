@@ -98,9 +98,13 @@ class Ven:
                 transport=self._transport,
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             ) as client:
-                yield Following(self, client, self._clock)
+                following = Following(self, client, self._clock)
+                # A client of HTTP is made without a word: only an answer says that there is one.
+                await following.greet()
+                yield following
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise LinkLost(self.name, str(error) or type(error).__name__) from error
+            why = f"{settings.url}: {str(error) or type(error).__name__}"
+            raise LinkLost(self.name, why) from error
 
     # What follows from a look.
 
@@ -201,6 +205,10 @@ class Following:
         """Id of the report of each event."""
         self._told: dict[str, tuple[str, int]] = {}
         """State last reported of each event, and when."""
+
+    async def greet(self) -> None:
+        """See that the utility answers and has the program. Raises LinkLost."""
+        await self._program()
 
     async def run(self) -> None:
         """Look, order and report until the connection is lost. Raises LinkLost."""
