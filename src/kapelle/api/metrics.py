@@ -226,7 +226,8 @@ def _connections(sessions: Mapping[str, SessionCounters]) -> Iterator[Metric]:
     )
     yield counter(
         "kapelle_session_commands_total",
-        "Commands written to devices, answered by them as received, and not written.",
+        "Commands written to devices, answered by them as received, and offered in vain: the device"
+        " has no session in this protocol.",
         ["protocol", "result"],
         (
             ([protocol, result], count)

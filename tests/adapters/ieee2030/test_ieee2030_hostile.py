@@ -114,7 +114,9 @@ def test_who_is_not_enrolled_hears_403_and_sees_nobody() -> None:
     async def act(plant: Plant, endpoint: Ieee2030Endpoint, http: Http) -> None:
         async with browser(endpoint, client_tls(signed("stranger"))) as stranger:
             for path in ("/dcap", "/edev", "/edev/0", "/edev/0/derp/1/derc"):
-                assert (await stranger.get(path)).status_code == 403
+                answer = await stranger.get(path)
+                assert answer.status_code == 403
+                assert signed("stranger").lfdi in answer.text
             assert (await stranger.post("/mup", content=mirror(-5))).status_code == 403
         assert (await http.get("/edev/1")).status_code == 404
         assert (await http.get("/edev/00")).status_code == 404

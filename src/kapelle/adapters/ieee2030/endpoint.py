@@ -21,7 +21,7 @@ from kapelle.adapters.ieee2030.identity import plain, read_pins
 from kapelle.adapters.ieee2030.metering import Signs
 from kapelle.adapters.ieee2030.notices import Notices
 from kapelle.adapters.ieee2030.resources import Library
-from kapelle.adapters.ieee2030.route import RETRY_S, respond
+from kapelle.adapters.ieee2030.route import RETRY_S, respond, unknown
 from kapelle.adapters.ieee2030.server import Connection, Request, Response, lfdi_behind
 from kapelle.adapters.ieee2030.setpoint import amount_of, choose
 from kapelle.adapters.ieee2030.settings import Ieee2030Settings
@@ -166,7 +166,7 @@ class Ieee2030Endpoint:
         if client is None:
             # Known to its authority but not to us: CSIP-AUS wants it to hear so.
             self.counters.connects_refused["not enrolled"] += 1
-            return Response(403)
+            return unknown(request.lfdi)
         now_ns = self.clock.now_ns()
         pause_s = client.bucket.take(1, now_ns)
         if pause_s > 1.0:

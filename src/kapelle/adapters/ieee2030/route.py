@@ -226,6 +226,11 @@ async def _refuse(host: Host, client: Client, body: bytes, reason: str) -> Respo
     return await _keep(host, client, body, _bad(reason), problems=[reason])
 
 
+def unknown(lfdi: str) -> Response:
+    """Answer whoever has a certificate of the authority and is not enrolled: by which name."""
+    return Response(403, error_xml(_INVALID, f"no device is enrolled as {lfdi}"), _XML)
+
+
 def _bad(reason: str) -> Response:
     return Response(400, error_xml(ReasonCodeType.invalid_request_format, reason), _XML)
 

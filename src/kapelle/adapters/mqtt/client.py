@@ -92,7 +92,8 @@ async def connected(
             await connection.greeted
     except (OSError, EOFError) as error:
         connection.close()
-        raise LinkLost(name, str(error) or type(error).__name__) from error
+        why = str(error) or type(error).__name__
+        raise LinkLost(name, f"{_broker(settings)}: {why}") from error
     except BaseException:
         connection.close()
         raise
@@ -111,6 +112,10 @@ def exposed(section: str, settings: ClientSettings) -> list[Problem]:
     what = f"the password would cross the network to {settings.host} in clear"
     remedy = "set tls = true, or insecure = true on a network you trust"
     return [Problem(f"{section}.tls", what, remedy)]
+
+
+def _broker(settings: ClientSettings) -> str:
+    return f"the broker at {settings.host}:{settings.port}"
 
 
 class Connection(asyncio.Protocol):
@@ -366,4 +371,4 @@ class Connection(asyncio.Protocol):
         if not self.greeted.done():
             self.greeted.set_exception(ConnectionError(reason))
         self.resume_writing()
-        self._listener.on_lost(reason)
+        self._listener.on_lost(f"{_broker(self._settings)}: {reason}")
