@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.dispatch.outage_worlds import Air
 
+from kapelle.dispatch.outages import words
+
 CADENCES = st.sampled_from([1.0, 4.0, 10.0, 60.0])
 SEEDS = st.integers(0, 10_000)
 SETTLED_S = 90
@@ -147,3 +149,8 @@ def test_half_of_a_vendor_that_is_dead_for_long_makes_no_noise() -> None:
     # What is left of it is lost: by what was usual lately.
     air.silent[:100] = True
     assert after_s(air, air.now_s)["vendor v0"] <= 7
+
+
+def test_devices_enrolled_without_a_vendor_are_named_as_such() -> None:
+    assert words("vendor/acme/sub") == "vendor acme/sub"
+    assert words("vendor/") == "the group without a vendor"

@@ -11,8 +11,10 @@ from kapelle.adapters.mqtt.endpoint import MqttEndpoint
 from kapelle.adapters.mqtt.settings import MqttSettings
 from kapelle.edge.settings import UplinkSettings
 from kapelle.edge.uplink import Session, Uplink, turns_to_connect
+from kapelle.errors import LinkLost
 from kapelle.runtime.clock import SystemClock
 from kapelle.runtime.supervise import keep_open
+from kapelle.sim.ports import free_port
 
 STEPS, STEP_S = 15, 0.002
 """The agent is stopped at so many moments of its connecting, one after the other."""
@@ -45,3 +47,14 @@ def test_an_agent_that_stops_while_it_connects_leaves_nothing_behind(secret: str
         asyncio.run(stopped(step * STEP_S))
         gc.collect()
     assert left == []
+
+
+def test_a_plant_that_is_not_there_is_named_by_its_place() -> None:
+    async def run() -> None:
+        port = free_port()
+        uplink = Uplink(DEVICE, SECRET, UplinkSettings(port=port), turns_to_connect())
+        with pytest.raises(LinkLost, match=rf"the plant at 127\.0\.0\.1:{port}: "):
+            async with uplink.open():
+                raise AssertionError
+
+    asyncio.run(run())

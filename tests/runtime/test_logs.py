@@ -55,6 +55,10 @@ def test_secrets_stay_out(restored, form: logs.Form) -> None:
     assert "db/x" in line
 
 
+def test_ports_are_no_secrets(restored) -> None:
+    assert "http://plant:9443: refused" in said("text", "link lost at http://plant:9443: refused")
+
+
 def test_a_traceback_stays_with_its_line(restored) -> None:
     stream = io.StringIO()
     logs.set_up("json", stream=stream)

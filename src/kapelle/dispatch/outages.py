@@ -99,8 +99,9 @@ def heard(known: Aggregate) -> dict[str, tuple[int, int]]:
 
 
 def words(group: str) -> str:
-    """Return `vendor acme` for `vendor/acme`."""
-    return group.replace("/", " ", 1)
+    """Return `vendor acme` for `vendor/acme`; devices may have been enrolled without one."""
+    by, _, name = group.partition("/")
+    return f"{by} {name}" if name else f"the group without a {by}"
 
 
 def _fell_silent(group: Group, silence: Silence, others: _Others) -> bool:

@@ -87,7 +87,10 @@ class Uplink:
             finally:
                 await client.__aexit__(None, None, None)
         except (aiomqtt.MqttError, OSError) as error:
-            raise LinkLost(self.name, str(error) or type(error).__name__) from error
+            settings = self._settings
+            why = str(error) or type(error).__name__
+            where = f"the plant at {settings.host}:{settings.port}"
+            raise LinkLost(self.name, f"{where}: {why}") from error
 
     def _client(self) -> aiomqtt.Client:
         settings = self._settings

@@ -17,7 +17,7 @@ Form = Literal["text", "json"]
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SECRET_NAME = re.compile(r"(password|secret|token|credential|authorization|passphrase)", re.I)
 _SECRET_IN_TEXT = re.compile(
-    r"(?i)(?P<before>\b(?:password|secret|token|authorization)\b[=: ]+(?:bearer )?|://[^/:@\s]*:)"
+    r"(?i)(?P<before>\b(?:password|secret|token|authorization)\b[=: ]+(?:bearer )?|://[^/:@\s]*:(?=[^\s@]*@))"
     r"(?P<secret>[^\s@,;\"']+)"
 )
 _HIDDEN = "***"
