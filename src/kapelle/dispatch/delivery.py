@@ -10,23 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kapelle.dispatch.caps.keeping import in_doubt, past_caps
+from kapelle.dispatch.findings import IN_FORCE, WAITING, among, findings, has_strayed
 from kapelle.dispatch.settings import DispatchSettings
 from kapelle.fleet.claims import active_rows, by_rank, not_yet, resting
 from kapelle.fleet.columns import Fleet
 from kapelle.fleet.curve import division, limits, steps, trust
 from kapelle.fleet.curve.ramps import SOON_S
-from kapelle.fleet.desired import holds_setpoint, in_force
+from kapelle.fleet.desired import in_force
 from kapelle.fleet.reconciliation.conditions import VOID
-from kapelle.model.blocks import Commands, Phases
+from kapelle.model.blocks import Commands
 from kapelle.model.entries import Body
-from kapelle.model.enums import Exclusion, Freshness, Metric, Phase, Trait
+from kapelle.model.enums import Exclusion, Phase, Trait
 from kapelle.model.ids import NS_PER_S, Flags, Floats, Ints, Longs
 
 _NS_PER_MS = 1_000_000
 _GOLDEN = 0.7548776662466927
 """Another irrational than the one that orders switched devices."""
-
-
 _REFRESH_S = 120.0
 """A device without a revert timer is asked again as one with such a timer would be. [s]"""
 _PAUSE_S_MAX = 30.0
@@ -35,25 +34,12 @@ _LIFE_S_MIN = 2.0
 """No command lives shorter: it has to get there. [s]"""
 _TRIES_MAX = 32
 """Pauses grow no further."""
-
-
 _BOUND = np.uint8(Trait.DWELLS | Trait.MUST_RUN | Trait.SLOW)
 
 
-def _phases(*phases: Phase) -> Flags:
-    chosen: Flags = np.isin(np.arange(32), [int(phase) for phase in phases])
-    return chosen
-
-
-_OPEN = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN)
+_OPEN = among(Phase.PLANNED, Phase.SENT, Phase.RECEIVED, Phase.UNKNOWN)
 """The device may still answer, and is not asked for anything else meanwhile."""
-_HELD_BACK = _phases(Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.LOST)
-_WAITING = _phases(Phase.PLANNED, Phase.SENT, Phase.RECEIVED)
-_IN_FORCE = _phases(Phase.ACCEPTED, Phase.APPLIED, Phase.VERIFIED)
-_ANSWERED = _phases(Phase.ACCEPTED, Phase.APPLIED)
-_PROVEN_BY_METER = _phases(
-    Phase.SENT, Phase.RECEIVED, Phase.ACCEPTED, Phase.APPLIED, Phase.UNKNOWN, Phase.EXPIRED
-)
+_HELD_BACK = among(Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.LOST)
 
 
 class _Wanted(NamedTuple):
@@ -85,7 +71,7 @@ def decide(
     later_ns = np.zeros(size, np.int64)
     if later_s is not None:
         later_ns += (later_s * NS_PER_S).astype(np.int64)
-    phases = _findings(fleet, settings, epoch, later_ns)
+    phases = findings(fleet, settings, epoch, later_ns)
     wanted = _wanted(fleet)
     reached = trust.reachable(fleet, np.arange(size, dtype=np.int32))
     rests = resting(fleet)
@@ -175,13 +161,13 @@ def _new_desires(
     free |= asked & (fleet.order_no[:size] != wanted.order_no)
 
     same = (fleet.order_no[:size] == wanted.order_no) & ~np.isnan(desired_w)
-    follows = _IN_FORCE[phase] & same
+    follows = IN_FORCE[phase] & same
     fresh = free & ~follows
     part = settings.refresh_at * (1.0 - settings.refresh_spread * _spread(fleet, fleet.revision))
     due = now_ns >= _refresh_ns(fleet, part)
     # What it has been told since by an owner we never heard of, as after a restore from a backup,
     # is told again before it is called astray.
-    due |= _has_strayed(fleet, settings) & (fleet.epoch[:size] < epoch)
+    due |= has_strayed(fleet, settings) & (fleet.epoch[:size] < epoch)
     refresh = free & follows & due
     moved = _moved(fleet, settings, wanted, free & follows)
     kept = refresh & ~moved
@@ -192,11 +178,6 @@ def _new_desires(
     far = np.abs(wanted.setpoint_w - desired_w) > settings.overtake * _nameplate_w(fleet)
     chosen |= asked & trusted & same & _OPEN[phase] & waited & far
     return chosen
-
-
-def _has_strayed(fleet: Fleet, settings: DispatchSettings) -> Flags:
-    strayed: Flags = fleet.strayed[: fleet.size] >= settings.diverge_after
-    return strayed
 
 
 def _moved(fleet: Fleet, settings: DispatchSettings, wanted: _Wanted, candidates: Flags) -> Flags:
@@ -294,54 +275,6 @@ def _is_due(fleet: Fleet, settings: DispatchSettings, later_ns: Longs) -> Flags:
     return due
 
 
-def _findings(
-    fleet: Fleet, settings: DispatchSettings, epoch: int, later_ns: Longs
-) -> Phases | None:
-    """Return the phases that time and meters give evidence of; one per device at most."""
-    size, now_ns = fleet.size, fleet.now_ns
-    phase = fleet.phase[:size]
-    if not phase.any():
-        return None
-    found = np.zeros(size, np.uint8)
-    waiting = _WAITING[phase]
-    unknown_ns = int(settings.unknown_s * NS_PER_S) + later_ns
-    overdue = now_ns - fleet.planned_at_ns[:size] >= unknown_ns
-    found[waiting & overdue] = Phase.UNKNOWN
-    # After its last try's time has passed a device would refuse it.
-    late = now_ns - fleet.not_after_ns[:size] >= int(settings.unknown_s * NS_PER_S)
-    found[(phase == Phase.UNKNOWN) & late] = Phase.EXPIRED
-    # A lost refresh costs nothing until the timer ends or the meter leaves the mark; and nobody
-    # has to be replaced in an order that is over.
-    unheeded = np.flatnonzero(
-        ((phase == Phase.UNKNOWN) | (phase == Phase.EXPIRED))
-        & (fleet.excluded[:size] == Exclusion.NONE)
-    ).astype(np.int32)
-    running = np.array([signal.order_no for signal in in_force(fleet)], np.int32)
-    unheeded = unheeded[np.isin(fleet.order_no[unheeded], running)]
-    found[unheeded[~holds_setpoint(fleet, unheeded)]] = Phase.UNKNOWN
-    gone = (fleet.freshness[:size] == Freshness.LOST) & (fleet.reverts_at_ns[:size] <= now_ns)
-    found[gone & _IN_FORCE[phase]] = Phase.LOST
-    asked = fleet.order_no[:size] != 0
-    followed = fleet.followed[:size] >= settings.verify_after
-    # Without an answer, what the meter showed before this command proves nothing about it.
-    # (By our clock: the device's own may err.)
-    is_held = fleet.seen_at_ns[:size] == fleet.measured_at_ns[Metric.POWER_W, :size]
-    is_held &= fleet.heard_at_ns[:size] > fleet.tried_at_ns[:size]
-    followed &= _ANSWERED[phase] | is_held
-    found[followed & asked & _PROVEN_BY_METER[phase]] = Phase.VERIFIED
-    strayed = _has_strayed(fleet, settings) & (fleet.epoch[:size] == epoch)
-    found[strayed & asked & _IN_FORCE[phase]] = Phase.DIVERGED
-    rows = np.flatnonzero(found).astype(np.int32)
-    if not len(rows):
-        return None
-    return Phases(
-        device_no=fleet.device_nos(rows),
-        revision=fleet.revision[rows],
-        phase=found[rows],
-        at_ns=np.full(len(rows), now_ns, np.int64),
-    )
-
-
 def _commands(
     fleet: Fleet,
     wanted: _Wanted,
@@ -359,7 +292,7 @@ def _commands(
     not_after_ns = now_ns + ttl_ns
     binding = order_no != 0
     # A further try, or what overtakes it, runs out with the first: then its device is given up.
-    waits = binding & (fleet.order_no[rows] != 0) & _WAITING[fleet.phase[rows]]
+    waits = binding & (fleet.order_no[rows] != 0) & WAITING[fleet.phase[rows]]
     first_ns = np.maximum(fleet.planned_at_ns[rows] + ttl_ns, now_ns + int(_LIFE_S_MIN * NS_PER_S))
     not_after_ns[waits] = np.minimum(not_after_ns, first_ns)[waits]
     not_after_ns[binding] = np.minimum(not_after_ns, wanted.ends_at_ns[rows])[binding]
