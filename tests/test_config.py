@@ -152,6 +152,17 @@ def test_the_real_configuration_has_defaults_and_shows_itself(tmp_path: Path, mo
         load(Path("nowhere.toml"), {})
 
 
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [('[[clouds]]\nname = "acme"', "[[clouds.cloud]]"), ("[[ocpp]]\nport = 9000", "[ocpp]")],
+)
+def test_a_section_written_as_a_list_is_told_what_was_meant(text: str, remedy: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(text, {})
+    (found,) = caught.value.problems
+    assert found.remedy == f"write {remedy}"
+
+
 def test_one_directory_holds_everything_and_a_broker_is_there_only_if_named() -> None:
     config = parse('[plant]\ndata_dir = "/srv/kapelle"', {}).config
     assert config.journal.directory == Path("/srv/kapelle/journal")

@@ -74,7 +74,10 @@ class _Reader:
             if settings_type is None:
                 self._unknown(self._at(section), f"[{section}]", section, list(self._sections))
             elif not isinstance(table, dict):
-                self._say(self._at(section), f"{section} is not a table", f"write [{section}]")
+                inner = list(field_types(settings_type))
+                only = len(inner) == 1 and isinstance(table, list)
+                meant = f"[[{section}.{inner[0]}]]" if only else f"[{section}]"
+                self._say(self._at(section), f"{section} is not a table", f"write {meant}")
             else:
                 for key, value in table.items():
                     dotted = f"{section}.{key}"
