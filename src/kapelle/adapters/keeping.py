@@ -52,6 +52,10 @@ class Keeper(Generic[Row]):
         self._waiting[key] = row
         self._wake.set()
 
+    def is_waited_for(self, key: Key) -> bool:
+        """Tell whether a change of this is not durable yet."""
+        return key in self._waiting or key in self._taken
+
     async def written(self) -> None:
         """Return once every change so far is durable.
 

@@ -12,13 +12,17 @@ from hypothesis.stateful import rule
 from lxml import etree
 from tests.adapters.conformance.plant import DEVICE_NO, Plant, enrolled, opened, until
 from tests.adapters.ieee2030.certificates import client_tls, signed
-from tests.adapters.ieee2030.test_ieee2030_controls import LFDI, Polling
+from tests.adapters.ieee2030.test_ieee2030_controls import LFDI, START_NS, Polling, command
 from tests.adapters.ieee2030.test_ieee2030_hostile import Http, subscription
 from tests.adapters.ieee2030.test_ieee2030_server import CONTROLS, document, said, watts
 from tests.adapters.ieee2030.trial import MUP, mirror, response, settings
 
+from kapelle.adapters.ieee2030 import store
+from kapelle.adapters.ieee2030.client import Client
 from kapelle.adapters.ieee2030.controls import Control, Controls, Status
 from kapelle.adapters.ieee2030.endpoint import Ieee2030Endpoint
+from kapelle.adapters.ieee2030.metering import Signs
+from kapelle.adapters.mqtt.throttle import TokenBucket
 from kapelle.errors import LinkLost
 from kapelle.model.enums import AckStatus, SessionEvent
 from kapelle.model.ids import NS_PER_S
@@ -53,6 +57,26 @@ async def shown(http: Http) -> list[tuple[str, str, str, str]]:
 async def respond(http: Http, mrid: str, status: int) -> None:
     said_so = response(signed("device").lfdi, mrid, status)
     assert (await http.post(f"/edev/{DEVICE_NO}/rsp", content=said_so)).status_code == 201
+
+
+def test_a_client_that_asks_again_waits_for_the_disk_as_well() -> None:
+    async def act() -> None:
+        async with store.opened(None) as notes:
+            bucket, signs = TokenBucket(1, 1, START_NS), Signs(1.0, 0.0)
+            client = Client(LFDI, DEVICE_NO, Controls(LFDI), bucket, signs, 0)
+            client.controls.place(command(1, 1.0, START_NS), "target_w", 1, START_NS)
+            for control, _, _ in client.controls.shown(START_NS):
+                client.controls.serve(control)
+            assert notes.keep(client, START_NS)
+            # It gave the first request up, or asks on two connections.
+            assert notes.keep(client, START_NS)
+            writing = asyncio.create_task(notes.run())
+            await notes.written()
+            assert not notes.keep(client, START_NS)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    asyncio.run(act())
 
 
 def test_a_control_goes_on_and_is_answered_and_ended_after_a_restart(tmp_path: Path) -> None:

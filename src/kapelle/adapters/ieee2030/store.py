@@ -28,6 +28,8 @@ NAME = "ieee2030"
 CONTROLS, SUBSCRIPTIONS = "controls", "subscriptions"
 DOCUMENTS = {"dercap": "DERCapability", "derg": "DERSettings"}
 """What clients say of themselves once, by the last part of its path."""
+_PARTS = (CONTROLS, SUBSCRIPTIONS, *DOCUMENTS)
+"""All that is kept of a client."""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS clients (
     lfdi TEXT NOT NULL, what TEXT NOT NULL, device_no INTEGER NOT NULL, body BLOB NOT NULL,
@@ -52,7 +54,10 @@ class Store(Keeper[_Row]):
         """By LFDI, what was kept of those not heard since the start."""
 
     def keep(self, client: Client, now_ns: int) -> bool:
-        """Keep what has changed of a client; return whether anything has."""
+        """Keep what has changed of a client; return whether anything is not durable yet.
+
+        Also what was kept for another request or for a command a moment before.
+        """
         changed = sorted(client.unkept)
         client.unkept.clear()
         if client.controls.is_unkept:
@@ -60,11 +65,11 @@ class Store(Keeper[_Row]):
             changed.append(CONTROLS)
         for what in changed:
             self.change((client.lfdi, what), (client.device_no, _body(client, what, now_ns)))
-        return bool(changed)
+        return any(self.is_waited_for((client.lfdi, what)) for what in _PARTS)
 
     def forget(self, client: Client) -> None:
         """Forget a client that is not enrolled any more."""
-        for what in (CONTROLS, SUBSCRIPTIONS, *DOCUMENTS):
+        for what in _PARTS:
             self.change((client.lfdi, what), None)
 
     def restore(self, client: Client, now_ns: int) -> None:
