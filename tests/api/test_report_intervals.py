@@ -23,7 +23,13 @@ def record(delivered_w: list[float], amends: list[dict[str, object]] | None = No
         {"starts_at_ns": 0, "target_w": 1_000.0, "committed_w": 1_000.0},
         {"starts_at_ns": LENGTH_S * NS_PER_S, "target_w": -500.0, "committed_w": -400.0},
     ]
-    plan = {"status": OrderStatus.ACTIVE, "at_ns": 1, "committed_w": 1_000.0, "profile": profile}
+    plan = {
+        "status": OrderStatus.ACTIVE,
+        "at_ns": 1,
+        "committed_w": 1_000.0,
+        "declined_w": 100.0,
+        "profile": profile,
+    }
     order = {"target_w": 1_000.0, "tolerance": 0.02, "profile": profile}
     found = SimpleNamespace(
         order=order, amends=amends or [], plans=[plan], starts_at_ns=0, ends_at_ns=ends_ns
