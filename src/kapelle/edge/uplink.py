@@ -52,6 +52,17 @@ class Session:
         leave_if_asked()
 
 
+class _Closing(ssl.SSLSocket):
+    """Closes when its handshake fails: paho leaves it open until it is collected as garbage."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 class Uplink:
     """The way to the plant for one device."""
 
@@ -97,6 +108,7 @@ class Uplink:
         tls = None
         if settings.tls:
             tls = ssl.create_default_context(cafile=settings.tls_authority or None)
+            tls.sslsocket_class = _Closing
         # MQTT 3.1.1: there a PUBACK means stored and nothing else, and aiomqtt reads no more.
         return aiomqtt.Client(
             settings.host,
