@@ -134,7 +134,7 @@ async def _be_plant(how: str, port: int, devices: int, seconds: float) -> None:
     )
     before_kb = _resident_kb()
     async with asyncio.timeout(120), _plant(settings, devices) as (cloud, ingest):
-        while cloud.counters.sessions < devices:  # noqa: ASYNC110  (nothing tells of it)
+        while cloud.counters.sessions < devices:  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0.05)
         kb = (_resident_kb() - before_kb) / devices
         asked, stored = cloud.counters.requests, ingest.counters.accepted

@@ -125,14 +125,15 @@ def test_however_the_fleet_is_parted_each_device_has_the_time_of_its_adapter(
 
 
 def test_protocols_that_are_polled_say_so() -> None:
-    common = {"directory": Directory(1), "clock": SystemClock()}
+    directory, clock = Directory(1), SystemClock()
     file = Path("never opened")
-    vtn = Vtn(settings=OpenAdrSettings(poll_s=7.0), file=file, **common)  # type: ignore[arg-type]
+    asked = OpenAdrSettings(poll_s=7.0)
+    vtn = Vtn(settings=asked, directory=directory, clock=clock, file=file)
     given = Ieee2030Settings(
         poll_s=10, poll_spread_s=2, tls_certificate="a", tls_key="b", tls_client_authority="c"
     )
-    utility = Ieee2030Endpoint(settings=given, **common)  # type: ignore[arg-type]
-    mqtt = MqttEndpoint(settings=MqttSettings(), **common)  # type: ignore[arg-type]
+    utility = Ieee2030Endpoint(settings=given, directory=directory, clock=clock)
+    mqtt = MqttEndpoint(settings=MqttSettings(), directory=directory, clock=clock)
     assert isinstance(vtn, Polled)
     assert isinstance(utility, Polled)
     assert not isinstance(mqtt, Polled)

@@ -75,10 +75,10 @@ class Polled:
                 taken[~polled] = deliver(cut(commands, ~polled))
             return taken
 
-        play.adapter.take = take  # type: ignore[method-assign]
+        play.adapter.take = take  # type: ignore[method-assign]  # a spy
         if self.said:
             stage.kill()
-            play.doors.adapters.append(Declared(POLL_S))  # type: ignore[attr-defined]
+            play.doors.adapters.append(Declared(POLL_S))  # type: ignore[attr-defined]  # a list, in truth
             assert isinstance(play.doors.directory, Directory)
             play.doors.directory.apply(bearers(play))
             stage.start()

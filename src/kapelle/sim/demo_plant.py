@@ -88,8 +88,7 @@ async def ports_of(plant: Plant, protocols: Iterable[str]) -> dict[str, int]:
     wanted = set(protocols)
     called = [a for a in plant.doors.adapters if a.name in wanted and isinstance(a, Listener)]
     async with asyncio.timeout(_OPEN_S_MAX):
-        # The adapter port has no event for it: ask now and then.
-        while not all(adapter.port for adapter in called):  # noqa: ASYNC110
+        while not all(adapter.port for adapter in called):  # noqa: ASYNC110  # as above
             await asyncio.sleep(0.02)
     return {adapter.name: adapter.port for adapter in called}
 

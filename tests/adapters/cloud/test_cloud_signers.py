@@ -64,7 +64,7 @@ def test_what_the_library_signs_is_taken_and_nothing_else(
 ) -> None:
     async def run() -> None:
         settings = example("enode", "http://127.0.0.1:9")
-        webhook: CloudWebhook = replace(settings.webhook, **how)  # type: ignore[arg-type]
+        webhook: CloudWebhook = replace(settings.webhook, **how)  # type: ignore[arg-type]  # test data
         settings = replace(settings, webhook=webhook, polls=())
         known = directory("enode", "bat-1")
         cloud = Cloud(settings=settings, directory=known, clock=SystemClock())

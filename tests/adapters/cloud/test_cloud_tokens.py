@@ -299,5 +299,5 @@ def test_who_asks_stands_where_the_vendor_wants_it(
     async def act(auth: Auth) -> None:
         await auth.header()
 
-    asyncio.run(with_auth(replace(OWNER, **change), fetch, act))  # type: ignore[arg-type]
+    asyncio.run(with_auth(replace(OWNER, **change), fetch, act))  # type: ignore[arg-type]  # test data
     assert asked == [(form, has_header)]

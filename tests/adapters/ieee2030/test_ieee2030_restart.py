@@ -49,9 +49,15 @@ def known() -> Directory:
 async def shown(http: Http) -> list[tuple[str, str, str, str]]:
     """Return mRID, status, amount and start of every control."""
     listed = etree.fromstring((await http.get(CONTROLS)).content)
-    paths = ("mRID",), ("EventStatus", "currentStatus"), ("DERControlBase", "opModFixedW")
-    paths += (("interval", "start"),)
-    return [tuple(said(one, *path) or "" for path in paths) for one in listed]  # type: ignore[misc]
+    return [
+        (
+            said(one, "mRID") or "",
+            said(one, "EventStatus", "currentStatus") or "",
+            said(one, "DERControlBase", "opModFixedW") or "",
+            said(one, "interval", "start") or "",
+        )
+        for one in listed
+    ]
 
 
 async def respond(http: Http, mrid: str, status: int) -> None:

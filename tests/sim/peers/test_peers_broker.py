@@ -92,7 +92,7 @@ def test_mosquitto_s_tools_speak_with_it(version: str) -> None:
 def test_a_kept_session_gets_what_came_while_it_was_away(
     version: aiomqtt.ProtocolVersion,
 ) -> None:
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
     properties.SessionExpiryInterval = 60
 
     def client(port: int) -> aiomqtt.Client:

@@ -87,7 +87,7 @@ def place(topic: str) -> Place | None:
 def decode(raw: bytes) -> Payload | str:
     """Read a payload, or say why it cannot be read: `code: place: what; remedy`."""
     try:
-        message: Any = PayloadMessage.FromString(raw)  # type: ignore[attr-defined]
+        message: Any = PayloadMessage.FromString(raw)  # type: ignore[attr-defined]  # generated
     except DecodeError:
         return "payload: protobuf: is no Sparkplug B payload; mend the edge node"
     if message.uuid == _COMPRESSED:

@@ -1,6 +1,7 @@
 """What parties have in common whose devices call the plant, each with a connection of its own."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
@@ -34,7 +35,7 @@ class Caller(Protocol):
 C = TypeVar("C", bound=Caller)
 
 
-class Callers(Generic[C]):
+class Callers(ABC, Generic[C]):
     """All but what they measure. Listener of each, and most of a `Party`."""
 
     is_read = False
@@ -52,9 +53,9 @@ class Callers(Generic[C]):
         for free in self._free:
             free.set()
 
+    @abstractmethod
     def _made(self, index: int, name: str, secret: str) -> C:
         """Return a device of the party."""
-        raise NotImplementedError
 
     async def run(self) -> None:
         """See `Party`."""

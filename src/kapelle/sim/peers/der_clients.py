@@ -86,8 +86,10 @@ def _made(name: str, subject: str, by: str) -> list[str]:
 
 def _openssl(folder: Path, *commands: Sequence[str]) -> None:
     quiet = subprocess.DEVNULL
-    # The words are ours: names of files, and numbers.
-    running = [subprocess.Popen(words, cwd=folder, stderr=quiet) for words in commands]  # noqa: S603
+    running = [
+        subprocess.Popen(words, cwd=folder, stderr=quiet)  # noqa: S603  # names of files, numbers
+        for words in commands
+    ]
     for process, words in zip(running, commands, strict=True):
         if process.wait() != 0:
             raise Invalid(
